@@ -1,0 +1,1 @@
+"""Spatial dropout for ONNX."""

@@ -1,0 +1,25 @@
+"""The one exception family. Every message says what was found, where, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+__all__ = ["FormError", "KernelError", "ModelFileError", "SpatialDropError", "SpecError"]
+
+
+class SpatialDropError(Exception):
+    """Base of every error that onnx_spatialdrop raises on purpose."""
+
+
+class SpecError(SpatialDropError, ValueError):
+    """A node, attribute or input that the operator's definition does not allow."""
+
+
+class FormError(SpatialDropError, ValueError):
+    """A form that a node cannot be lowered to: wrong opset, type, shape or target."""
+
+
+class KernelError(SpatialDropError, RuntimeError):
+    """A kernel that was asked for and cannot be used on this machine."""
+
+
+class ModelFileError(SpatialDropError, OSError):
+    """A model file that cannot be read or written."""

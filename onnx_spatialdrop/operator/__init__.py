@@ -1,0 +1,1 @@
+"""What the operator is: its definition, its generator, its reference and its nodes."""

@@ -1,0 +1,100 @@
+"""The operator in NumPy: what every kernel and every expansion is compared with, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.operator import philox, spec
+
+__all__ = ["dropout_mask", "spatial_dropout"]
+
+
+def dropout_mask(
+    shape: Sequence[int],
+    axes: Sequence[int],
+    ratio: float,
+    seed: int,
+    step: npt.ArrayLike,
+    *,
+    rng: str = "philox",
+    where: str = "SpatialDropout",
+) -> npt.NDArray[np.bool_]:
+    """Return the mask of one draw: True where an entry is kept.
+
+    Args:
+        shape: the shape of X, rank 1 to 16.
+        axes: the axes along which one entry is shared; negatives count from the end.
+        ratio: fraction dropped, in [0, 1].
+        seed: 64-bit key, in [-2**63, 2**64).
+        step: int64, one element, or one for each index of dim 0; 0 or more.
+        rng: the generator.
+        where: who asks, for error messages.
+
+    Returns:
+        bool, ``shape`` with ``axes`` set to 1.
+
+    Raises:
+        SpecError: an argument outside those ranges.
+    """
+    attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, where=where)
+    out_shape = spec.mask_shape(shape, axes, where)
+    steps = np.asarray(step)
+    if steps.dtype.kind not in "iu":
+        raise SpecError(f"{where}: step has type {steps.dtype}; it must be int64")
+    steps = steps.astype(np.int64).reshape(-1)
+    spec.check_step(steps.tolist(), out_shape, int(shape[0]), where)
+    if steps.size == 1 and steps[0] < 0:
+        raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
+    row = math.prod(out_shape) // max(steps.size, 1)
+    drawn = philox.words(attributes.seed, steps, row)
+    kept = (drawn >> np.uint32(8)) >= np.uint32(spec.threshold(attributes.ratio))
+    return kept.reshape(out_shape)
+
+
+def spatial_dropout(
+    x: npt.NDArray[np.generic],
+    axes: Sequence[int],
+    ratio: float,
+    seed: int,
+    step: npt.ArrayLike = 0,
+    training_mode: bool = True,
+    scale: float = 0.0,
+    *,
+    rng: str = "philox",
+    where: str = "SpatialDropout",
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+    """Drop whole slices of ``x``: the operator's definition, executable.
+
+    Args:
+        x: float16, bfloat16, float32 or float64; rank 1 to 16.
+        axes: the axes along which one mask entry is shared; ``[2, 3]`` drops the feature maps of NCHW.
+        ratio: fraction dropped, in [0, 1].
+        seed: 64-bit key, in [-2**63, 2**64).
+        step: int64, one element, or one for each index of dim 0; 0 or more.
+        training_mode: False returns ``x`` itself and a mask of True.
+        scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
+        rng: the generator.
+        where: who asks, for error messages.
+
+    Returns:
+        ``y``, of the type and shape of ``x``: kept values times the scale, rounded once, and +0 elsewhere (also
+        where ``x`` is Inf or NaN); and ``mask``, bool, the shape of ``x`` with ``axes`` set to 1.
+
+    Raises:
+        SpecError: an argument outside those ranges or an unsupported type.
+    """
+    if x.dtype not in spec.DTYPES.values():
+        raise SpecError(f"{where}: X has type {x.dtype}; allowed: {', '.join(spec.DTYPES)}")
+    if not training_mode:
+        attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, where)
+        return x.copy(), np.ones(spec.mask_shape(x.shape, attributes.axes, where), np.bool_)
+    mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, where=where)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scaled = x * spec.kept_scale(ratio, scale, x.dtype)
+    zero = np.zeros((), x.dtype)
+    return np.where(mask, scaled, zero).astype(x.dtype, copy=False), mask
