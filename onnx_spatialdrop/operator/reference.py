@@ -43,17 +43,26 @@ def dropout_mask(
     """
     attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, where=where)
     out_shape = spec.mask_shape(shape, axes, where)
-    steps = np.asarray(step)
-    if steps.dtype.kind not in "iu":
-        raise SpecError(f"{where}: step has type {steps.dtype}; it must be int64")
-    steps = steps.astype(np.int64).reshape(-1)
-    spec.check_step(steps.tolist(), out_shape, int(shape[0]), where)
+    steps = _checked_steps(step, shape, out_shape, where)
     if steps.size == 1 and steps[0] < 0:
-        raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
+        raise SpecError(
+            f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more"
+        )
     row = math.prod(out_shape) // max(steps.size, 1)
     drawn = philox.words(attributes.seed, steps, row)
     kept = (drawn >> np.uint32(8)) >= np.uint32(spec.threshold(attributes.ratio))
     return kept.reshape(out_shape)
+
+
+def _checked_steps(
+    step: npt.ArrayLike, shape: Sequence[int], masked: Sequence[int], where: str
+) -> npt.NDArray[np.int64]:
+    steps = np.asarray(step)
+    if steps.size and steps.dtype.kind not in "iu":
+        raise SpecError(f"{where}: step has type {steps.dtype}; it must be int64")
+    steps = steps.astype(np.int64).reshape(-1)
+    spec.check_step(steps.tolist(), masked, int(shape[0]), where)
+    return steps
 
 
 def spatial_dropout(
@@ -76,7 +85,7 @@ def spatial_dropout(
         ratio: fraction dropped, in [0, 1].
         seed: 64-bit key, in [-2**63, 2**64).
         step: int64, one element, or one for each index of dim 0; 0 or more.
-        training_mode: False returns ``x`` itself and a mask of True.
+        training_mode: False returns a copy of ``x`` and a mask of True; ``step`` is checked all the same.
         scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
         rng: the generator.
         where: who asks, for error messages.
@@ -92,7 +101,9 @@ def spatial_dropout(
         raise SpecError(f"{where}: X has type {x.dtype}; allowed: {', '.join(spec.DTYPES)}")
     if not training_mode:
         attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, where)
-        return x.copy(), np.ones(spec.mask_shape(x.shape, attributes.axes, where), np.bool_)
+        out_shape = spec.mask_shape(x.shape, attributes.axes, where)
+        _checked_steps(step, x.shape, out_shape, where)
+        return x.copy(), np.ones(out_shape, np.bool_)
     mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, where=where)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scaled = x * spec.kept_scale(ratio, scale, x.dtype)

@@ -111,10 +111,14 @@ def normalize_axes(axes: Sequence[int], rank: int, where: str = "SpatialDropout"
         raise SpecError(f"{where}: X has rank {rank}; ranks 1 to {MAX_RANK} are allowed")
     for axis in axes:
         if not -rank <= axis < rank:
-            raise SpecError(f"{where}: axis {axis} is out of range for rank {rank}; allowed: [{-rank}, {rank - 1}]")
+            raise SpecError(
+                f"{where}: axis {axis} is out of range for rank {rank}; allowed: [{-rank}, {rank - 1}]"
+            )
     positive = sorted(int(axis) % rank for axis in axes)
     if len(set(positive)) != len(positive):
-        raise SpecError(f"{where}: axes {list(axes)} name an axis of a rank-{rank} tensor twice; name each once")
+        raise SpecError(
+            f"{where}: axes {list(axes)} name an axis of a rank-{rank} tensor twice; name each once"
+        )
     return tuple(positive)
 
 

@@ -1,0 +1,226 @@
+"""The operator as model-local functions: standard ONNX nodes that draw the same bits where no kernel is installed.
+
+The texts are in ONNX's textual syntax and never branch: random ops inside an If body share one draw in ONNX
+Runtime, and trainers abort on If. They never touch a model; passes/attach.py puts them there.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import onnx.parser
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import philox, spec
+
+__all__ = ["DRAWN_OPSET", "MIN_OPSET", "OWN_FUNCTIONS", "functions"]
+
+#: From this opset on a body draws the operator's own bits; below, ONNX lacks BitwiseXor and BitwiseAnd.
+MIN_OPSET: Final = 18
+#: From this opset on a body can at least draw from the runtime's generator; below, it cannot follow X's type.
+DRAWN_OPSET: Final = 15
+
+_ROUND: Final = f"""
+PhiloxRound (c0, c1, c2, c3, k0, k1) => (d0, d1, d2, d3, l0, l1)
+{{
+  low = Constant <value = uint64 {{{0xFFFFFFFF}}}> ()
+  half = Constant <value = uint64 {{32}}> ()
+  m0 = Constant <value = uint64 {{{philox.MULTIPLIERS[0]}}}> ()
+  m1 = Constant <value = uint64 {{{philox.MULTIPLIERS[1]}}}> ()
+  p0 = Mul (m0, c0)
+  p1 = Mul (m1, c2)
+  h0 = BitShift <direction = "RIGHT"> (p0, half)
+  h1 = BitShift <direction = "RIGHT"> (p1, half)
+  x0 = BitwiseXor (h1, c1)
+  d0 = BitwiseXor (x0, k0)
+  d1 = BitwiseAnd (p1, low)
+  x2 = BitwiseXor (h0, c3)
+  d2 = BitwiseXor (x2, k1)
+  d3 = BitwiseAnd (p0, low)
+  w0 = Constant <value = uint64 {{{philox.KEY_STEPS[0]}}}> ()
+  w1 = Constant <value = uint64 {{{philox.KEY_STEPS[1]}}}> ()
+  s0 = Add (k0, w0)
+  s1 = Add (k1, w1)
+  l0 = BitwiseAnd (s0, low)
+  l1 = BitwiseAnd (s1, low)
+}}
+"""
+
+_HEAD: Final = """
+SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (X, training_mode, step) => (Y, mask)
+{
+  zero = Constant <value_ints = [0]> ()
+  one = Constant <value_ints = [1]> ()
+  all = Constant <value_ints = [-1]> ()
+  training = Squeeze (training_mode)
+  idle = Not (training)
+  ratio_ = Constant <value_float: float = @ratio> ()
+
+  shape = Shape (X)
+  axes_ = Constant <value_ints: ints = @axes> ()
+  axis_count = Shape (axes_)
+  ones_at_axes = Expand (one, axis_count)
+  mask_shape = ScatterElements <axis = 0> (shape, axes_, ones_at_axes)
+
+  steps = Reshape (step, all)
+  rows = Shape (steps)
+  step_sum = ReduceSum <keepdims = 1> (steps)
+  ever = Equal (step_sum, step_sum)
+  ever_f = Cast <to = 1> (ever)
+"""
+
+# The words of R rows; `checked` and `entry_shape` fail to form, and so stop the run, on a step that is refused.
+_PHILOX: Final = """
+  negative = Less (steps, zero)
+  negative_i = Cast <to = 7> (negative)
+  negatives = ReduceSum <keepdims = 1> (negative_i)
+  several = Greater (rows, one)
+  surplus = Where (several, negatives, zero)
+  checked_rows = Add (rows, surplus)
+  checked = Reshape <allowzero = 1> (steps, checked_rows)
+  batch = Slice (mask_shape, zero, one)
+  step_of_sample = Expand (checked, batch)
+  matched = Reshape <allowzero = 1> (step_of_sample, batch)
+  matched_batch = Shape (matched)
+  rank = Shape (shape)
+  inner = Slice (mask_shape, one, rank)
+  drawn_shape = Concat <axis = 0> (matched_batch, inner)
+  inner_rank = Shape (inner)
+  inner_ones = Expand (one, inner_rank)
+  idle_shape = Concat <axis = 0> (rows, inner_ones)
+  entry_shape = Where (training, drawn_shape, idle_shape)
+
+  width = Constant <value_ints = [62]> ()
+  coins = Expand (ever_f, width)
+  half_f = Constant <value_float = 0.5> ()
+  yes = Constant <value = bool {1}> ()
+  heads_f, heads = Dropout (coins, half_f, yes)
+  heads_i = Cast <to = 7> (heads)
+  powers = Constant <value_ints = [POWERS]> ()
+  terms = Mul (heads_i, powers)
+  nonce = ReduceSum <keepdims = 1> (terms)
+  draws = Where (negative, nonce, checked)
+
+  low = Constant <value = uint64 {4294967295}> ()
+  half = Constant <value = uint64 {32}> ()
+  three = Constant <value_ints = [3]> ()
+  four = Constant <value_ints = [4]> ()
+  entries = ReduceProd <keepdims = 1> (entry_shape)
+  some_rows = Max (rows, one)
+  row = Div (entries, some_rows)
+  row_up = Add (row, three)
+  blocks = Div (row_up, four)
+  first = Squeeze (zero)
+  last = Squeeze (blocks)
+  unit = Squeeze (one)
+  block_i = Range (first, last, unit)
+  block = Cast <to = 13> (block_i)
+  c0_0 = BitwiseAnd (block, low)
+  c1_0 = BitShift <direction = "RIGHT"> (block, half)
+  draws_u = Cast <to = 13> (draws)
+  draw = Unsqueeze (draws_u, one)
+  c2_0 = BitwiseAnd (draw, low)
+  c3_0 = BitShift <direction = "RIGHT"> (draw, half)
+  seed_i = Constant <value_int: int = @seed> ()
+  key = Cast <to = 13> (seed_i)
+  k0_0 = BitwiseAnd (key, low)
+  k1_0 = BitShift <direction = "RIGHT"> (key, half)
+ROUNDS
+  two = Constant <value_ints = [2]> ()
+  q0 = Unsqueeze (c0_10, two)
+  q1 = Unsqueeze (c1_10, two)
+  q2 = Unsqueeze (c2_10, two)
+  q3 = Unsqueeze (c3_10, two)
+  words = Concat <axis = 2> (q0, q1, q2, q3)
+  eight = Constant <value = uint64 {8}> ()
+  fractions_u = BitShift <direction = "RIGHT"> (words, eight)
+  fractions = Cast <to = 7> (fractions_u)
+  steps_of_24 = Constant <value_float = 16777216.0> ()
+  ratio_24 = Mul (ratio_, steps_of_24)
+  threshold_f = Ceil (ratio_24)
+  threshold = Cast <to = 7> (threshold_f)
+  kept_blocks = GreaterOrEqual (fractions, threshold)
+  padded_row = Mul (blocks, four)
+  padded_shape = Concat <axis = 0> (rows, padded_row)
+  kept_padded = Reshape <allowzero = 1> (kept_blocks, padded_shape)
+  kept_rows = Slice (kept_padded, zero, row, one)
+  keep = Reshape <allowzero = 1> (kept_rows, entry_shape)
+"""
+
+# ONNX Runtime's Dropout refuses a ratio of 1, so the draw stops short of it and `some` finishes the job.
+_DRAWN: Final = """
+  coins = Expand (ever_f, mask_shape)
+  below_one = Constant <value_float = 0.99999994> ()
+  ratio_d = Min (ratio_, below_one)
+  heads_f, heads = Dropout (coins, ratio_d, training)
+  one_f = Constant <value_float = 1.0> ()
+  some = Less (ratio_, one_f)
+  keep = And (heads, some)
+"""
+
+_TAIL: Final = """
+  zero_f = Constant <value_float = 0.0> ()
+  scale_ = Constant <value_float: float = @scale> ()
+  unset = Equal (scale_, zero_f)
+  scale_d = Cast <to = 11> (scale_)
+  one_d = Constant <value = double {1.0}> ()
+  ratio_d_ = Cast <to = 11> (ratio_)
+  kept_d = Sub (one_d, ratio_d_)
+  inverse = Div (one_d, kept_d)
+  factor_d = Where (unset, inverse, scale_d)
+  factor = CastLike (factor_d, X)
+  nothing = CastLike (zero_f, X)
+  scaled = Mul (X, factor)
+  dropped = Where (keep, scaled, nothing)
+  Y = Where (training, dropped, X)
+  kept = Or (keep, idle)
+  mask = Expand (kept, mask_shape)
+}
+"""
+
+#: Names of the functions that this module writes, all in the operator's domain.
+OWN_FUNCTIONS: Final = frozenset({spec.OP_TYPE, "PhiloxRound"})
+
+
+def _rounds() -> str:
+    lines = []
+    for n in range(philox.ROUNDS):
+        after = ", ".join(f"{name}_{n + 1}" for name in ("c0", "c1", "c2", "c3", "k0", "k1"))
+        before = ", ".join(f"{name}_{n}" for name in ("c0", "c1", "c2", "c3", "k0", "k1"))
+        lines.append(f"  {after} = {spec.DOMAIN}.PhiloxRound ({before})")
+    return "\n".join(lines)
+
+
+def _texts(opset: int) -> list[str]:
+    if opset < MIN_OPSET:
+        return [_HEAD + _DRAWN + _TAIL]
+    powers = ", ".join(str(2**n) for n in range(62))
+    return [_HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + _TAIL, _ROUND]
+
+
+@lru_cache(maxsize=None)
+def _protos(opset: int) -> tuple[onnx.FunctionProto, ...]:
+    header = f'<domain: "{spec.DOMAIN}", opset_import: ["": {opset}, "{spec.DOMAIN}": {spec.VERSION}]>'
+    return tuple(onnx.parser.parse_function(header + text) for text in _texts(opset))
+
+
+def functions(opset: int, where: str = "the model") -> list[ir.Function]:
+    """Return new functions that define SpatialDropout in standard ops, the operator's own first.
+
+    Args:
+        opset: the version of ONNX's default domain that the model imports. From 18 on the function draws the
+            operator's own bits, and a negative ``step`` takes 62 bits from the runtime's generator. For 15 to 17
+            it is Dropout on ones: the right distribution, from the runtime's generator, ``step`` and ``seed`` unused.
+        where: what asks, for error messages.
+
+    Raises:
+        FormError: the opset is below 15.
+    """
+    if opset < DRAWN_OPSET:
+        raise FormError(
+            f"{where}: imports opset {opset}, and a function body needs {DRAWN_OPSET} or newer; "
+            "convert the model's opset first, or expand with form='uniform'"
+        )
+    return [ir.serde.deserialize_function(proto) for proto in _protos(opset)]

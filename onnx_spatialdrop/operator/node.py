@@ -1,0 +1,208 @@
+"""Build SpatialDropout nodes in onnx_ir from what people know about a layer, and read them back.
+
+Nothing here walks a graph: where a node goes is the passes' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.operator import spec
+
+__all__ = [
+    "FLOAT_TYPES",
+    "describe",
+    "is_spatial_dropout",
+    "numpy_dtype",
+    "read",
+    "shared_axes",
+    "spatial_dropout",
+    "write",
+]
+
+#: The types T of X, as onnx_ir names them.
+FLOAT_TYPES: Final = {
+    ir.DataType.FLOAT16: spec.DTYPES["float16"],
+    ir.DataType.BFLOAT16: spec.DTYPES["bfloat16"],
+    ir.DataType.FLOAT: spec.DTYPES["float32"],
+    ir.DataType.DOUBLE: spec.DTYPES["float64"],
+}
+
+_LAST: Final = ("channels_last", "NWC", "NHWC", "NDHWC")
+_FIRST: Final = ("channels_first", "NCW", "NCHW", "NCDHW")
+
+
+def shared_axes(
+    rank: int | None = None,
+    *,
+    axes: Sequence[int] | None = None,
+    noise_shape: Sequence[int | None] | None = None,
+    data_format: str = "channels_first",
+    where: str = "SpatialDropout",
+) -> tuple[int, ...]:
+    """Return the axes along which one mask entry is shared.
+
+    Args:
+        rank: the rank of X; needed unless ``axes`` is given.
+        axes: the axes themselves, as in MXNet's Dropout or Flax's ``broadcast_dims``.
+        noise_shape: the mask's shape as Keras's Dropout takes it: 1 marks a shared axis, None a full one.
+        data_format: "channels_first" (also "NCW", "NCHW", "NCDHW"), ONNX's own layout and the default: every axis from
+            2 on is shared; or "channels_last" (also "NWC", "NHWC", "NDHWC"), Keras's default: every axis but the
+            first and the last. Keras's SpatialDropout1D is always channels_last. Ignored with ``axes`` or ``noise_shape``.
+        where: who asks, for error messages.
+
+    Raises:
+        SpecError: contradictory or impossible arguments.
+    """
+    if axes is not None:
+        if noise_shape is not None:
+            raise SpecError(f"{where}: axes and noise_shape say the same thing; give one of them")
+        return spec.normalize_axes(axes, rank, where) if rank is not None else tuple(axes)
+    if noise_shape is not None:
+        if rank is not None and len(noise_shape) != rank:
+            raise SpecError(
+                f"{where}: noise_shape {tuple(noise_shape)} has {len(noise_shape)} entries; X has rank {rank}"
+            )
+        return tuple(axis for axis, size in enumerate(noise_shape) if size == 1)
+    if rank is None:
+        raise SpecError(
+            f"{where}: the rank of X is unknown, so data_format says nothing; give axes or noise_shape"
+        )
+    if rank < 3:
+        raise SpecError(
+            f"{where}: rank {rank} has no spatial axes (samples and channels come first); give axes"
+        )
+    if data_format in _FIRST:
+        return tuple(range(2, rank))
+    if data_format in _LAST:
+        return tuple(range(1, rank - 1))
+    raise SpecError(f"{where}: data_format is {data_format!r}; allowed: {', '.join(_FIRST + _LAST)}")
+
+
+def spatial_dropout(
+    x: ir.Value,
+    rate: float,
+    *,
+    training_mode: ir.Value,
+    step: ir.Value,
+    seed: int,
+    axes: Sequence[int] | None = None,
+    noise_shape: Sequence[int | None] | None = None,
+    data_format: str = "channels_first",
+    scale: float | None = None,
+    rng: str = "philox",
+    name: str | None = None,
+) -> ir.Node:
+    """Build a SpatialDropout node; put it into a graph with ``graph.append`` or ``graph.insert_after``.
+
+    Args:
+        x: the tensor to drop from; its type and shape, where known, are used and copied to the outputs.
+        rate: fraction dropped, in [0, 1], as the user gave it (a double).
+        training_mode: bool, one element.
+        step: int64, one element or one a sample.
+        seed: 64-bit key, in [-2**63, 2**64); unique unless two nodes are tied on purpose.
+        axes: see shared_axes; so are ``noise_shape`` and ``data_format``.
+        noise_shape: Keras's Dropout(noise_shape=...).
+        data_format: "channels_first" (default) or "channels_last"; the layer is 1D, 2D or 3D by the rank of ``x``.
+        scale: what kept values are multiplied by; by default 1 / (1 - rate), rounded to the type of ``x``.
+        rng: the generator of the mask.
+        name: the node's name.
+
+    Returns:
+        A node with all inputs, attributes and outputs written out; ``outputs[0]`` is Y, ``outputs[1]`` the mask.
+
+    Raises:
+        SpecError: an argument outside those ranges, or ``x`` of an unsupported type.
+    """
+    where = f"node {name!r}" if name else "SpatialDropout"
+    rank = None if x.shape is None else len(x.shape)
+    if x.dtype is not None and x.dtype not in FLOAT_TYPES:
+        raise SpecError(
+            f"{where}: X has type {x.dtype.name}; allowed: {', '.join(t.name for t in FLOAT_TYPES)}"
+        )
+    shared = shared_axes(rank, axes=axes, noise_shape=noise_shape, data_format=data_format, where=where)
+    if scale is None:
+        scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
+    attributes = spec.Attributes(shared, rate, seed, scale, rng, where)
+    node = ir.Node(
+        spec.DOMAIN, spec.OP_TYPE, [x, training_mode, step], num_outputs=2, name=name, version=spec.VERSION
+    )
+    write(node, attributes)
+    y, mask = node.outputs
+    y.type, y.shape = x.type, x.shape
+    mask.type = ir.TensorType(ir.DataType.BOOL)
+    if x.shape is not None:
+        mask.shape = ir.Shape([1 if axis in shared else dim for axis, dim in enumerate(x.shape)])
+    return node
+
+
+def write(node: ir.Node, attributes: spec.Attributes) -> None:
+    """Write all five attributes to ``node``, in place."""
+    for attribute in (
+        ir.AttrInt64s("axes", attributes.axes),
+        ir.AttrFloat32("ratio", attributes.ratio),
+        ir.AttrInt64("seed", attributes.seed),
+        ir.AttrFloat32("scale", attributes.scale),
+        ir.AttrString("rng", attributes.rng),
+    ):
+        node.attributes[attribute.name] = attribute
+
+
+def read(node: ir.Node) -> spec.Attributes:
+    """Return the checked attributes of a SpatialDropout node.
+
+    Raises:
+        SpecError: a missing or impossible attribute, or inputs and outputs other than 3 and 2.
+    """
+    where = describe(node)
+    if len(node.inputs) != 3 or any(value is None for value in node.inputs):
+        raise SpecError(f"{where}: SpatialDropout takes exactly three inputs, X, training_mode and step")
+    if len(node.outputs) != 2:
+        raise SpecError(
+            f"{where}: SpatialDropout lists exactly two outputs; write an unused mask as an empty name"
+        )
+    missing = [key for key in ("axes", "ratio", "seed") if key not in node.attributes]
+    if missing:
+        raise SpecError(f"{where}: attribute {missing[0]} is missing; axes, ratio and seed are required")
+    found = {
+        key: attr for key, attr in node.attributes.items() if key in ("axes", "ratio", "seed", "scale", "rng")
+    }
+    for key, attr in found.items():
+        if isinstance(attr, ir.Attr) and attr.is_ref():
+            raise SpecError(
+                f"{where}: attribute {key} refers to {attr.ref_attr_name!r} of its function; inline that function first"
+            )
+    return spec.Attributes(
+        axes=tuple(found["axes"].as_ints()),
+        ratio=found["ratio"].as_float(),
+        seed=found["seed"].as_int(),
+        scale=found["scale"].as_float() if "scale" in found else 0.0,
+        rng=found["rng"].as_string() if "rng" in found else "philox",
+        where=where,
+    )
+
+
+def is_spatial_dropout(node: ir.Node) -> bool:
+    """Return whether ``node`` is a SpatialDropout node."""
+    return node.domain == spec.DOMAIN and node.op_type == spec.OP_TYPE
+
+
+def describe(node: ir.Node) -> str:
+    """Return how error messages name ``node``: by its name, or by its first output where it has none."""
+    if node.name:
+        return f"node {node.name!r}"
+    return (
+        f"the {node.op_type} node that computes {node.outputs[0].name!r}"
+        if node.outputs
+        else f"a {node.op_type} node"
+    )
+
+
+def numpy_dtype(value: ir.Value) -> np.dtype | None:
+    """Return the NumPy type of a value of one of the operator's types; None for an unknown or another type."""
+    return FLOAT_TYPES.get(value.dtype) if value.dtype is not None else None
