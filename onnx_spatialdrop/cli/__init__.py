@@ -1,0 +1,1 @@
+"""The onnx-spatialdrop command line: one file a verb."""

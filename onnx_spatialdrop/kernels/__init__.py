@@ -1,0 +1,1 @@
+"""What computes a SpatialDropout node: the native library and the Python kernel."""

@@ -6,7 +6,7 @@ Runtime, and trainers abort on If. They never touch a model; passes/attach.py pu
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 import onnx.parser
@@ -200,7 +200,7 @@ def _texts(opset: int) -> list[str]:
     return [_HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + _TAIL, _ROUND]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _protos(opset: int) -> tuple[onnx.FunctionProto, ...]:
     header = f'<domain: "{spec.DOMAIN}", opset_import: ["": {opset}, "{spec.DOMAIN}": {spec.VERSION}]>'
     return tuple(onnx.parser.parse_function(header + text) for text in _texts(opset))

@@ -6,7 +6,7 @@ Nothing here walks a graph: where a node goes is the passes' business.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -53,7 +53,7 @@ def shared_axes(
         noise_shape: the mask's shape as Keras's Dropout takes it: 1 marks a shared axis, None a full one.
         data_format: "channels_first" (also "NCW", "NCHW", "NCDHW"), ONNX's own layout and the default: every axis from
             2 on is shared; or "channels_last" (also "NWC", "NHWC", "NDHWC"), Keras's default: every axis but the
-            first and the last. Keras's SpatialDropout1D is always channels_last. Ignored with ``axes`` or ``noise_shape``.
+            first and the last. Keras's SpatialDropout1D is always channels_last. Unused beside axes or noise_shape.
         where: who asks, for error messages.
 
     Raises:
@@ -70,13 +70,9 @@ def shared_axes(
             )
         return tuple(axis for axis, size in enumerate(noise_shape) if size == 1)
     if rank is None:
-        raise SpecError(
-            f"{where}: the rank of X is unknown, so data_format says nothing; give axes or noise_shape"
-        )
+        raise SpecError(f"{where}: the rank of X is unknown, so data_format says nothing; give axes or noise_shape")
     if rank < 3:
-        raise SpecError(
-            f"{where}: rank {rank} has no spatial axes (samples and channels come first); give axes"
-        )
+        raise SpecError(f"{where}: rank {rank} has no spatial axes (samples and channels come first); give axes")
     if data_format in _FIRST:
         return tuple(range(2, rank))
     if data_format in _LAST:
@@ -122,16 +118,12 @@ def spatial_dropout(
     where = f"node {name!r}" if name else "SpatialDropout"
     rank = None if x.shape is None else len(x.shape)
     if x.dtype is not None and x.dtype not in FLOAT_TYPES:
-        raise SpecError(
-            f"{where}: X has type {x.dtype.name}; allowed: {', '.join(t.name for t in FLOAT_TYPES)}"
-        )
+        raise SpecError(f"{where}: X has type {x.dtype.name}; allowed: {', '.join(t.name for t in FLOAT_TYPES)}")
     shared = shared_axes(rank, axes=axes, noise_shape=noise_shape, data_format=data_format, where=where)
     if scale is None:
         scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
     attributes = spec.Attributes(shared, rate, seed, scale, rng, where)
-    node = ir.Node(
-        spec.DOMAIN, spec.OP_TYPE, [x, training_mode, step], num_outputs=2, name=name, version=spec.VERSION
-    )
+    node = ir.Node(spec.DOMAIN, spec.OP_TYPE, [x, training_mode, step], num_outputs=2, name=name, version=spec.VERSION)
     write(node, attributes)
     y, mask = node.outputs
     y.type, y.shape = x.type, x.shape
@@ -163,17 +155,13 @@ def read(node: ir.Node) -> spec.Attributes:
     if len(node.inputs) != 3 or any(value is None for value in node.inputs):
         raise SpecError(f"{where}: SpatialDropout takes exactly three inputs, X, training_mode and step")
     if len(node.outputs) != 2:
-        raise SpecError(
-            f"{where}: SpatialDropout lists exactly two outputs; write an unused mask as an empty name"
-        )
+        raise SpecError(f"{where}: SpatialDropout lists exactly two outputs; write an unused mask as an empty name")
     missing = [key for key in ("axes", "ratio", "seed") if key not in node.attributes]
     if missing:
         raise SpecError(f"{where}: attribute {missing[0]} is missing; axes, ratio and seed are required")
-    found = {
-        key: attr for key, attr in node.attributes.items() if key in ("axes", "ratio", "seed", "scale", "rng")
-    }
+    found = {key: attr for key, attr in node.attributes.items() if key in ("axes", "ratio", "seed", "scale", "rng")}
     for key, attr in found.items():
-        if isinstance(attr, ir.Attr) and attr.is_ref():
+        if attr.is_ref():
             raise SpecError(
                 f"{where}: attribute {key} refers to {attr.ref_attr_name!r} of its function; inline that function first"
             )
@@ -197,12 +185,10 @@ def describe(node: ir.Node) -> str:
     if node.name:
         return f"node {node.name!r}"
     return (
-        f"the {node.op_type} node that computes {node.outputs[0].name!r}"
-        if node.outputs
-        else f"a {node.op_type} node"
+        f"the {node.op_type} node that computes {node.outputs[0].name!r}" if node.outputs else f"a {node.op_type} node"
     )
 
 
-def numpy_dtype(value: ir.Value) -> np.dtype | None:
+def numpy_dtype(value: ir.Value) -> np.dtype[Any] | None:
     """Return the NumPy type of a value of one of the operator's types; None for an unknown or another type."""
     return FLOAT_TYPES.get(value.dtype) if value.dtype is not None else None

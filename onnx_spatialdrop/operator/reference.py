@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +46,7 @@ def dropout_mask(
     out_shape = spec.mask_shape(shape, axes, where)
     steps = _checked_steps(step, shape, out_shape, where)
     if steps.size == 1 and steps[0] < 0:
-        raise SpecError(
-            f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more"
-        )
+        raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
     row = math.prod(out_shape) // max(steps.size, 1)
     drawn = philox.words(attributes.seed, steps, row)
     kept = (drawn >> np.uint32(8)) >= np.uint32(spec.threshold(attributes.ratio))
@@ -66,7 +65,7 @@ def _checked_steps(
 
 
 def spatial_dropout(
-    x: npt.NDArray[np.generic],
+    x: npt.NDArray[Any],
     axes: Sequence[int],
     ratio: float,
     seed: int,
@@ -76,7 +75,7 @@ def spatial_dropout(
     *,
     rng: str = "philox",
     where: str = "SpatialDropout",
-) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Drop whole slices of ``x``: the operator's definition, executable.
 
     Args:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from onnx_spatialdrop.errors import SpecError
 
@@ -41,7 +42,7 @@ MAX_RANK: Final = 16
 RNGS: Final = ("philox",)
 
 #: The types T of X and Y, by the name that NumPy gives them.
-DTYPES: Final[dict[str, np.dtype]] = {
+DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
@@ -111,14 +112,10 @@ def normalize_axes(axes: Sequence[int], rank: int, where: str = "SpatialDropout"
         raise SpecError(f"{where}: X has rank {rank}; ranks 1 to {MAX_RANK} are allowed")
     for axis in axes:
         if not -rank <= axis < rank:
-            raise SpecError(
-                f"{where}: axis {axis} is out of range for rank {rank}; allowed: [{-rank}, {rank - 1}]"
-            )
+            raise SpecError(f"{where}: axis {axis} is out of range for rank {rank}; allowed: [{-rank}, {rank - 1}]")
     positive = sorted(int(axis) % rank for axis in axes)
     if len(set(positive)) != len(positive):
-        raise SpecError(
-            f"{where}: axes {list(axes)} name an axis of a rank-{rank} tensor twice; name each once"
-        )
+        raise SpecError(f"{where}: axes {list(axes)} name an axis of a rank-{rank} tensor twice; name each once")
     return tuple(positive)
 
 
@@ -155,8 +152,8 @@ def threshold(ratio: float) -> int:
     return math.ceil(float(np.float32(ratio)) * 2**24)
 
 
-def kept_scale(ratio: float, scale: float, dtype: np.dtype) -> np.generic:
-    """Return what kept values are multiplied by, as a scalar of ``dtype``.
+def kept_scale(ratio: float, scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return what kept values are multiplied by, as a 0-d array of ``dtype``.
 
     ``scale`` unless it is 0, else 1 / (1 - float32(ratio)) worked out in double; rounded to ``dtype`` once.
     With ratio 1 nothing is kept and the value, 1, is never used.
@@ -165,11 +162,10 @@ def kept_scale(ratio: float, scale: float, dtype: np.dtype) -> np.generic:
         ratio = float(np.float32(ratio))
         scale = 1.0 if ratio == 1.0 else 1.0 / (1.0 - ratio)
     with np.errstate(over="ignore"):
-        rounded: np.generic = np.asarray(scale, np.float64).astype(dtype)[()]
-    return rounded
+        return np.asarray(scale, np.float64).astype(dtype)
 
 
-def explicit_scale(rate: float, dtype: np.dtype | None = None) -> float:
+def explicit_scale(rate: float, dtype: np.dtype[Any] | None = None) -> float:
     """Return the ``scale`` to store for a ``rate`` given in double: 1 / (1 - rate), as a float32's value.
 
     It is rounded to ``dtype`` first where that is known and narrower than float32. The attribute ``ratio`` alone

@@ -1,0 +1,1 @@
+"""Sessions that run SpatialDropout nodes, and the report on what this machine can run."""

@@ -1,0 +1,58 @@
+"""Where nodes live: the main graph, the subgraphs of If, Loop and Scan, and model-local functions. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import node as op
+
+__all__ = ["Scope", "Site", "all_nodes", "default_opset", "scopes", "spatial_dropouts"]
+
+#: What has inputs, outputs and an opset of its own.
+Scope = ir.Graph | ir.Function
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node and where it stands.
+
+    Attributes:
+        node: the node.
+        scope: the main graph or the function that holds it, however deep in subgraphs it is.
+        opset: the version of ONNX's default domain that applies to it.
+    """
+
+    node: ir.Node
+    scope: Scope
+    opset: int
+
+
+def scopes(model: ir.Model) -> Iterator[Scope]:
+    """Yield the main graph and every model-local function; ``all_nodes()`` of each walks its subgraphs."""
+    yield model.graph
+    yield from model.functions.values()
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield every node of the model, subgraphs and functions included."""
+    for scope in scopes(model):
+        yield from scope.all_nodes()
+
+
+def spatial_dropouts(model: ir.Model) -> list[Site]:
+    """Return every SpatialDropout node, in the order of the file; a list, so that nodes may be replaced meanwhile."""
+    return [
+        Site(node, scope, default_opset(scope, model))
+        for scope in scopes(model)
+        for node in scope.all_nodes()
+        if op.is_spatial_dropout(node)
+    ]
+
+
+def default_opset(scope: Scope, model: ir.Model) -> int:
+    """Return the version of ONNX's default domain that ``scope`` imports; 1 where it imports none."""
+    imports = scope.opset_imports if isinstance(scope, ir.Function) else model.opset_imports
+    return imports.get("", imports.get("ai.onnx", 1))
