@@ -171,12 +171,26 @@ _TAIL: Final = """
   inverse = Div (one_d, kept_d)
   factor_d = Where (unset, inverse, scale_d)
   factor = CastLike (factor_d, X)
+  kept = Or (keep, idle)
+  mask = Expand (kept, mask_shape)
+"""
+
+_IN_T: Final = """
   nothing = CastLike (zero_f, X)
   scaled = Mul (X, factor)
   dropped = Where (keep, scaled, nothing)
   Y = Where (training, dropped, X)
-  kept = Or (keep, idle)
-  mask = Expand (kept, mask_shape)
+}
+"""
+
+# Products of two float16 or bfloat16 numbers are exact in float32, so they are still rounded once.
+_IN_FLOAT: Final = """
+  X_f = Cast <to = 1> (X)
+  factor_f = Cast <to = 1> (factor)
+  scaled = Mul (X_f, factor_f)
+  dropped = Where (keep, scaled, zero_f)
+  Y_f = Where (training, dropped, X_f)
+  Y = CastLike (Y_f, X)
 }
 """
 
@@ -193,26 +207,29 @@ def _rounds() -> str:
     return "\n".join(lines)
 
 
-def _texts(opset: int) -> list[str]:
+def _texts(opset: int, in_float: bool) -> list[str]:
+    tail = _TAIL + (_IN_FLOAT if in_float else _IN_T)
     if opset < MIN_OPSET:
-        return [_HEAD + _DRAWN + _TAIL]
+        return [_HEAD + _DRAWN + tail]
     powers = ", ".join(str(2**n) for n in range(62))
-    return [_HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + _TAIL, _ROUND]
+    return [_HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail, _ROUND]
 
 
 @cache
-def _protos(opset: int) -> tuple[onnx.FunctionProto, ...]:
+def _protos(opset: int, in_float: bool) -> tuple[onnx.FunctionProto, ...]:
     header = f'<domain: "{spec.DOMAIN}", opset_import: ["": {opset}, "{spec.DOMAIN}": {spec.VERSION}]>'
-    return tuple(onnx.parser.parse_function(header + text) for text in _texts(opset))
+    return tuple(onnx.parser.parse_function(header + text) for text in _texts(opset, in_float))
 
 
-def functions(opset: int, where: str = "the model") -> list[ir.Function]:
+def functions(opset: int, *, in_float: bool = False, where: str = "the model") -> list[ir.Function]:
     """Return new functions that define SpatialDropout in standard ops, the operator's own first.
 
     Args:
         opset: the version of ONNX's default domain that the model imports. From 18 on the function draws the
-            operator's own bits, and a negative ``step`` takes 62 bits from the runtime's generator. For 15 to 17
-            it is Dropout on ones: the right distribution, from the runtime's generator, ``step`` and ``seed`` unused.
+            operator's own bits, and a negative ``step`` takes 62 bits from the runtime's generator. For 15 to 17 it
+            is Dropout on ones: the right distribution, from the runtime's generator, with ``step`` and ``seed`` unused.
+        in_float: compute values in float32 and round them to X's type at the end: for bfloat16, which runtimes cannot
+            multiply. The same bits for float16, bfloat16 and float32 (but for the payloads of NaNs); wrong for double.
         where: what asks, for error messages.
 
     Raises:
@@ -223,4 +240,4 @@ def functions(opset: int, where: str = "the model") -> list[ir.Function]:
             f"{where}: imports opset {opset}, and a function body needs {DRAWN_OPSET} or newer; "
             "convert the model's opset first, or expand with form='uniform'"
         )
-    return [ir.serde.deserialize_function(proto) for proto in _protos(opset)]
+    return [ir.serde.deserialize_function(proto) for proto in _protos(opset, in_float)]

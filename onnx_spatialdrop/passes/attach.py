@@ -1,0 +1,83 @@
+"""Put the operator's function body into a model, or take it out. Nodes stay nodes: only what defines them changes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import scopes
+
+__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass"]
+
+#: Model-local functions exist from this IR version on.
+FIRST_IR_VERSION = 8
+
+
+class AttachPass(ir.passes.InPlacePass):
+    """Add the function ``onnx_spatialdrop::SpatialDropout`` (and its helper) to the model, so that any runtime runs it.
+
+    1. Every SpatialDropout node is checked first; one that is wrong stops the pass before anything changes.
+    2. The functions import the opset of the model; ONNX Runtime refuses others when kernels differ.
+    3. A ``scale`` of 0 is written out where X's type is float16, bfloat16 or float32, since ONNX Runtime drops the
+       rounding of a scale that a graph computes itself; the value is the one that 0 stands for.
+    4. With a bfloat16 node in the model the functions compute in float32, as ONNX Runtime's CPU has no bfloat16 Mul or
+       Where. A model that holds bfloat16 and double nodes is refused: there is one body, and it would round doubles.
+    5. Functions that are there already are replaced: bodies of an older version, or for another opset.
+    6. A model without SpatialDropout nodes is not modified.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        sites = scopes.spatial_dropouts(model)
+        if not sites:
+            return ir.passes.PassResult(model, modified=False)  # case 6
+        read = [op.read(site.node) for site in sites]  # case 1
+        opset = scopes.default_opset(model.graph, model)  # case 2
+        functions = body.functions(opset, in_float=_needs_float([site.node for site in sites]))
+        for site, attributes in zip(sites, read, strict=True):
+            _write_scale(site.node, attributes)
+        for function in functions:  # case 5
+            model.functions[function.identifier()] = function
+        model.opset_imports[spec.DOMAIN] = spec.VERSION
+        model.ir_version = max(model.ir_version, FIRST_IR_VERSION)
+        return ir.passes.PassResult(model, modified=True)
+
+
+class DetachPass(ir.passes.InPlacePass):
+    """Take the operator's functions out of the model.
+
+    1. The nodes stay, and so does the import of their domain; they need a registered kernel from then on.
+    2. Functions of other domains, and the model without ours, are not touched.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        own = [
+            key
+            for key, function in model.functions.items()
+            if function.domain == spec.DOMAIN and function.name in body.OWN_FUNCTIONS
+        ]
+        for key in own:
+            del model.functions[key]
+        return ir.passes.PassResult(model, modified=bool(own))
+
+
+def _needs_float(nodes: list[ir.Node]) -> bool:
+    types = {node.inputs[0].dtype: node for node in nodes if node.inputs[0] is not None}
+    if ir.DataType.BFLOAT16 in types and ir.DataType.DOUBLE in types:  # case 4
+        raise FormError(
+            f"{op.describe(types[ir.DataType.BFLOAT16])} is bfloat16 and {op.describe(types[ir.DataType.DOUBLE])} is "
+            "double, and one function body cannot serve both; register the native kernel, or expand with form='philox'"
+        )
+    return ir.DataType.BFLOAT16 in types
+
+
+def _write_scale(node: ir.Node, attributes: spec.Attributes) -> None:
+    dtype = op.numpy_dtype(node.inputs[0]) if node.inputs[0] is not None else None
+    if attributes.scale == 0.0 and dtype is not None and dtype.itemsize <= 4:  # case 3
+        scale = float(spec.kept_scale(attributes.ratio, 0.0, dtype))
+        op.write(node, dataclasses.replace(attributes, scale=scale))

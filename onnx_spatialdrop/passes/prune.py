@@ -1,0 +1,71 @@
+"""Clean up after SpatialDropout nodes: what fed only them, and what only they needed. Touches nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.passes import scopes
+
+__all__ = ["drop_domain", "prune_unused"]
+
+
+def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
+    """Delete those of ``values`` that nothing uses any more, in place.
+
+    1. An initializer goes; so does an input of the main graph, with its default.
+    2. An input of a function goes, and the argument at every call with it.
+    3. A value computed for nobody takes the nodes along that computed it, back to what is still used; graph inputs
+       found on that way stay, since they are part of the caller's interface.
+    4. An input of a Loop or Scan body stays: its position has a meaning.
+    """
+    functions = {id(function.graph): function for function in model.functions.values()}
+    pending = [(value, True) for value in values if value is not None]
+    while pending:
+        value, direct = pending.pop()
+        if value.uses() or value.is_graph_output():
+            continue
+        producer = value.producer()
+        if producer is not None:
+            if producer.graph is not None and not any(out.uses() or out.is_graph_output() for out in producer.outputs):
+                pending += [(source, False) for source in producer.inputs if source is not None]
+                producer.graph.remove(producer, safe=True)
+        elif not value.is_graph_input():
+            if value.graph is not None and value.name is not None:
+                value.graph.initializers.pop(value.name, None)
+        elif direct and value.graph is model.graph:
+            model.graph.inputs.remove(value)
+            model.graph.initializers.pop(value.name or "", None)
+        elif id(value.graph) in functions:
+            pending += [(argument, direct) for argument in _drop_parameter(model, functions[id(value.graph)], value)]
+
+
+def _drop_parameter(model: ir.Model, function: ir.Function, parameter: ir.Value) -> list[ir.Value]:
+    index = list(function.inputs).index(parameter)
+    function.inputs.pop(index)
+    dropped: list[ir.Value | None] = []
+    for node in scopes.all_nodes(model):
+        if node.op_identifier() == function.identifier() and len(node.inputs) > index:
+            arguments = list(node.inputs)
+            dropped.append(arguments.pop(index))
+            for position, argument in enumerate(arguments):
+                node.replace_input_with(position, argument)
+            node.resize_inputs(len(arguments))
+    return [argument for argument in dropped if argument is not None]
+
+
+def drop_domain(model: ir.Model) -> None:
+    """Delete the operator's functions where no node calls them, and its domain's imports where nothing needs them."""
+    called = {node.op_identifier() for node in scopes.all_nodes(model)}
+    if (spec.DOMAIN, spec.OP_TYPE, "") not in called:
+        for key, function in list(model.functions.items()):
+            if function.domain == spec.DOMAIN and function.name in body.OWN_FUNCTIONS:
+                del model.functions[key]
+    for scope in scopes.scopes(model):
+        needed = any(node.domain == spec.DOMAIN for node in scope.all_nodes())
+        if scope is model.graph:
+            needed = needed or any(function.domain == spec.DOMAIN for function in model.functions.values())
+        if not needed:
+            scope.opset_imports.pop(spec.DOMAIN, None)

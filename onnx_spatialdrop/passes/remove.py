@@ -1,0 +1,56 @@
+"""Take spatial dropout out of a model for inference.
+
+It removes SpatialDropout nodes only; what else a model holds of dropout, passes/fuse.py has to recognise first.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import prune, replace, scopes
+
+__all__ = ["RemovePass"]
+
+
+class RemovePass(ir.passes.InPlacePass):
+    """Remove every SpatialDropout node, as if training_mode were false for good.
+
+    1. Y's users read X, and the node goes, where Y is no graph output, or X can take over Y's name.
+    2. Elsewhere (Y is a graph output, and X an input, an initializer, another output or a value of an outer graph) the
+       node becomes ``Identity``, under its name.
+    3. A used mask becomes a tensor of True of the mask's shape.
+    4. Inputs, initializers, function parameters and nodes that only fed training_mode or step go; see prune.py.
+    5. The operator's functions and its domain's imports go.
+    6. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        sites = scopes.spatial_dropouts(model)
+        if not sites:
+            return ir.passes.PassResult(model, modified=False)  # case 6
+        steering: dict[int, ir.Value] = {}
+        for site in sites:
+            steering.update({id(value): value for value in site.node.inputs[1:] if value is not None})
+            _remove(site.node)
+        prune.prune_unused(model, steering.values())  # case 4
+        prune.drop_domain(model)  # case 5
+        return ir.passes.PassResult(model, modified=True)
+
+
+def _remove(node: ir.Node) -> None:
+    attributes, graph, x = op.read(node), node.graph, node.inputs[0]
+    assert graph is not None
+    assert x is not None
+    y, mask = node.outputs
+    if mask.uses() or mask.is_graph_output():
+        ones = replace.mask_of_ones(x, attributes.axes, f"{y.name}/mask")  # case 3
+        graph.insert_before(node, ones)
+        replace.take_over(mask, ones[-1].outputs[0])
+    if replace.splice(node, x):
+        return  # case 1
+    node.domain, node.op_type, node.version = "", "Identity", None  # case 2
+    node.attributes.clear()
+    node.resize_inputs(1)
+    node.resize_outputs(1)

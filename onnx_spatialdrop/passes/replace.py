@@ -1,0 +1,70 @@
+"""Put one value in another's place without anybody outside noticing: uses, graph outputs, names, types, shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["mask_of_ones", "splice", "take_over"]
+
+
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Make ``new``, a value without a past, stand where ``old`` stood: its uses, outputs, name, type and shape."""
+    name = old.name
+    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = None
+    new.name = name
+
+
+def splice(node: ir.Node, source: ir.Value) -> bool:
+    """Take ``node`` out and let users of its first output read ``source``; return False where that is not legal.
+
+    1. An output that is no graph output: its users read ``source`` and the node goes.
+    2. A graph output whose source is computed in the same graph and is no graph output itself: the source takes the
+       output's name, type and shape, and the node goes.
+    3. Any other graph output (the source is an input, an initializer, another output, or belongs to an outer graph):
+       the node has to stay in some form, and nothing is changed.
+    """
+    graph, output = node.graph, node.outputs[0]
+    if graph is None:
+        return False
+    if output.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not graph or source.is_graph_output():
+            return False  # case 3
+        take_over(output, source)  # case 2
+    else:
+        if source.type is None:
+            source.type = output.type
+        if source.shape is None:
+            source.shape = output.shape
+        output.replace_all_uses_with(source)  # case 1
+    graph.remove(node, safe=True)
+    return True
+
+
+def mask_of_ones(x: ir.Value, axes: tuple[int, ...], name: str) -> list[ir.Node]:
+    """Return nodes whose last computes a bool tensor of True: the shape of ``x`` with ``axes`` set to 1.
+
+    Args:
+        x: any tensor.
+        axes: axes to set to 1; negatives count from the end.
+        name: prefix of the new names.
+    """
+
+    def node(op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], role: str) -> ir.Node:
+        output = ir.Value(name=f"{name}/{role}")
+        return ir.Node("", op_type, inputs, attributes, outputs=[output], name=f"{name}/{role}")
+
+    def constant(numbers: tuple[int, ...], role: str) -> ir.Node:
+        return node("Constant", [], [ir.AttrTensor("value", ir.tensor(np.array(numbers, np.int64)))], role)
+
+    true = ir.AttrTensor("value", ir.tensor(np.array([True])))
+    shape = node("Shape", [x], [], "shape")
+    if not axes:
+        return [shape, node("ConstantOfShape", [shape.outputs[0]], [true], "kept")]
+    where, ones = constant(axes, "axes"), constant((1,) * len(axes), "ones")
+    masked = node("ScatterElements", [n.outputs[0] for n in (shape, where, ones)], [], "mask_shape")
+    return [shape, where, ones, masked, node("ConstantOfShape", [masked.outputs[0]], [true], "kept")]

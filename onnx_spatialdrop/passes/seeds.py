@@ -1,0 +1,71 @@
+"""Give every SpatialDropout node a seed of its own.
+
+Equal nodes with equal seeds are merged by every optimiser that eliminates common subexpressions, and then drop the
+same maps.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import philox, spec
+from onnx_spatialdrop.passes import scopes
+
+__all__ = ["SeedsPass", "derive_seeds"]
+
+
+def derive_seeds(base: int, count: int, taken: frozenset[int] = frozenset()) -> list[int]:
+    """Return ``count`` distinct seeds in [0, 2**63), the same for the same arguments.
+
+    Seed i is taken from block i of the Philox stream of key ``base``; 0 and the seeds in ``taken`` are passed over.
+
+    Args:
+        base: base seed, in [-2**63, 2**64).
+        count: how many.
+        taken: seeds that are not to be given out again.
+
+    Raises:
+        SpecError: ``base`` does not fit in 64 bits.
+    """
+    base = spec.signed_seed(base, "base seed")
+    found: list[int] = []
+    seen, start = {0, *taken}, 0
+    while len(found) < count:
+        drawn = philox.words(base, [0], 4 * (count - len(found)), 4 * start)[0].reshape(-1, 4)
+        start += len(drawn)
+        for low, high in drawn[:, :2].tolist():
+            seed = ((high & 0x7FFFFFFF) << 32) | low
+            if seed not in seen:
+                seen.add(seed)
+                found.append(seed)
+    return found
+
+
+class SeedsPass(ir.passes.InPlacePass):
+    """Write new seeds to every SpatialDropout node, derived from one base seed.
+
+    1. Nodes are numbered in the order of the file, main graph first; node i gets the i-th derived seed.
+    2. With ``keep_ties``, nodes that share a seed now share one afterwards (masks tied on purpose); the group is
+       numbered by its first node.
+    3. A node whose seed is right already is not touched; where all are, the model is not modified.
+    """
+
+    def __init__(self, base: int = 0, *, keep_ties: bool = False) -> None:
+        super().__init__()
+        self.base = base
+        self.keep_ties = keep_ties
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        nodes = [site.node for site in scopes.spatial_dropouts(model)]
+        present = [op.read(node).seed for node in nodes]
+        groups = {key: i for i, key in enumerate(dict.fromkeys(present if self.keep_ties else range(len(nodes))))}
+        seeds = derive_seeds(self.base, len(groups))
+        modified = False
+        for index, (node, old) in enumerate(zip(nodes, present, strict=True)):
+            new = seeds[groups[old if self.keep_ties else index]]
+            if new != old:
+                node.attributes["seed"] = ir.AttrInt64("seed", new)
+                modified = True
+        return ir.passes.PassResult(model, modified=modified)
