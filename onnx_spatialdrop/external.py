@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
 
-__all__ = ["Copy", "check", "moved_to", "replacing"]
+__all__ = ["Copy", "check", "folders", "moved_to", "replacing"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
@@ -92,6 +92,11 @@ def check(model: ir.Model, file: Path) -> None:
                 f"{file}: tensor {tensor.name!r} ends at byte {end} of {location!r}, which has {sizes[location]} bytes;"
                 " the file is truncated or belongs to another model"
             )
+
+
+def folders(model: ir.Model) -> set[Path]:
+    """Return the folders in which the model's external data lies, where the model knows them."""
+    return {Path(tensor.base_dir) for tensor in _tensors(model) if tensor.base_dir != ""}
 
 
 @contextmanager
@@ -186,7 +191,8 @@ def _tensors(model: ir.Model) -> list[ir.ExternalTensor]:
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
-    for scope in (model.graph, *model.functions.values()):
+    roots: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for scope in roots:
         yield scope
         yield from scope.subgraphs()
 

@@ -79,10 +79,10 @@ _PHILOX: Final = """
   several = Greater (rows, one)
   surplus = Where (several, negatives, zero)
   checked_rows = Add (rows, surplus)
-  checked = Reshape <allowzero = 1> (steps, checked_rows)
+  [step_has_a_negative_element] checked = Reshape <allowzero = 1> (steps, checked_rows)
   batch = Slice (mask_shape, zero, one)
-  step_of_sample = Expand (checked, batch)
-  matched = Reshape <allowzero = 1> (step_of_sample, batch)
+  [step_must_have_1_or_N_elements] step_of_sample = Expand (checked, batch)
+  [step_must_have_1_or_N_elements_] matched = Reshape <allowzero = 1> (step_of_sample, batch)
   matched_batch = Shape (matched)
   rank = Shape (shape)
   inner = Slice (mask_shape, one, rank)
@@ -212,7 +212,8 @@ def _texts(opset: int, in_float: bool) -> list[str]:
     if opset < MIN_OPSET:
         return [_HEAD + _DRAWN + tail]
     powers = ", ".join(str(2**n) for n in range(62))
-    return [_HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail, _ROUND]
+    # Helpers come first: onnx's ReferenceEvaluator resolves functions in the order of the file.
+    return [_ROUND, _HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail]
 
 
 @cache
@@ -222,7 +223,7 @@ def _protos(opset: int, in_float: bool) -> tuple[onnx.FunctionProto, ...]:
 
 
 def functions(opset: int, *, in_float: bool = False, where: str = "the model") -> list[ir.Function]:
-    """Return new functions that define SpatialDropout in standard ops, the operator's own first.
+    """Return new functions that define SpatialDropout in standard ops, helpers first.
 
     Args:
         opset: the version of ONNX's default domain that the model imports. From 18 on the function draws the
