@@ -40,12 +40,11 @@ def with_files(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, suffix: str
 ) -> argparse.ArgumentParser:
     """Add a verb with the arguments INPUT [OUTPUT]; OUTPUT is INPUT with ``suffix`` put before .onnx by default."""
-    verb = verbs.add_parser(name, help=description, description=description.capitalize() + ".")
+    verb = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
-    verb.add_argument(
-        "output", metavar="OUTPUT", nargs="?", help=f"the file to write; INPUT itself to replace it (default: INPUT's name with .{suffix})"
-    )
-    verb.set_defaults(suffix=suffix
+    written = f"the file to write; may be INPUT itself (default: INPUT's name with .{suffix}.onnx)"
+    verb.add_argument("output", metavar="OUTPUT", nargs="?", help=written)
+    verb.set_defaults(suffix=suffix)
     return verb
 
 

@@ -60,17 +60,20 @@ class Report:
 def doctor() -> Report:
     """Try every kernel on a small model and return what was found; it raises nothing for what is missing."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
+    versions.update({package: _version(package) for package in _PACKAGES})
     try:
         library = str(native.get_library_path())
     except KernelError as error:
         library = str(error)
     kernels = tuple(_try(kernel) for kernel in KERNELS)
     return Report(versions, library, kernels, choose("auto")[0])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _try(kernel: Kernel) -> KernelReport:
