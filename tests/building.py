@@ -31,8 +31,8 @@ def dropout_ir(
 ) -> ir.Model:
     """Return a model ``x -> SpatialDropout -> y, mask``.
 
-    ``training_mode`` and ``step`` None are switches, values are initializers; ``wrap`` puts an Abs before the node and a
-    Neg after it, since optimisers treat nodes at the edge of a graph differently.
+    ``training_mode`` and ``step`` None are switches, values are initializers; ``wrap`` puts an Abs before the node and
+    a Neg after it, since optimisers treat nodes at the edge of a graph differently.
     """
     x = ir.val("x", dtype=IR_TYPES[dtype], shape=list(shape))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": opset, spec.DOMAIN: 1}, name="g")
