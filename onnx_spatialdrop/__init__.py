@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "reference",
     "register",
+    "register_schema",
     "remove",
     "save",
     "session",
