@@ -6,12 +6,13 @@ import dataclasses
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import body, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import scopes
 
-__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass"]
+__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach"]
 
 #: Model-local functions exist from this IR version on.
 FIRST_IR_VERSION = 8
@@ -81,3 +82,39 @@ def _write_scale(node: ir.Node, attributes: spec.Attributes) -> None:
     if attributes.scale == 0.0 and dtype is not None and dtype.itemsize <= 4:  # case 3
         scale = float(spec.kept_scale(attributes.ratio, 0.0, dtype))
         op.write(node, dataclasses.replace(attributes, scale=scale))
+
+
+@io.same_kind
+def attach(model: io.Source, output: io.PathLike | None = None) -> io.Result:
+    """Return the model with the operator's function body in it: one file that runs with and without a kernel.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model.
+
+    Raises:
+        FormError: the model's opset is below 15, or its nodes are of types that one body cannot serve.
+        SpecError: a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, AttachPass())
+
+
+@io.same_kind
+def detach(model: io.Source, output: io.PathLike | None = None) -> io.Result:
+    """Return the model without the operator's function body; it needs a registered kernel from then on.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model.
+
+    Raises:
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, DetachPass())

@@ -7,11 +7,12 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import scopes, switches
 
-__all__ = ["Found", "find_nodes"]
+__all__ = ["Found", "find", "find_nodes"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,24 @@ def find_nodes(model: ir.Model) -> list[Found]:
         SpecError: a node that the operator's definition does not allow.
     """
     return [_found(site) for site in scopes.spatial_dropouts(model)]
+
+
+def find(model: io.Source) -> list[Found]:
+    """Return the SpatialDropout nodes of a model, in the order of the file.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; only an ir.Model's own nodes can be changed through ``.node``.
+
+    Returns:
+        One record a node, with ``name``, ``axes``, ``ratio``, ``seed`` and more; see Found.
+
+    Raises:
+        SpecError: a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read.
+    """
+    if isinstance(model, ir.Model):
+        return find_nodes(model)
+    return io.rewrite(model, None, find_nodes)[1]
 
 
 def _found(site: scopes.Site) -> Found:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import prune, replace, scopes
 
-__all__ = ["RemovePass"]
+__all__ = ["RemovePass", "remove"]
 
 
 class RemovePass(ir.passes.InPlacePass):
@@ -54,3 +55,21 @@ def _remove(node: ir.Node) -> None:
     node.attributes.clear()
     node.resize_inputs(1)
     node.resize_outputs(1)
+
+
+@io.same_kind
+def remove(model: io.Source, output: io.PathLike | None = None) -> io.Result:
+    """Return the inference model: no SpatialDropout node, and nothing left that only such nodes needed.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model.
+
+    Raises:
+        SpecError: a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, RemovePass())

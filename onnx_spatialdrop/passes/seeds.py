@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import scopes
 
-__all__ = ["SeedsPass", "derive_seeds"]
+__all__ = ["SeedsPass", "assign_seeds", "derive_seeds"]
 
 
 def derive_seeds(base: int, count: int, taken: frozenset[int] = frozenset()) -> list[int]:
@@ -69,3 +70,25 @@ class SeedsPass(ir.passes.InPlacePass):
                 node.attributes["seed"] = ir.AttrInt64("seed", new)
                 modified = True
         return ir.passes.PassResult(model, modified=modified)
+
+
+@io.same_kind
+def assign_seeds(
+    model: io.Source, output: io.PathLike | None = None, *, base: int = 0, keep_ties: bool = False
+) -> io.Result:
+    """Return the model with a seed of its own on every SpatialDropout node, reproducible from ``base``.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        base: base seed, in [-2**63, 2**64).
+        keep_ties: nodes that share a seed now share one afterwards.
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model.
+
+    Raises:
+        SpecError: ``base`` does not fit in 64 bits, or a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, SeedsPass(base, keep_ties=keep_ties))

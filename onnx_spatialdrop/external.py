@@ -1,0 +1,215 @@
+"""External data of models: checked, kept by reference, or copied in pieces. It never holds weights in memory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import ModelFileError
+
+__all__ = ["Copy", "check", "folders", "moved_to", "replacing"]
+
+_PIECE = 4 << 20
+#: Memory-mapping runtimes want large tensors to start on a page.
+_ALIGNMENT = 4096
+
+
+@dataclass
+class Copy:
+    """A copied data file that still has its temporary name.
+
+    Attributes:
+        temporary: where the bytes are; None where nothing had to be copied.
+        final: where they belong.
+    """
+
+    final: Path
+    temporary: Path | None = None
+    restore: list[Callable[[], None]] = field(default_factory=list)
+
+    def commit(self) -> None:
+        """Give the copied file its name."""
+        if self.temporary is not None:
+            os.replace(self.temporary, self.final)
+            self.temporary = None
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of ``file`` when all went well, and vanishes otherwise.
+
+    Raises:
+        ModelFileError: the folder or the file cannot be written.
+    """
+    temporary = _temporary(file)
+    try:
+        with open(temporary, "xb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        if file.exists():
+            os.chmod(temporary, file.stat().st_mode & 0o7777)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise ModelFileError(f"{file}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def check(model: ir.Model, file: Path) -> None:
+    """Refuse external data that is missing, too short, or outside the folder of ``file``.
+
+    Raises:
+        ModelFileError: naming the tensor and the file.
+    """
+    folder = Path(os.path.abspath(file)).parent
+    # A model that is a link (as in model caches) may have its data beside what it points to.
+    allowed = (folder.resolve(), file.resolve().parent)
+    sizes: dict[str, int] = {}
+    for tensor in _tensors(model):
+        location = os.fspath(tensor.location)
+        target = (folder / location).resolve()
+        if not any(target.is_relative_to(home) for home in allowed):
+            raise ModelFileError(
+                f"{file}: tensor {tensor.name!r} is stored in {location!r}, outside the model's folder; "
+                "that is refused, since a model file must not read the rest of the disk"
+            )
+        if location not in sizes:
+            if not target.is_file():
+                raise ModelFileError(f"{file}: its data file {location!r} is missing; put it beside the model")
+            sizes[location] = target.stat().st_size
+        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+        if (tensor.offset or 0) < 0 or end > sizes[location]:
+            raise ModelFileError(
+                f"{file}: tensor {tensor.name!r} ends at byte {end} of {location!r}, which has {sizes[location]} bytes;"
+                " the file is truncated or belongs to another model"
+            )
+
+
+def folders(model: ir.Model) -> set[Path]:
+    """Return the folders in which the model's external data lies, where the model knows them."""
+    return {Path(tensor.base_dir) for tensor in _tensors(model) if tensor.base_dir != ""}
+
+
+@contextmanager
+def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] | None) -> Iterator[Copy]:
+    """Let ``model`` refer, inside the context, to external data that is or will be beside ``file``.
+
+    The caller writes the model and then commits the copy; on the way out the model is as it was before.
+    """
+    folder = file.parent.resolve()
+    foreign = [t for t in _tensors(model) if t.base_dir != "" and Path(t.base_dir).resolve() != folder]
+    kept = {os.fspath(t.location) for t in _tensors(model) if t not in foreign}
+    name = f"{file.name}.data"
+    while name in kept:
+        name += "_"
+    copy = Copy(final=folder / name)
+    try:
+        if foreign:
+            copy.temporary = _temporary(copy.final)
+            _redirect(model, _copy(foreign, copy, progress), copy)
+        yield copy
+    except OSError as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{copy.final}: cannot be written: {error.strerror or error}") from error
+    finally:
+        for undo in copy.restore:
+            undo()
+        if copy.temporary is not None:
+            with suppress(OSError):
+                copy.temporary.unlink()
+
+
+def _temporary(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{secrets.token_hex(6)}.tmp")
+
+
+def _copy(
+    tensors: list[ir.ExternalTensor], copy: Copy, progress: Callable[[int, int], None] | None
+) -> dict[int, ir.ExternalTensor]:
+    """Copy the bytes of ``tensors`` one after the other; return the new tensor for the id of each old one."""
+    assert copy.temporary is not None
+    total, done = sum(tensor.nbytes for tensor in tensors), 0
+    moved: dict[int, ir.ExternalTensor] = {}
+    with open(copy.temporary, "xb") as out:
+        for tensor in tensors:
+            start = -(-out.tell() // _ALIGNMENT) * _ALIGNMENT if tensor.nbytes >= _ALIGNMENT else out.tell()
+            out.seek(start)
+            with open(tensor.path, "rb") as source:
+                source.seek(tensor.offset or 0)
+                left = tensor.nbytes
+                while left:
+                    piece = source.read(min(_PIECE, left))
+                    if not piece:
+                        raise ModelFileError(f"{tensor.path}: ends inside tensor {tensor.name!r}; it is truncated")
+                    out.write(piece)
+                    left -= len(piece)
+                    done += len(piece)
+                    if progress is not None:
+                        progress(done, total)
+            moved[id(tensor)] = ir.ExternalTensor(
+                copy.final.name,
+                start,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=tensor.name or "",
+                doc_string=tensor.doc_string,
+                metadata_props=tensor.metadata_props,
+                base_dir=copy.final.parent,
+            )
+        out.flush()
+        os.fsync(out.fileno())
+    return moved
+
+
+def _redirect(model: ir.Model, moved: dict[int, ir.ExternalTensor], copy: Copy) -> None:
+    for value, tensor in list(_valued(model)):
+        if id(tensor) in moved:
+            copy.restore.append(lambda v=value, t=tensor: setattr(v, "const_value", t))  # type: ignore[misc]
+            value.const_value = moved[id(tensor)]
+    for node, name, tensor in list(_attributes(model)):
+        if id(tensor) in moved:
+            old = node.attributes[name]
+            copy.restore.append(lambda n=node, k=name, a=old: n.attributes.__setitem__(k, a))  # type: ignore[misc]
+            node.attributes[name] = ir.AttrTensor(name, moved[id(tensor)])
+
+
+def _tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    found = {id(tensor): tensor for _, tensor in _valued(model)}
+    found.update({id(tensor): tensor for _, _, tensor in _attributes(model)})
+    return list(found.values())
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    roots: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for scope in roots:
+        yield scope
+        yield from scope.subgraphs()
+
+
+def _valued(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+    for graph in _graphs(model):
+        if isinstance(graph, ir.Graph):
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    yield value, value.const_value
+
+
+def _attributes(model: ir.Model) -> Iterator[tuple[ir.Node, str, ir.ExternalTensor]]:
+    for graph in _graphs(model):
+        for node in graph:
+            for name, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    tensor = attribute.value
+                    if isinstance(tensor, ir.ExternalTensor):
+                        yield node, name, tensor

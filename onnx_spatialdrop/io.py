@@ -1,0 +1,134 @@
+"""Models in and out: a path, a ModelProto or an ir.Model, and the same kind back.
+
+Weights are never read: external data stays where it is, or is copied in pieces. Files are replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnx_spatialdrop import external
+from onnx_spatialdrop.errors import ModelFileError
+
+__all__ = ["PathLike", "Result", "Rewrite", "Source", "apply", "load", "rewrite", "same_kind", "save"]
+
+PathLike = str | os.PathLike[str]
+Source = PathLike | onnx.ModelProto | ir.Model
+Result = ir.Model | onnx.ModelProto | Path
+
+T = TypeVar("T")
+M = TypeVar("M", onnx.ModelProto, ir.Model)
+P = ParamSpec("P")
+
+
+class Rewrite(Protocol[P]):
+    """A function that takes a model and returns the same kind; from a path, an ir.Model or the path written."""
+
+    @overload
+    def __call__(self, model: M, *args: P.args, **kwargs: P.kwargs) -> M: ...
+    @overload
+    def __call__(self, model: PathLike, *args: P.args, **kwargs: P.kwargs) -> ir.Model | Path: ...
+    def __call__(self, model: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Rewrite the model."""
+
+
+def same_kind(function: Callable[Concatenate[Source, P], Result]) -> Rewrite[P]:
+    """Declare that a function returns the kind of model that it was given; it changes nothing at run time."""
+    return cast("Rewrite[P]", function)
+
+
+def load(path: PathLike) -> ir.Model:
+    """Read an .onnx file; external weights stay on disk until something asks for them.
+
+    Raises:
+        ModelFileError: the file is missing, unreadable or no ONNX model; or its external data is missing, too short
+            or outside the model's folder.
+    """
+    file = Path(path)
+    try:
+        model = ir.load(os.path.abspath(file))  # an absolute folder, so that its data is found from everywhere
+    except OSError as error:
+        raise ModelFileError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (DecodeError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelFileError(f"{file}: is not a readable ONNX model: {_first_line(error)}") from error
+    if not model.opset_imports and model.graph.num_nodes() == 0:
+        raise ModelFileError(f"{file}: is not an ONNX model (it imports no operator set and has no nodes)")
+    external.check(model, file)
+    return model
+
+
+def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write a model atomically: to a temporary file in the same folder, then in the place of ``path``.
+
+    External data in the folder of ``path`` stays where it is; external data elsewhere is copied, without being held in
+    memory, into the file ``<name>.data`` beside ``path``. ``model`` is not changed.
+
+    Args:
+        model: the model.
+        path: the .onnx file to write.
+        progress: called with (bytes copied, bytes in all) while weights are copied.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ModelFileError: the file cannot be written, or the model is over 2 GB without external data.
+    """
+    file = Path(path)
+    if isinstance(model, onnx.ModelProto):
+        model = ir.from_proto(model)
+    with external.moved_to(model, file, progress) as data:
+        try:
+            content = ir.to_proto(model).SerializeToString(deterministic=True)
+        except (ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{file}: the model cannot be written as one file ({_first_line(error)}); "
+                "keep its weights in external data (onnx_ir.save(..., external_data=...))"
+            ) from error
+        with external.replacing(file) as out:
+            out.write(content)
+        data.commit()
+    return file
+
+
+def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model], T]) -> tuple[Result, T]:
+    """Run ``function`` on a model and return the result in the kind that came in, and what ``function`` returned.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; the caller's object is not changed.
+        output: where to write the result; then its path is returned in place of the model.
+        function: changes the ir.Model that it is given, in place.
+    """
+    if isinstance(model, onnx.ModelProto):
+        working = ir.from_proto(model)
+    elif isinstance(model, ir.Model):
+        working = model.clone()
+    elif isinstance(model, (str, os.PathLike)):
+        working = load(model)
+    else:
+        raise TypeError(f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}")
+    returned = function(working)
+    if output is not None:
+        return save(working, output), returned
+    return ir.to_proto(working) if isinstance(model, onnx.ModelProto) else working, returned
+
+
+def apply(model: Source, output: PathLike | None, *passes: ir.passes.InPlacePass) -> Result:
+    """Run passes on a model, one after the other; see rewrite."""
+
+    def run(working: ir.Model) -> None:
+        for each in passes:
+            each.call(working)
+
+    return rewrite(model, output, run)[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

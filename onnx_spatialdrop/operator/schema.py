@@ -1,0 +1,87 @@
+"""The operator as onnx.defs.OpSchema, so that onnx's checker and shape inference work past SpatialDropout nodes."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.defs
+import onnx.shape_inference
+from onnx.defs import OpSchema
+
+from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.operator import spec
+
+__all__ = ["register_schema", "schema"]
+
+_DOC = """
+Drops whole slices of X: one mask entry is drawn for each position of X with `axes` collapsed, and shared along `axes`.
+Kept values are multiplied by `scale`, dropped ones become +0. With training_mode false Y is X. The mask is a pure
+function of seed, step and the entry's index (Philox4x32-10); a single negative step asks for a fresh draw every run.
+"""
+
+
+def schema() -> OpSchema:
+    """Return a new schema of SpatialDropout, version 1, with type and shape inference."""
+    parameter, attribute, kind = OpSchema.FormalParameter, OpSchema.Attribute, OpSchema.AttrType
+    differentiable = OpSchema.DifferentiationCategory.Differentiable
+    made = OpSchema(
+        spec.OP_TYPE,
+        spec.DOMAIN,
+        spec.VERSION,
+        doc=_DOC,
+        inputs=[
+            parameter("X", "T", "The tensor to drop from, rank 1 to 16.", differentiation_category=differentiable),
+            parameter("training_mode", "tensor(bool)", "One element; false: Y is X and the mask is all true."),
+            parameter("step", "tensor(int64)", "Which draw: one element, or one for each index of X's dim 0."),
+        ],
+        outputs=[
+            parameter("Y", "T", "X with slices dropped.", differentiation_category=differentiable),
+            parameter("mask", "tensor(bool)", "X's shape with `axes` set to 1; true where kept."),
+        ],
+        type_constraints=[
+            ("T", ["tensor(float16)", "tensor(bfloat16)", "tensor(float)", "tensor(double)"], "The types of X and Y.")
+        ],
+        attributes=[
+            attribute("axes", kind.INTS, "Axes along which one mask entry is shared.", required=True),
+            attribute("ratio", kind.FLOAT, "Fraction dropped, in [0, 1].", required=True),
+            attribute("seed", kind.INT, "64-bit key, unique for each node.", required=True),
+            attribute("scale", onnx.helper.make_attribute("scale", 0.0), "Factor of kept values; 0: 1/(1-ratio)."),
+            attribute("rng", onnx.helper.make_attribute("rng", "philox"), "Generator of the mask."),
+        ],
+        node_determinism=OpSchema.NodeDeterminism.NonDeterministic,  # type: ignore[call-arg]  # absent in onnx's stub
+    )
+    made.set_type_and_shape_inference_function(_infer)
+    return made
+
+
+def register_schema() -> None:
+    """Make the operator known to onnx's checker and shape inference in this process; a second call does nothing."""
+    if not onnx.defs.has(spec.OP_TYPE, spec.VERSION, spec.DOMAIN):
+        onnx.defs.register_schema(schema())
+
+
+def _infer(context: onnx.shape_inference.InferenceContext) -> None:
+    x = context.get_input_type(0)
+    if x is None or not x.HasField("tensor_type"):
+        return
+    y = onnx.TypeProto()
+    y.CopyFrom(x)
+    context.set_output_type(0, y)
+    if context.get_num_outputs() < 2:
+        return
+    mask = onnx.TypeProto()
+    mask.tensor_type.elem_type = onnx.TensorProto.BOOL
+    axes = context.get_attribute("axes")
+    if x.tensor_type.HasField("shape") and axes is not None:
+        dims = x.tensor_type.shape.dim
+        try:
+            shared = spec.normalize_axes(list(axes.ints), len(dims))
+        except SpecError as error:
+            raise onnx.shape_inference.InferenceError(str(error)) from error
+        mask.tensor_type.shape.SetInParent()
+        for axis, dim in enumerate(dims):
+            masked = mask.tensor_type.shape.dim.add()
+            if axis in shared:
+                masked.dim_value = 1
+            else:
+                masked.CopyFrom(dim)
+    context.set_output_type(1, mask)

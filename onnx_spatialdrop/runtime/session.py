@@ -1,0 +1,124 @@
+"""Sessions that run SpatialDropout nodes: kernel chosen, library registered, model lowered where it must be.
+
+What comes back is onnxruntime's own InferenceSession, with nothing of ours around it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import external, io
+from onnx_spatialdrop.errors import KernelError, ModelFileError
+from onnx_spatialdrop.kernels import native, python
+from onnx_spatialdrop.passes.attach import AttachPass
+from onnx_spatialdrop.passes.lower import LowerPass
+from onnx_spatialdrop.passes.scopes import spatial_dropouts
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["KERNELS", "Kernel", "choose", "register", "session"]
+
+Kernel = Literal["auto", "native", "python", "body"]
+KERNELS: tuple[Kernel, ...] = ("native", "python", "body")
+
+# Where ONNX Runtime looks for external data of a model that it is given as bytes.
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+
+
+def choose(kernel: Kernel = "auto") -> tuple[Kernel, str]:
+    """Return the kernel that a session would use here, and one line that says why.
+
+    Args:
+        kernel: "native", "python" or "body" to insist on one; "auto" takes the first of these that works.
+
+    Raises:
+        KernelError: the kernel that was asked for cannot be used, or there is no such kernel.
+    """
+    reasons = {"native": native.missing_reason(), "python": python.missing_reason(), "body": None}
+    if kernel == "auto":
+        best = next(name for name in KERNELS if reasons[name] is None)
+        passed = [f"{name}: {reasons[name]}" for name in KERNELS[: KERNELS.index(best)]]
+        return best, "; ".join(passed) or f"{best} is the fastest and is installed"
+    if kernel not in KERNELS:
+        raise KernelError(f"there is no kernel {kernel!r}; known: 'auto', 'native', 'python', 'body'")
+    if reasons[kernel] is not None:
+        raise KernelError(f"kernel {kernel!r} cannot be used: {reasons[kernel]}; kernel='auto' takes one that can")
+    return kernel, "asked for"
+
+
+def register(session_options: onnxruntime.SessionOptions) -> None:
+    """Register the native kernel with ``session_options``, for people who make their own sessions.
+
+    Raises:
+        KernelError: the native library is not there; the message says why and what to do.
+    """
+    native.register(session_options)
+
+
+def session(
+    model: io.Source,
+    kernel: Kernel = "auto",
+    *,
+    sess_options: onnxruntime.SessionOptions | None = None,
+    **arguments: Any,
+) -> onnxruntime.InferenceSession:
+    """Return an InferenceSession that runs ``model`` as the operator's definition says.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed, and no file is written.
+        kernel: "native" (the C++ library), "python" (onnxruntime-extensions), "body" (a function of standard ops put
+            into the model), or "auto", the first of these that works here. All give the same bits.
+        sess_options: options to use; the kernel's library is registered with them.
+        arguments: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
+
+    Raises:
+        KernelError: that kernel cannot be used here.
+        FormError: the model cannot be lowered to that kernel.
+        SpecError: a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read.
+    """
+    import onnxruntime
+
+    chosen, _ = choose(kernel)
+    options = onnxruntime.SessionOptions() if sess_options is None else sess_options
+    arguments.setdefault("providers", ["CPUExecutionProvider"])
+
+    def prepare(working: ir.Model) -> int:
+        count = len(spatial_dropouts(working))
+        if count and chosen == "python":
+            LowerPass(python.counters).call(working)
+        elif count and chosen == "body":
+            AttachPass().call(working)
+        folders.update(external.folders(working))
+        return count
+
+    folders: set[Path] = set()
+    prepared, count = io.rewrite(model, None, prepare)
+    if count and chosen == "native":
+        native.register(options)
+    elif count and chosen == "python":
+        python.register(options)
+    if isinstance(model, (str, os.PathLike)) and (chosen == "native" or not count):
+        return onnxruntime.InferenceSession(os.fspath(model), options, **arguments)
+    if folders:
+        options.add_session_config_entry(_FOLDER_KEY, os.fspath(_only(folders)))
+    proto = prepared if isinstance(prepared, onnx.ModelProto) else ir.to_proto(_as_model(prepared))
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, **arguments)
+
+
+def _as_model(prepared: io.Result) -> ir.Model:
+    assert isinstance(prepared, ir.Model)
+    return prepared
+
+
+def _only(folders: set[Path]) -> Path:
+    if len(folders) > 1:
+        listed = ", ".join(sorted(str(folder) for folder in folders))
+        raise ModelFileError(f"the model's weights lie in several folders ({listed}); save it into one file first")
+    return next(iter(folders))
