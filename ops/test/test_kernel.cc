@@ -162,9 +162,9 @@ std::string RunOn(const Kernel& kernel, const Call& call, const std::vector<uint
   const size_t bytes = numbers.size();
   const std::vector<int64_t> mask_dims = call.MaskDims();
   Buffer x(bytes), y(bytes), mask(Count(mask_dims)), steps(call.steps.size() * 8), training(1);
-  memcpy(x.data, numbers.data(), bytes);
+  if (bytes != 0) memcpy(x.data, numbers.data(), bytes);
   memset(y.data, 0xCD, bytes);
-  memcpy(steps.data, call.steps.data(), call.steps.size() * 8);
+  if (!call.steps.empty()) memcpy(steps.data, call.steps.data(), call.steps.size() * 8);
   memcpy(training.data, &call.training, 1);
   const OrtValue x_value = {kElementTypes[call.type], call.dims, x.data};
   const OrtValue training_value = {ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL, {}, training.data};
