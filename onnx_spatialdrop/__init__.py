@@ -1,1 +1,42 @@
-"""Spatial dropout for ONNX."""
+"""Spatial dropout for ONNX: an operator with defined bits, kernels for ONNX Runtime, and graph rewrites.
+
+Importing this package loads no framework and no runtime. It makes the operator known to onnx's checker and shape
+inference in this process.
+"""
+
+from onnx_spatialdrop.errors import FormError, KernelError, ModelFileError, SpatialDropError, SpecError
+from onnx_spatialdrop.io import load, save
+from onnx_spatialdrop.kernels.native import get_library_path
+from onnx_spatialdrop.operator import reference
+from onnx_spatialdrop.operator.node import spatial_dropout
+from onnx_spatialdrop.operator.schema import register_schema
+from onnx_spatialdrop.passes.attach import attach, detach
+from onnx_spatialdrop.passes.find import find
+from onnx_spatialdrop.passes.remove import remove
+from onnx_spatialdrop.passes.seeds import assign_seeds
+from onnx_spatialdrop.runtime.doctor import doctor
+from onnx_spatialdrop.runtime.session import register, session
+
+__all__ = [
+    "FormError",
+    "KernelError",
+    "ModelFileError",
+    "SpatialDropError",
+    "SpecError",
+    "assign_seeds",
+    "attach",
+    "detach",
+    "doctor",
+    "find",
+    "get_library_path",
+    "load",
+    "reference",
+    "register",
+    "register_schema",
+    "remove",
+    "save",
+    "session",
+    "spatial_dropout",
+]
+
+register_schema()

@@ -55,7 +55,6 @@ SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (
   one = Constant <value_ints = [1]> ()
   all = Constant <value_ints = [-1]> ()
   training = Squeeze (training_mode)
-  idle = Not (training)
   ratio_ = Constant <value_float: float = @ratio> ()
 
   shape = Shape (X)
@@ -141,12 +140,12 @@ ROUNDS
   ratio_24 = Mul (ratio_, steps_of_24)
   threshold_f = Ceil (ratio_24)
   threshold = Cast <to = 7> (threshold_f)
-  kept_blocks = GreaterOrEqual (fractions, threshold)
+  drop_blocks = Less (fractions, threshold)
   padded_row = Mul (blocks, four)
   padded_shape = Concat <axis = 0> (rows, padded_row)
-  kept_padded = Reshape <allowzero = 1> (kept_blocks, padded_shape)
-  kept_rows = Slice (kept_padded, zero, row, one)
-  keep = Reshape <allowzero = 1> (kept_rows, entry_shape)
+  drop_padded = Reshape <allowzero = 1> (drop_blocks, padded_shape)
+  drop_rows = Slice (drop_padded, zero, row, one)
+  drop = Reshape <allowzero = 1> (drop_rows, entry_shape)
 """
 
 # ONNX Runtime's Dropout refuses a ratio of 1, so the draw stops short of it and `some` finishes the job.
@@ -158,6 +157,7 @@ _DRAWN: Final = """
   one_f = Constant <value_float = 1.0> ()
   some = Less (ratio_, one_f)
   keep = And (heads, some)
+  drop = Not (keep)
 """
 
 _TAIL: Final = """
@@ -170,26 +170,32 @@ _TAIL: Final = """
   kept_d = Sub (one_d, ratio_d_)
   inverse = Div (one_d, kept_d)
   factor_d = Where (unset, inverse, scale_d)
-  factor = CastLike (factor_d, X)
-  kept = Or (keep, idle)
+  gone = And (drop, training)
+  kept = Not (gone)
   mask = Expand (kept, mask_shape)
+  factor_t = CastLike (factor_d, X)
 """
 
+# ONNX Runtime's Where makes +0 of a -0 in its second input, but not in its third: values have to come last, and X,
+# which may hold a -0 whether training or not, can be selected only once. So idle runs multiply by one. And its
+# optimiser swaps the inputs of Where(Not(c), a, b), so the condition must not come straight from a Not.
 _IN_T: Final = """
+  one_t = CastLike (one_d, X)
+  factor = Where (training, factor_t, one_t)
   nothing = CastLike (zero_f, X)
   scaled = Mul (X, factor)
-  dropped = Where (keep, scaled, nothing)
-  Y = Where (training, dropped, X)
+  Y = Where (gone, nothing, scaled)
 }
 """
 
 # Products of two float16 or bfloat16 numbers are exact in float32, so they are still rounded once.
 _IN_FLOAT: Final = """
   X_f = Cast <to = 1> (X)
-  factor_f = Cast <to = 1> (factor)
-  scaled = Mul (X_f, factor_f)
-  dropped = Where (keep, scaled, zero_f)
-  Y_f = Where (training, dropped, X_f)
+  one_f_ = Cast <to = 1> (one_d)
+  factor_f = Cast <to = 1> (factor_t)
+  factor = Where (training, factor_f, one_f_)
+  scaled = Mul (X_f, factor)
+  Y_f = Where (gone, zero_f, scaled)
   Y = CastLike (Y_f, X)
 }
 """

@@ -155,9 +155,11 @@ def threshold(ratio: float) -> int:
 def kept_scale(ratio: float, scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return what kept values are multiplied by, as a 0-d array of ``dtype``.
 
-    ``scale`` unless it is 0, else 1 / (1 - float32(ratio)) worked out in double; rounded to ``dtype`` once.
+    float32(scale) unless it is 0, else 1 / (1 - float32(ratio)) worked out in double; rounded to ``dtype`` once.
     With ratio 1 nothing is kept and the value, 1, is never used.
     """
+    with np.errstate(over="ignore"):
+        scale = float(np.float32(scale))
     if scale == 0.0:
         ratio = float(np.float32(ratio))
         scale = 1.0 if ratio == 1.0 else 1.0 / (1.0 - ratio)

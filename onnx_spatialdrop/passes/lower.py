@@ -27,7 +27,7 @@ _FIRST_OPSET: Final = 13
 
 
 class LowerPass(ir.passes.InPlacePass):
-    """Replace every SpatialDropout node by ``SpatialDropoutMask`` (Python) -> Reshape -> Where, with the same bits.
+    """Replace every SpatialDropout node by ``SpatialDropoutMask`` (Python), Reshape, Mul and Where, with the same bits.
 
     1. The Python op draws the mask alone: onnxruntime-extensions hands outputs over element by element, so a tensor of
        X's size would cost seconds, and it ends the process on a float16.
@@ -99,20 +99,24 @@ def _lower(site: scopes.Site, counter: int) -> None:
 
 
 def _apply(build: _Builder, x: ir.Value, keep: ir.Value, training: ir.Value, attributes: spec.Attributes) -> ir.Value:
-    """Return where(training, where(keep, x * scale, +0), x), computed in X's type but for bfloat16."""
+    """Return where(training and not keep, +0, x * where(training, scale, 1)), computed in X's type but for bfloat16.
+
+    The order matters: operator/body.py says what ONNX Runtime does to a -0 in Where.
+    """
     dtype = op.numpy_dtype(x)
     wide = x.dtype == ir.DataType.BFLOAT16
     source = build.add("Cast", [x], [ir.AttrInt64("to", ir.DataType.FLOAT)], "wide") if wide else x  # case 3
-    if dtype is None:
-        double = spec.kept_scale(attributes.ratio, attributes.scale, np.dtype(np.float64))
-        scale = build.add("CastLike", [build.constant(double, "scale64"), x], role="scale")
-        zero = build.add("CastLike", [build.constant(np.zeros((), np.float32), "zero32"), x], role="zero")
-    else:
-        computed = np.dtype(np.float32) if wide else dtype
-        factor = spec.kept_scale(attributes.ratio, attributes.scale, dtype).astype(computed)
-        scale, zero = build.constant(factor, "scale"), build.constant(np.zeros((), computed), "zero")
-    dropped = build.add("Where", [keep, build.add("Mul", [source, scale], role="scaled"), zero], role="dropped")
-    chosen = build.add("Where", [training, dropped, source], role="chosen")
+
+    def number(value: np.ndarray, role: str) -> ir.Value:
+        if dtype is not None:
+            return build.constant(value.astype(dtype).astype(np.float32 if wide else dtype), role)
+        return build.add("CastLike", [build.constant(value, f"{role}64"), x], role=role)
+
+    factor = spec.kept_scale(attributes.ratio, attributes.scale, np.dtype(np.float64))
+    scale, one, zero = (number(np.asarray(v, np.float64), r) for v, r in ((factor, "scale"), (1, "one"), (0, "zero")))
+    gone = build.add("And", [build.add("Not", [keep], role="drop"), training], role="gone")
+    scaled = build.add("Mul", [source, build.add("Where", [training, scale, one], role="factor")], role="scaled")
+    chosen = build.add("Where", [gone, zero, scaled], role="chosen")
     return build.add("Cast", [chosen], [ir.AttrInt64("to", ir.DataType.BFLOAT16)], "narrow") if wide else chosen
 
 

@@ -1,0 +1,30 @@
+"""``doctor``: versions, the native library, and which kernels work on this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from onnx_spatialdrop.cli.terminal import print_json, screen, table
+from onnx_spatialdrop.runtime.doctor import doctor
+
+__all__ = ["add"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser("doctor", help="show versions, the native library, and which kernels work here")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    report = doctor()
+    if arguments.json:
+        print_json(report.as_dict())
+        return 0
+    table("Versions", ("package", "version"), list(report.versions.items()))
+    rows = [(each.kernel, "yes" if each.usable else "no", each.detail) for each in report.kernels]
+    table("Kernels", ("kernel", "usable", "detail"), rows)
+    screen.print(f"native library: {report.library}", markup=False, soft_wrap=True)
+    screen.print(f"session(kernel='auto') takes: {report.auto}", markup=False)
+    return 0

@@ -1,0 +1,67 @@
+"""``to-inference``, ``attach``, ``detach`` and ``seeds``: verbs that read a model, run one pass and write a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.cli.terminal import copying, errors
+from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
+from onnx_spatialdrop.passes.find import find_nodes
+from onnx_spatialdrop.passes.remove import RemovePass
+from onnx_spatialdrop.passes.seeds import SeedsPass
+
+__all__ = ["add", "run_pass", "with_files"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verbs."""
+    verb = with_files(verbs, "to-inference", "remove spatial dropout, and what only it needed", "inference")
+    verb.set_defaults(run=lambda arguments: run_pass(arguments, RemovePass(), "removed {n} SpatialDropout nodes"))
+    verb = with_files(verbs, "attach", "put the operator's function body into the file", "attached")
+    verb.set_defaults(run=lambda arguments: run_pass(arguments, AttachPass(), "attached the body for {n} nodes"))
+    verb = with_files(verbs, "detach", "take the operator's function body out of the file", "detached")
+    verb.set_defaults(run=lambda arguments: run_pass(arguments, DetachPass(), "{n} nodes now need a kernel"))
+    verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
+    verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
+    verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
+    verb.set_defaults(
+        run=lambda arguments: run_pass(
+            arguments, SeedsPass(arguments.base, keep_ties=arguments.keep_ties), "{n} nodes have seeds of their own"
+        )
+    )
+
+
+def with_files(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, suffix: str
+) -> argparse.ArgumentParser:
+    """Add a verb with the arguments INPUT [OUTPUT]; OUTPUT is INPUT with ``suffix`` put before .onnx by default."""
+    verb = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
+    verb.add_argument("input", metavar="INPUT", help="an .onnx file")
+    written = f"the file to write; may be INPUT itself (default: INPUT's name with .{suffix}.onnx)"
+    verb.add_argument("output", metavar="OUTPUT", nargs="?", help=written)
+    verb.set_defaults(suffix=suffix)
+    return verb
+
+
+def run_pass(
+    arguments: argparse.Namespace,
+    rewrite: ir.passes.InPlacePass,
+    message: str,
+    describe: Callable[[ir.Model], str] | None = None,
+) -> int:
+    """Load INPUT, run the pass, write OUTPUT and say what was done; ``{n}`` in ``message`` counts the nodes."""
+    model = io.load(arguments.input)
+    count = len(find_nodes(model))
+    rewrite.call(model)
+    source = Path(arguments.input)
+    output = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.suffix}.onnx"))
+    with copying(f"weights of {output.name}") as progress:
+        io.save(model, output, progress)
+    said = describe(model) if describe is not None else message.format(n=count)
+    errors.print(f"{output}: {said}", markup=False, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,101 @@
+"""What this machine can run: versions, the native library, and each kernel tried on a small model."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import KernelError
+from onnx_spatialdrop.kernels import native
+from onnx_spatialdrop.operator import node, reference, spec
+from onnx_spatialdrop.passes.switches import add_switches
+from onnx_spatialdrop.runtime.session import KERNELS, Kernel, choose, session
+
+__all__ = ["KernelReport", "Report", "doctor"]
+
+_PACKAGES = ("onnx_spatialdrop", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-extensions", "numpy")
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One kernel.
+
+    Attributes:
+        kernel: "native", "python" or "body".
+        usable: whether it ran a small model and gave the reference's bits.
+        detail: why not; or what it is.
+    """
+
+    kernel: str
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What doctor found.
+
+    Attributes:
+        versions: package or "python" -> version, or "not installed".
+        library: path of the native library, or why there is none.
+        kernels: one record a kernel, the fastest first.
+        auto: the kernel that ``session(kernel="auto")`` takes here.
+    """
+
+    versions: dict[str, str]
+    library: str
+    kernels: tuple[KernelReport, ...]
+    auto: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report in types that JSON has."""
+        return asdict(self)
+
+
+def doctor() -> Report:
+    """Try every kernel on a small model and return what was found; it raises nothing for what is missing."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    versions.update({package: _version(package) for package in _PACKAGES})
+    try:
+        library = str(native.get_library_path())
+    except KernelError as error:
+        library = str(error)
+    kernels = tuple(_try(kernel) for kernel in KERNELS)
+    return Report(versions, library, kernels, choose("auto")[0])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _try(kernel: Kernel) -> KernelReport:
+    try:
+        choose(kernel)
+        x = np.arange(1, 1 + 3 * 8 * 4, dtype=np.float32).reshape(3, 8, 2, 2)
+        feeds = {"x": x, "training_mode": np.array(True), "step": np.arange(3)}
+        got = session(_model(), kernel).run(None, feeds)[0]
+    except Exception as error:  # noqa: BLE001 - a report says what is wrong, whatever it is
+        return KernelReport(kernel, False, str(error).splitlines()[0])
+    expected, _ = reference.spatial_dropout(x, [2, 3], 0.5, 1, np.arange(3), scale=2.0)
+    if not np.array_equal(got, expected):
+        return KernelReport(kernel, False, "it ran, but its bits differ from the reference's: please report this")
+    return KernelReport(kernel, True, "ran a small model and gave the reference's bits")
+
+
+def _model() -> ir.Model:
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=["N", 8, 2, 2])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 18, spec.DOMAIN: spec.VERSION}, name="doctor")
+    training_mode, step = add_switches(graph)
+    made = node.spatial_dropout(x, 0.5, training_mode=training_mode, step=step, seed=1, name="doctor")
+    graph.append(made)
+    made.outputs[0].name = "y"
+    graph.outputs.append(made.outputs[0])
+    return ir.Model(graph, ir_version=9)
