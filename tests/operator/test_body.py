@@ -155,7 +155,7 @@ def test_a_refused_step_stops_the_run_and_says_why(axes: tuple[int, ...], step: 
 
 
 def test_a_body_needs_no_branch_and_no_random_op_without_a_kernel() -> None:
-    """If bodies share draws, trainers abort on If; Bernoulli is inverted and RandomUniform has no kernel at opset 22."""
+    """If bodies share draws, trainers abort on If, Bernoulli is inverted, RandomUniform lost its kernel at opset 22."""
     for opset in (15, *OPSETS):
         used = {node.op_type for function in body.functions(opset) for node in function.all_nodes()}
         assert not used & {"If", "Loop", "Bernoulli", "RandomUniform", "RandomUniformLike", "RandomNormal"}

@@ -1,0 +1,80 @@
+"""One file that runs with and without a kernel."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from building import dropout_ir, dropout_model
+
+import onnx_spatialdrop as sd
+from onnx_spatialdrop.operator import spec
+
+
+def test_attach_adds_the_functions_and_detach_takes_them_out_again() -> None:
+    model = dropout_model(opset=21)
+    attached = sd.attach(model)
+    assert [(f.domain, f.name) for f in attached.functions] == [
+        ("onnx_spatialdrop", "PhiloxRound"),  # helpers first: onnx's ReferenceEvaluator resolves in this order
+        ("onnx_spatialdrop", "SpatialDropout"),
+    ]
+    assert {o.domain: o.version for o in attached.functions[1].opset_import} == {"": 21, "onnx_spatialdrop": 1}
+    onnx.checker.check_model(attached, full_check=True)
+    assert sd.detach(attached).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_attach_twice_is_attach_once() -> None:
+    once = sd.attach(dropout_model())
+    assert sd.attach(once).SerializeToString(deterministic=True) == once.SerializeToString(deterministic=True)
+
+
+def test_a_body_for_another_opset_is_replaced() -> None:
+    attached = sd.attach(dropout_model(opset=17))
+    attached.opset_import[0].version = 20
+    again = sd.attach(attached)
+    assert again.functions[-1].opset_import[0].version == 20
+    assert len(again.functions) == 2
+
+
+def test_models_without_nodes_or_bodies_stay_as_they_are() -> None:
+    plain = sd.remove(dropout_model(mask=False))
+    assert sd.attach(plain).SerializeToString(deterministic=True) == plain.SerializeToString(deterministic=True)
+    assert sd.detach(plain).SerializeToString(deterministic=True) == plain.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_scale_of_zero_is_written_out(dtype: str) -> None:
+    """ONNX Runtime removes the pair of casts that would round it in the graph."""
+    (found,) = sd.find(sd.attach(dropout_model(dtype=dtype, scale=0.0)))
+    assert found.scale == float(spec.kept_scale(0.3, 0.0, spec.DTYPES[dtype]))
+
+
+def test_a_double_keeps_its_scale_of_zero_since_no_float_holds_the_value() -> None:
+    assert sd.find(sd.attach(dropout_model(dtype="float64", scale=0.0)))[0].scale == 0.0
+
+
+def test_bfloat16_beside_double_is_refused() -> None:
+    model = dropout_ir(dtype="bfloat16", wrap=True)
+    other = dropout_ir(dtype="float64").graph[0]
+    x = ir.val("x64", dtype=ir.DataType.DOUBLE, shape=["N", 4])
+    model.graph.inputs.append(x)
+    drop = sd.spatial_dropout(
+        x, 0.5, axes=[1], training_mode=model.graph.inputs[1], step=model.graph.inputs[2], seed=3, name="drop64"
+    )
+    model.graph.append(drop)
+    assert other.op_type == "SpatialDropout"
+    with pytest.raises(
+        sd.FormError, match="node 'drop' is bfloat16 and node 'drop64' is double, and one function body"
+    ):
+        sd.attach(model)
+
+
+def test_an_old_ir_version_is_raised_to_one_that_has_functions() -> None:
+    model = dropout_model(opset=17)
+    model.ir_version = 7
+    assert sd.attach(model).ir_version == 8
+
+
+def test_the_size_of_a_body_is_a_few_kilobytes() -> None:
+    attached = sd.attach(dropout_model())
+    assert len(attached.SerializeToString()) - len(dropout_model().SerializeToString()) < 8000
+    assert np.all([f.domain == spec.DOMAIN for f in attached.functions])

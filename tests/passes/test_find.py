@@ -1,0 +1,30 @@
+"""What find tells of each node."""
+
+import json
+
+import pytest
+from building import dropout_ir, dropout_model
+
+import onnx_spatialdrop as sd
+
+
+def test_switches_types_and_shapes_are_told() -> None:
+    (found,) = sd.find(dropout_model(dtype="float16", seed=2**64 - 1))
+    assert (found.name, found.axes, found.seed, found.rng) == ("drop", (2, 3), -1, "philox")
+    assert found.ratio == pytest.approx(0.3)
+    assert (found.dtype, found.shape) == ("float16", ("N", 4, "H", "W"))
+    assert found.training_mode == "switch training_mode (false)"
+    assert found.step == "switch step (-1)"
+    assert (found.scope, found.mask_used) == ("", True)
+    json.dumps(found.as_dict())
+
+
+def test_constants_are_told_from_switches() -> None:
+    (found,) = sd.find(dropout_model(training_mode=True, step=[1, 2], mask=False))
+    assert (found.training_mode, found.step, found.mask_used) == ("constant true", "constant [1, 2]", False)
+
+
+def test_the_node_of_an_ir_model_can_be_changed() -> None:
+    model = dropout_ir()
+    sd.find(model)[0].node.name = "renamed"
+    assert sd.find(model)[0].name == "renamed"
