@@ -6,10 +6,13 @@ What is dropout, patterns/ proves; this file only replaces what was proven.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar, overload
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches
@@ -18,7 +21,7 @@ from onnx_spatialdrop.passes.patterns.lift import Place, lift
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
 
-__all__ = ["FusePass"]
+__all__ = ["FusePass", "fuse"]
 
 
 class FusePass(ir.passes.InPlacePass):
@@ -179,7 +182,7 @@ def _refused(candidate: Candidate, reason: str) -> Record:
         name=node.name or op.describe(node),
         kind=candidate.kind,
         nodes=_names(candidate.trace.nodes),
-        axes=None if proof is None else proof.axes,
+        axes=_inactive_axes(candidate) if proof is None else proof.axes,
         ratio=candidate.source.ratio if proof is None else proof.ratio,
         scale=None if proof is None else proof.scale,
         rank=None if proof is None else proof.rank,
@@ -189,5 +192,59 @@ def _refused(candidate: Candidate, reason: str) -> Record:
     )
 
 
+def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
+    return () if candidate.kind == "elementwise" else None
+
+
 def _names(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
     return tuple(node.name or op.describe(node) for node in nodes)
+
+
+M = TypeVar("M", onnx.ModelProto, ir.Model)
+
+
+@overload
+def fuse(
+    model: M,
+    output: None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[M, Report]: ...
+@overload
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]: ...
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]:
+    """Turn dropout that a model spells out in standard ops into SpatialDropout nodes.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
+        seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
+
+    Returns:
+        The same kind of model as came in (from a path, an ir.Model), and the report.
+
+    Raises:
+        SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    rewriter = FusePass(elementwise=elementwise, training_mode=training_mode, seed=seed)
+    result, _ = io.rewrite(model, output, rewriter.call)
+    return result, rewriter.report

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import views
-from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target
+from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Like, Shapes
 from onnx_spatialdrop.passes.patterns.forms import (
     Affine,
@@ -67,7 +67,7 @@ class Operands:
             layout = self.spread(like.layout, value)
             return replace(blank, offset=np.array([number, number], number.dtype), layout=layout)
         x = self.scaled(value)
-        dtype = value.dtype.numpy() if value.dtype is not None else like.offset.dtype
+        dtype = dtype_of(value) or like.offset.dtype
         if not _is_float(dtype):
             dtype = np.dtype(np.float32)
         multiple = x.levels[0][1]
@@ -182,9 +182,7 @@ def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
 
 
 def _cast(node: ir.Node, form: Form) -> Form:
-    target = cast_target(node)
-    if target is None:
-        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) casts it to an unknown type")
+    target = cast_target(node) or np.dtype(np.float32)
     if isinstance(form, Affine):
         if _is_float(target):
             return replace(form, dtype=form.dtype if target.itemsize > form.dtype.itemsize else target)

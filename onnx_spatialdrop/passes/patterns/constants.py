@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target"]
+__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
@@ -44,6 +44,23 @@ _BINARY: Final[dict[str, Any]] = {
 #: Ops that move or repeat entries of their first input without changing any.
 _SAME_NUMBER: Final = frozenset(
     {"Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Tile", "Flatten", "Slice"}
+)
+
+
+#: Ops whose result has the type of their first input; of CastLike, of its second.
+_SAME_TYPE: Final = _SAME_NUMBER | frozenset(
+    {"CastLike", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Conv", "Gemm", "MatMul", "BatchNormalization"}
+    | {
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Concat",
+        "Softmax",
+        "LeakyRelu",
+        "Elu",
+        "Clip",
+        "RandomUniformLike",
+    }
 )
 
 
@@ -115,7 +132,7 @@ class Constants:
 
     def _cast(self, node: ir.Node, depth: int) -> np.generic | None:
         number, target = self.number(node.inputs[0], depth - 1), cast_target(node)
-        return None if number is None or target is None else target.type(number)
+        return number if number is None or target is None else target.type(number)
 
 
 def cast_target(node: ir.Node) -> np.dtype[Any] | None:
@@ -123,5 +140,27 @@ def cast_target(node: ir.Node) -> np.dtype[Any] | None:
     if node.op_type == "Cast":
         code = node.attributes.get_int("to", 0)
         return ir.DataType(code).numpy() if code else None
-    like = node.inputs[1]
-    return None if like is None or like.dtype is None else like.dtype.numpy()
+    return dtype_of(node.inputs[1])
+
+
+def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
+    """Return the type of a value, which the file may leave to be worked out; None where that is not simple."""
+    for _ in range(_DEPTH):
+        if value is None:
+            return None
+        if value.dtype is not None:
+            return value.dtype.numpy()
+        array, node = array_of(value, overridable=True), value.producer()
+        if array is not None:
+            return array.dtype
+        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs:
+            return None
+        if node.op_type == "Cast":
+            return cast_target(node)
+        if node.op_type == "ConstantOfShape":
+            tensor = node.attributes.get_tensor("value", None)
+            return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
+        if node.op_type not in _SAME_TYPE:
+            return None
+        value = node.inputs[1 if node.op_type == "CastLike" else 0]
+    return None

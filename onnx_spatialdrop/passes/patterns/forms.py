@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like
 
-__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "half_ulp", "step_of"]
+__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "half_ulp", "recover", "step_of"]
 
 
 class NotRepresentableError(Exception):
@@ -111,3 +111,12 @@ def half_ulp(dtype: np.dtype[Any]) -> float:
     """Return half a unit in the last place of numbers in [0.5, 1); of float32 for wider types, being their source."""
     finfo: Any = ml_dtypes.finfo
     return max(float(finfo(dtype).eps) / 4, 2.0**-25)
+
+
+def recover(probability: float, precision: float) -> float:
+    """Return the shortest decimal that rounds to ``probability``: the ratio that somebody wrote down."""
+    for digits in range(1, 8):
+        short = round(probability, digits)
+        if abs(short - probability) <= precision and 0.0 < short < 1.0:
+            return short
+    return probability

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.patterns.constants import Constants
-from onnx_spatialdrop.passes.patterns.prove import recover
+from onnx_spatialdrop.passes.patterns.forms import recover
 from onnx_spatialdrop.passes.report import Record
 
 __all__ = ["frozen_masks"]

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Layout, Step
+from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
 
-__all__ = ["Proof", "alpha", "is_dropout", "prove", "recover"]
+__all__ = ["Proof", "alpha", "is_dropout", "prove"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -45,15 +45,6 @@ class Proof:
     kind: str = "unknown"
     facts: tuple[str, ...] = ()
     reason: str = ""
-
-
-def recover(probability: float, precision: float) -> float:
-    """Return the shortest decimal that rounds to ``probability``: the ratio that somebody wrote down."""
-    for digits in range(1, 8):
-        short = round(probability, digits)
-        if abs(short - probability) <= precision and 0.0 < short < 1.0:
-            return short
-    return probability
 
 
 def is_dropout(form: Step) -> bool:

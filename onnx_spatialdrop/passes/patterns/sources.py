@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, half_ulp
+from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, half_ulp, recover
 
-__all__ = ["Source", "is_source", "read_source"]
+__all__ = ["Source", "is_source", "read_source", "switched_off"]
 
 _UNIFORM: Final = frozenset({"RandomUniform", "RandomUniformLike"})
 _NORMAL: Final = frozenset({"RandomNormal", "RandomNormalLike"})
@@ -68,10 +68,10 @@ def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes)
         return _dropout(node, opset, constants, shapes)
     if node.op_type == "Bernoulli":
         return _bernoulli(node, constants, shapes)
-    return _uniform(node, constants, shapes)
+    return _uniform(node, shapes)
 
 
-def _uniform(node: ir.Node, constants: Constants, shapes: Shapes) -> Source:
+def _uniform(node: ir.Node, shapes: Shapes) -> Source:
     dims: Dims | Like | None
     notes: tuple[str, ...] = ()
     if node.op_type == "RandomUniform":
@@ -84,21 +84,17 @@ def _uniform(node: ir.Node, constants: Constants, shapes: Shapes) -> Source:
     if dims is None:
         return Source(node, reason="the shape of the draw could not be derived", notes=notes)
     low, high = node.attributes.get_float("low", 0.0), node.attributes.get_float("high", 1.0)
-    dtype = _float_type(node, constants)
+    dtype = _float_type(node)
     draw = Affine(high - low, low, Layout(dims, dims), dtype)
     return Source(node, {node.outputs[0]: draw}, notes=notes)
 
 
-def _float_type(node: ir.Node, constants: Constants) -> np.dtype[Any]:
+def _float_type(node: ir.Node) -> np.dtype[Any]:
     code = node.attributes.get_int("dtype", 0)
     if code:
         return ir.DataType(code).numpy()
-    if node.op_type == "RandomUniformLike" and node.inputs[0] is not None:
-        if node.inputs[0].dtype is not None:
-            return node.inputs[0].dtype.numpy()
-        number = constants.number(node.inputs[0])
-        if number is not None:
-            return number.dtype
+    if node.op_type == "RandomUniformLike":
+        return dtype_of(node.inputs[0]) or np.dtype(np.float32)
     return np.dtype(np.float32)
 
 
@@ -121,16 +117,16 @@ def _bernoulli(node: ir.Node, constants: Constants, shapes: Shapes) -> Source:
 def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     data = node.inputs[0]
     ratio = _dropout_ratio(node, opset, constants)
-    off = _switched_off(node, opset, constants)
+    off = switched_off(node, opset, constants)
     if data is None or ratio is None:
         return Source(node, reason="the ratio of this Dropout is not constant", kind="elementwise")
     if off:
-        return Source(node, reason=off, kind="elementwise", ratio=float(ratio))
+        return Source(node, reason=off, kind="elementwise", ratio=recover(float(ratio), half_ulp(ratio.dtype)))
     if not 0.0 < float(ratio) < 1.0:
         return Source(node, reason=f"the ratio is {float(ratio):g}, so nothing is random", kind="elementwise")
     dims = shapes.of(data)
     number = constants.number(data)
-    dtype = number.dtype if number is not None else data.dtype.numpy() if data.dtype is not None else np.dtype("f4")
+    dtype = number.dtype if number is not None else dtype_of(data) or np.dtype(np.float32)
     values = np.array([0.0, 1.0 / (1.0 - float(ratio))]).astype(dtype)
     layout, precision = Layout(dims, dims), half_ulp(ratio.dtype)
     bits = Step(float(ratio), np.zeros(2), np.array([False, True]), layout, precision)
@@ -152,7 +148,7 @@ def _dropout_ratio(node: ir.Node, opset: int, constants: Constants) -> np.generi
     return constants.number(node.inputs[1])
 
 
-def _switched_off(node: ir.Node, opset: int, constants: Constants) -> str:
+def switched_off(node: ir.Node, opset: int, constants: Constants) -> str:
     """Return why this Dropout does nothing, "" where it is or may be active."""
     if opset < 7:
         active = not node.attributes.get_int("is_test", 0)

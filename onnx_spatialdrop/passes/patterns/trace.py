@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import algebra
 from onnx_spatialdrop.passes.patterns.forms import Form, NotRepresentableError, Step
 from onnx_spatialdrop.passes.patterns.sources import Source
@@ -62,6 +63,7 @@ def follow(
     reached = algebra.Operands(trace.forms, context)
     heap: list[tuple[int, int]] = []
     waiting: dict[int, ir.Node] = {}
+    beside: list[ir.Node] = []
 
     def push(value: ir.Value) -> None:
         for consumer, _ in value.uses():
@@ -74,6 +76,9 @@ def follow(
         push(value)
     while heap:
         node = waiting[heapq.heappop(heap)[0]]
+        if all(_reads_type_only(node, index) for index, value in enumerate(node.inputs) if value in trace.forms):
+            beside.append(node)
+            continue
         derived = list(dict.fromkeys(value for value in node.inputs if value in trace.forms))
         reason = _why_not(node, source, derived, trace, proven)
         if not reason:
@@ -88,10 +93,29 @@ def follow(
                 continue
         for value in derived:
             _end(trace, Use(value, node, reason))
+    inner = {*trace.nodes, *beside}
+    for node in beside:
+        if not all(_stays_inside(output, inner) for output in node.outputs):
+            value = next(value for value in node.inputs if value in trace.forms)
+            _end(trace, Use(value, node, f"its type or shape is read by {describe(node)} ({node.op_type})"))
     for value in trace.forms:
         if value.is_graph_output():
             _end(trace, Use(value, None, "it is an output of the graph"))
     return trace
+
+
+def _reads_type_only(node: ir.Node, index: int) -> bool:
+    return (node.op_type == "CastLike" and index == 1) or node.op_type == "Shape"
+
+
+def _stays_inside(value: ir.Value, inner: set[ir.Node], depth: int = 8) -> bool:
+    """Return whether everything computed from ``value`` ends in nodes of the pattern itself."""
+    if value.is_graph_output() or depth == 0:
+        return False
+    return all(
+        use.node in inner or all(_stays_inside(output, inner, depth - 1) for output in use.node.outputs)
+        for use in value.uses()
+    )
 
 
 def _why_not(
