@@ -1,0 +1,159 @@
+#include "attributes.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "half.h"
+#include "plan.h"
+
+namespace spatialdrop {
+
+OrtStatus* Refuse(const OrtApi& api, const char* format, ...) {
+  char message[kMessageSize];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  return api.CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+namespace {
+
+// Takes the status over; true if there was none.
+bool Succeeded(const OrtApi& api, OrtStatus* status) {
+  if (status == nullptr) return true;
+  api.ReleaseStatus(status);
+  return false;
+}
+
+void ReadWhere(const OrtApi& api, const OrtKernelInfo* info, char (&where)[128]) {
+  char name[1024] = "";
+  size_t size = sizeof name;
+  // Some versions count a terminating zero and some do not, so the last byte is kept free.
+  if (!Succeeded(api, api.KernelInfo_GetNodeName(info, name, &size))) name[0] = '\0';
+  name[sizeof name - 1] = '\0';
+  if (name[0] == '\0') {
+    snprintf(where, sizeof where, "a SpatialDropout node without a name");
+  } else {
+    snprintf(where, sizeof where, "node '%.100s'", name);
+  }
+}
+
+// `scale` has a default, so it may be absent; but one of another type must not pass for absent.
+bool IsAbsent(const OrtApi& api, const OrtKernelInfo* info, const char* attribute) {
+  int64_t integer;
+  float number;
+  size_t size = 0;
+  return !Succeeded(api, api.KernelInfoGetAttribute_float(info, attribute, &number)) &&
+         !Succeeded(api, api.KernelInfoGetAttribute_int64(info, attribute, &integer)) &&
+         !Succeeded(api, api.KernelInfoGetAttribute_string(info, attribute, nullptr, &(size = 0))) &&
+         !Succeeded(api, api.KernelInfoGetAttributeArray_float(info, attribute, nullptr, &(size = 0))) &&
+         !Succeeded(api, api.KernelInfoGetAttributeArray_int64(info, attribute, nullptr, &(size = 0)));
+}
+
+void ListAxes(const Attributes& attributes, char (&text)[384]) {
+  size_t at = 0;
+  for (size_t i = 0; i < attributes.axes_count && at < sizeof text - 24; ++i) {
+    at += static_cast<size_t>(snprintf(text + at, sizeof text - at, "%s%lld", i == 0 ? "" : ", ",
+                                       static_cast<long long>(attributes.axes[i])));
+  }
+  text[at] = '\0';
+}
+
+OrtStatus* ReadAxes(const OrtApi& api, const OrtKernelInfo* info, Attributes* attributes) {
+  size_t count = 0;
+  if (!Succeeded(api, api.KernelInfoGetAttributeArray_int64(info, "axes", nullptr, &count))) {
+    return Refuse(api, "%s: attribute axes is missing or not INTS; give the axes that share a mask entry, [] for none",
+                  attributes->where);
+  }
+  if (count > kMaxRank) {
+    return Refuse(api, "%s: axes has %zu elements; the largest rank is %zu", attributes->where, count, kMaxRank);
+  }
+  attributes->axes_count = count;
+  if (count > 0) {
+    OrtStatus* status = api.KernelInfoGetAttributeArray_int64(info, "axes", attributes->axes, &count);
+    if (status != nullptr) return status;
+  }
+  char list[384] = "";
+  ListAxes(*attributes, list);
+  constexpr int64_t kLimit = kMaxRank;
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (attributes->axes[i] == attributes->axes[j]) {
+        return Refuse(api, "%s: axes [%s] name an axis twice; name each once", attributes->where, list);
+      }
+    }
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (attributes->axes[i] < -kLimit || attributes->axes[i] >= kLimit) {
+      return Refuse(api, "%s: axes [%s] exceed the largest rank, %zu", attributes->where, list, kMaxRank);
+    }
+  }
+  return nullptr;
+}
+
+OrtStatus* ReadRng(const OrtApi& api, const OrtKernelInfo* info, const char* where) {
+  if (IsAbsent(api, info, "rng")) return nullptr;
+  char rng[128] = "";
+  size_t size = 0;
+  if (!Succeeded(api, api.KernelInfoGetAttribute_string(info, "rng", nullptr, &size))) {
+    return Refuse(api, "%s: attribute rng is not a STRING; this version knows 'philox'", where);
+  }
+  if (size < sizeof rng) {
+    OrtStatus* status = api.KernelInfoGetAttribute_string(info, "rng", rng, &size);
+    if (status != nullptr) return status;
+    if (strcmp(rng, "philox") == 0) return nullptr;
+  }
+  return Refuse(api, "%s: rng is '%s'; this version knows 'philox'", where, rng);
+}
+
+}  // namespace
+
+OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Attributes* attributes) {
+  ReadWhere(api, info, attributes->where);
+  const char* where = attributes->where;
+  if (OrtStatus* status = ReadAxes(api, info, attributes)) return status;
+  if (!Succeeded(api, api.KernelInfoGetAttribute_float(info, "ratio", &attributes->ratio))) {
+    return Refuse(api, "%s: attribute ratio is missing or not a FLOAT; give the fraction dropped, in [0, 1]", where);
+  }
+  if (!(attributes->ratio >= 0.0f && attributes->ratio <= 1.0f)) {
+    return Refuse(api, "%s: ratio is %g; it must lie in [0, 1]", where, static_cast<double>(attributes->ratio));
+  }
+  int64_t seed;
+  if (!Succeeded(api, api.KernelInfoGetAttribute_int64(info, "seed", &seed))) {
+    return Refuse(api, "%s: attribute seed is missing or not an INT; give a number that no other node has", where);
+  }
+  attributes->seed = static_cast<uint64_t>(seed);
+  attributes->scale = 0.0f;
+  if (!IsAbsent(api, info, "scale") &&
+      !Succeeded(api, api.KernelInfoGetAttribute_float(info, "scale", &attributes->scale))) {
+    return Refuse(api, "%s: attribute scale is not a FLOAT; give a number, 0 for 1/(1-ratio)", where);
+  }
+  // A float times a power of two is exact in double, so rounding up needs no libm.
+  const double scaled = static_cast<double>(attributes->ratio) * 16777216.0;
+  attributes->threshold = static_cast<uint32_t>(scaled);
+  if (static_cast<double>(attributes->threshold) < scaled) ++attributes->threshold;
+  return ReadRng(api, info, where);
+}
+
+Scale KeptScale(const Attributes& attributes, Type type) {
+  double scale = static_cast<double>(attributes.scale);
+  if (attributes.scale == 0.0f) {
+    const double ratio = static_cast<double>(attributes.ratio);
+    scale = ratio == 1.0 ? 1.0 : 1.0 / (1.0 - ratio);
+  }
+  switch (type) {
+    case kFloat16:
+      return {HalfToFloat(DoubleToHalf(scale)), 0.0};
+    case kBFloat16:
+      // By way of float, as NumPy's bfloat16 and ONNX Runtime's Cast come from double.
+      return {BFloat16ToFloat(FloatToBFloat16(static_cast<float>(scale))), 0.0};
+    case kFloat32:
+      return {static_cast<float>(scale), 0.0};
+    default:
+      return {0.0f, scale};
+  }
+}
+
+}  // namespace spatialdrop

@@ -1,0 +1,39 @@
+// One run of the operator on plain buffers: the mask's bits and the values, in pieces that may run on any thread in any
+// order. It allocates nothing and reports nothing; whoever calls it has checked everything.
+#pragma once
+
+#include "path.h"
+#include "plan.h"
+
+namespace spatialdrop {
+
+struct Draw {
+  const Path* path;
+  Plan plan;
+  Type type;
+  Scale scale;
+  bool scale_is_one;
+  uint32_t threshold;  // an entry is kept iff word >> 8 >= threshold; in [0, 2^24]
+  bool training;
+  uint64_t seed;
+  const int64_t* steps;   // `rows` of them
+  size_t rows;            // each row has plan.entries / rows entries
+  const void* x;
+  void* y;         // may be x
+  uint8_t* mask;   // plan.entries bytes, or null: nobody wants it
+  bool stream;     // Y is too large for the caches
+
+  bool KeepsAll() const { return !training || threshold == 0; }
+  bool DropsAll() const { return training && threshold == kDropAll; }
+
+  static constexpr uint32_t kDropAll = 1u << 24;
+
+  // Fills entries [begin, end) of the mask; called before any ApplyTo.
+  void FillMask(size_t begin, size_t end) const;
+  // Fills elements [begin, end) of Y.
+  void ApplyTo(size_t begin, size_t end) const;
+  // How many elements one call of ApplyTo should have.
+  size_t PieceSize() const;
+};
+
+}  // namespace spatialdrop

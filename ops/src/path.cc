@@ -1,0 +1,35 @@
+// Picks a path once per kernel instance, so that nothing has to be kept in a global variable.
+#include "path.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace spatialdrop {
+
+size_t UsablePaths(const Path* paths[3]) {
+  size_t count = 0;
+#if defined(SPATIALDROP_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    paths[count++] = &kAvx512Path;
+  }
+  if (avx2) paths[count++] = &kAvx2Path;
+#endif
+  paths[count++] = &kPortablePath;
+  return count;
+}
+
+const Path& ChoosePath() {
+  const Path* paths[3];
+  const size_t count = UsablePaths(paths);
+  if (const char* wanted = getenv("ONNX_SPATIALDROP_CPU")) {
+    for (size_t i = 0; i < count; ++i) {
+      if (strcmp(paths[i]->name, wanted) == 0) return *paths[i];
+    }
+  }
+  return *paths[0];
+}
+
+}  // namespace spatialdrop

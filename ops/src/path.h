@@ -1,0 +1,50 @@
+// The inner loops, once per instruction set ("path"), and the choice between them. A path knows buffers, not shapes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "philox.h"
+
+namespace spatialdrop {
+
+enum Type { kFloat16, kBFloat16, kFloat32, kFloat64, kTypeCount };
+
+constexpr size_t kTypeSize[kTypeCount] = {2, 2, 4, 8};
+
+// What kept values are multiplied by: a float for the three narrow types, a double for double.
+struct Scale {
+  float narrow;
+  double wide;
+};
+
+// `stream` asks for stores that bypass the caches; whoever asks calls `fence` before another thread may read.
+// `to` and `from` are equal or do not overlap.
+struct Path {
+  const char* name;
+
+  // kept[i] = 0 or 1 for the words first + i, i < count; 0 < threshold < 2^24.
+  void (*draw)(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept);
+  // to[i] = from[i] * scale, rounded once.
+  void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, bool stream);
+  // to[i] = kept[i] ? from[i] * scale : +0.
+  void (*select[kTypeCount])(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, bool stream);
+  void (*copy)(void* to, const void* from, size_t bytes, bool stream);
+  void (*zero)(void* to, size_t bytes, bool stream);
+  void (*fence)();
+};
+
+extern const Path kPortablePath;
+#if defined(SPATIALDROP_X86)
+extern const Path kAvx2Path;
+extern const Path kAvx512Path;
+#endif
+
+// The fastest path that this processor runs. The environment variable ONNX_SPATIALDROP_CPU (portable, avx2 or avx512)
+// asks for another; a name that this processor cannot serve is ignored.
+const Path& ChoosePath();
+
+// All paths that this processor runs, for tests; returns how many were written, at most 3.
+size_t UsablePaths(const Path* paths[3]);
+
+}  // namespace spatialdrop

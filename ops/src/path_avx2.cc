@@ -1,0 +1,166 @@
+// The path for processors with AVX2 and F16C. Compiled with those flags, called only after a check.
+#include <immintrin.h>
+
+#include "half.h"
+#include "path_loops.h"
+
+namespace spatialdrop {
+namespace {
+
+struct Common {
+  using Word = __m256i;
+  static Word Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+  static void Store(void* to, Word word) { _mm256_storeu_si256(static_cast<__m256i*>(to), word); }
+  static void Stream(void* to, Word word) { _mm256_stream_si256(static_cast<__m256i*>(to), word); }
+  static Word Zero() { return _mm256_setzero_si256(); }
+};
+
+struct Bytes : Common {
+  using Element = uint8_t;
+  static constexpr size_t kLanes = 32;
+};
+
+struct Narrow16 : Common {
+  using Element = uint16_t;
+  static constexpr size_t kLanes = 16;
+  static __m256 Broadcast(Scale scale) { return _mm256_set1_ps(scale.narrow); }
+  static Word Kept(Word word, const uint8_t* kept) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kept));
+    return _mm256_and_si256(word, _mm256_sub_epi16(Zero(), _mm256_cvtepu8_epi16(bytes)));
+  }
+};
+
+struct Float16 : Narrow16 {
+  static Word Scaled(Word word, __m256 factor) {
+    const __m256 low = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(word)), factor);
+    const __m256 high = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(word, 1)), factor);
+    return _mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
+                            _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+
+struct BFloat16 : Narrow16 {
+  static __m256i Rounded(__m256 value) {
+    const __m256i bits = _mm256_castps_si256(value);
+    const __m256i tie = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), tie);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    const __m256i quiet =
+        _mm256_and_si256(_mm256_or_si256(bits, _mm256_set1_epi32(0x7FFFFF)), _mm256_set1_epi32(~0x3FFFFF));
+    return _mm256_blendv_epi8(rounded, quiet, nan);
+  }
+  static Word Scaled(Word word, __m256 factor) {
+    const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(word, 16));
+    const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(word, _mm256_set1_epi32(~0xFFFF)));
+    const __m256i even_out = _mm256_srli_epi32(Rounded(_mm256_mul_ps(even, factor)), 16);
+    return _mm256_blend_epi16(even_out, Rounded(_mm256_mul_ps(odd, factor)), 0xAA);
+  }
+};
+
+struct Float32 : Common {
+  using Element = float;
+  static constexpr size_t kLanes = 8;
+  static __m256 Broadcast(Scale scale) { return _mm256_set1_ps(scale.narrow); }
+  static Word Scaled(Word word, __m256 factor) {
+    return _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(word), factor));
+  }
+  static Word Kept(Word word, const uint8_t* kept) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kept));
+    return _mm256_and_si256(word, _mm256_sub_epi32(Zero(), _mm256_cvtepu8_epi32(bytes)));
+  }
+};
+
+struct Float64 : Common {
+  using Element = double;
+  static constexpr size_t kLanes = 4;
+  static __m256d Broadcast(Scale scale) { return _mm256_set1_pd(scale.wide); }
+  static Word Scaled(Word word, __m256d factor) {
+    return _mm256_castpd_si256(_mm256_mul_pd(_mm256_castsi256_pd(word), factor));
+  }
+  static Word Kept(Word word, const uint8_t* kept) {
+    int bytes;
+    memcpy(&bytes, kept, sizeof bytes);
+    return _mm256_and_si256(word, _mm256_sub_epi64(Zero(), _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes))));
+  }
+};
+
+// Four blocks, one in each 64-bit lane. Only the low halves of the lanes count; multiplying ignores the rest.
+struct FourBlocks {
+  __m256i c0, c1, c2, c3;
+
+  void Round(__m256i k0, __m256i k1) {
+    const __m256i p0 = _mm256_mul_epu32(c0, _mm256_set1_epi64x(kPhiloxMultiplier0));
+    const __m256i p1 = _mm256_mul_epu32(c2, _mm256_set1_epi64x(kPhiloxMultiplier1));
+    c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1), k0);
+    c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3), k1);
+    c1 = p1;
+    c3 = p0;
+  }
+
+  // 16 bytes; `bound` is the least kept word less one, both with the sign bit flipped for the signed comparison.
+  void Write(__m256i bound, uint8_t* kept) const {
+    const __m256i flip = _mm256_set1_epi32(INT32_MIN);
+    const __m256i words01 = _mm256_blend_epi32(c0, _mm256_slli_epi64(c1, 32), 0xAA);
+    const __m256i words23 = _mm256_blend_epi32(c2, _mm256_slli_epi64(c3, 32), 0xAA);
+    const __m256i even = _mm256_unpacklo_epi64(words01, words23);  // blocks 0, 2
+    const __m256i odd = _mm256_unpackhi_epi64(words01, words23);   // blocks 1, 3
+    const __m256i even_kept = _mm256_cmpgt_epi32(_mm256_xor_si256(even, flip), bound);
+    const __m256i odd_kept = _mm256_cmpgt_epi32(_mm256_xor_si256(odd, flip), bound);
+    const __m256i pairs = _mm256_packs_epi32(even_kept, odd_kept);  // blocks 0, 1 | 2, 3
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(kept), _mm_and_si128(bytes, _mm_set1_epi8(1)));
+  }
+};
+
+void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept) {
+  constexpr size_t kGroups = 2;
+  constexpr size_t kWords = 16 * kGroups;
+  const size_t to_block = static_cast<size_t>(-first & 3);
+  if (count < to_block + 16) {
+    DrawScalar(stream, first, count, threshold, kept);
+    return;
+  }
+  DrawScalar(stream, first, to_block, threshold, kept);
+  uint64_t block = (first + to_block) / 4;
+  const __m256i bound = _mm256_set1_epi32(static_cast<int>(((threshold << 8) - 1) ^ 0x80000000u));
+  const __m256i lane = _mm256_set_epi64x(3, 2, 1, 0);
+  const __m256i step_low = _mm256_set1_epi64x(static_cast<int64_t>(stream.step));
+  const __m256i step_high = _mm256_srli_epi64(step_low, 32);
+  for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
+    FourBlocks groups[kGroups];
+    for (size_t g = 0; g < kGroups; ++g) {
+      const __m256i index = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(block + 4 * g)), lane);
+      groups[g] = {index, _mm256_srli_epi64(index, 32), step_low, step_high};
+    }
+    uint32_t k0 = static_cast<uint32_t>(stream.seed), k1 = static_cast<uint32_t>(stream.seed >> 32);
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Round(key0, key1);
+      k0 += kPhiloxKeyStep0;
+      k1 += kPhiloxKeyStep1;
+    }
+    if (count - i >= kWords) {
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, kept + i + 16 * g);
+    } else {
+      uint8_t rest[kWords];
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, rest + 16 * g);
+      memcpy(kept + i, rest, count - i);
+    }
+  }
+}
+
+void Fence() { _mm_sfence(); }
+
+}  // namespace
+
+const Path kAvx2Path = {
+    "avx2",
+    Draw,
+    {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
+    {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
+    CopyLoop<Bytes>,
+    ZeroLoop<Bytes>,
+    Fence,
+};
+
+}  // namespace spatialdrop

@@ -1,0 +1,170 @@
+// The path for processors with AVX-512 F, BW, DQ and VL. Compiled with those flags, called only after a check.
+#include <immintrin.h>
+
+#include "half.h"
+#include "path_loops.h"
+
+namespace spatialdrop {
+namespace {
+
+struct Common {
+  using Word = __m512i;
+  static Word Load(const void* from) { return _mm512_loadu_si512(from); }
+  static void Store(void* to, Word word) { _mm512_storeu_si512(to, word); }
+  static void Stream(void* to, Word word) { _mm512_stream_si512(static_cast<__m512i*>(to), word); }
+  static Word Zero() { return _mm512_setzero_si512(); }
+};
+
+struct Bytes : Common {
+  using Element = uint8_t;
+  static constexpr size_t kLanes = 64;
+};
+
+struct Narrow16 : Common {
+  using Element = uint16_t;
+  static constexpr size_t kLanes = 32;
+  static __m512 Broadcast(Scale scale) { return _mm512_set1_ps(scale.narrow); }
+  static Word Kept(Word word, const uint8_t* kept) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kept));
+    return _mm512_maskz_mov_epi16(_mm256_test_epi8_mask(bytes, bytes), word);
+  }
+};
+
+struct Float16 : Narrow16 {
+  static Word Scaled(Word word, __m512 factor) {
+    const __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(word)), factor);
+    const __m512 high = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(word, 1)), factor);
+    constexpr int kNearestEven = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, kNearestEven)),
+                              _mm512_cvtps_ph(high, kNearestEven), 1);
+  }
+};
+
+struct BFloat16 : Narrow16 {
+  // The bfloat16 conversion instructions of AVX512_BF16 flush subnormals, so the rounding is done on integers.
+  static __m512i Rounded(__m512 value) {
+    const __m512i bits = _mm512_castps_si512(value);
+    const __m512i tie = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), tie);
+    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+    const __m512i quiet =
+        _mm512_and_si512(_mm512_or_si512(bits, _mm512_set1_epi32(0x7FFFFF)), _mm512_set1_epi32(~0x3FFFFF));
+    return _mm512_mask_mov_epi32(rounded, nan, quiet);
+  }
+  // Even elements are the low halves of 32-bit lanes, odd ones the high halves: nothing has to change places.
+  static Word Scaled(Word word, __m512 factor) {
+    const __m512i high_half = _mm512_set1_epi32(~0xFFFF);
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(word, 16));
+    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(word, high_half));
+    const __m512i even_out = _mm512_srli_epi32(Rounded(_mm512_mul_ps(even, factor)), 16);
+    const __m512i odd_out = Rounded(_mm512_mul_ps(odd, factor));
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, even_out, odd_out);
+  }
+};
+
+struct Float32 : Common {
+  using Element = float;
+  static constexpr size_t kLanes = 16;
+  static __m512 Broadcast(Scale scale) { return _mm512_set1_ps(scale.narrow); }
+  static Word Scaled(Word word, __m512 factor) {
+    return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(word), factor));
+  }
+  static Word Kept(Word word, const uint8_t* kept) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kept));
+    return _mm512_maskz_mov_epi32(_mm_test_epi8_mask(bytes, bytes), word);
+  }
+};
+
+struct Float64 : Common {
+  using Element = double;
+  static constexpr size_t kLanes = 8;
+  static __m512d Broadcast(Scale scale) { return _mm512_set1_pd(scale.wide); }
+  static Word Scaled(Word word, __m512d factor) {
+    return _mm512_castpd_si512(_mm512_mul_pd(_mm512_castsi512_pd(word), factor));
+  }
+  static Word Kept(Word word, const uint8_t* kept) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kept));
+    return _mm512_maskz_mov_epi64(static_cast<__mmask8>(_mm_test_epi8_mask(bytes, bytes)), word);
+  }
+};
+
+// Eight blocks, one in each 64-bit lane. Only the low halves of the lanes count; multiplying ignores the rest.
+struct EightBlocks {
+  __m512i c0, c1, c2, c3;
+
+  void Round(__m512i k0, __m512i k1) {
+    const __m512i p0 = _mm512_mul_epu32(c0, _mm512_set1_epi64(kPhiloxMultiplier0));
+    const __m512i p1 = _mm512_mul_epu32(c2, _mm512_set1_epi64(kPhiloxMultiplier1));
+    constexpr int kXorOfThree = 0x96;
+    c0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c1, k0, kXorOfThree);
+    c2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c3, k1, kXorOfThree);
+    c1 = p1;
+    c3 = p0;
+  }
+
+  void Write(__m512i bound, uint8_t* kept) const {
+    const __m512i words01 = _mm512_mask_blend_epi32(0xAAAA, c0, _mm512_slli_epi64(c1, 32));
+    const __m512i words23 = _mm512_mask_blend_epi32(0xAAAA, c2, _mm512_slli_epi64(c3, 32));
+    const __m512i even = _mm512_unpacklo_epi64(words01, words23);  // blocks 0, 2, 4, 6
+    const __m512i odd = _mm512_unpackhi_epi64(words01, words23);
+    const __m128i one = _mm_set1_epi8(1);
+    const __m128i even_kept = _mm_maskz_mov_epi8(_mm512_cmpge_epu32_mask(even, bound), one);
+    const __m128i odd_kept = _mm_maskz_mov_epi8(_mm512_cmpge_epu32_mask(odd, bound), one);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(kept), _mm_unpacklo_epi32(even_kept, odd_kept));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(kept + 16), _mm_unpackhi_epi32(even_kept, odd_kept));
+  }
+};
+
+void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept) {
+  constexpr size_t kGroups = 4;
+  constexpr size_t kWords = 32 * kGroups;
+  const size_t to_block = static_cast<size_t>(-first & 3);
+  if (count < to_block + 16) {
+    DrawScalar(stream, first, count, threshold, kept);
+    return;
+  }
+  DrawScalar(stream, first, to_block, threshold, kept);
+  uint64_t block = (first + to_block) / 4;
+  // word >> 8 >= threshold, without the shift.
+  const __m512i bound = _mm512_set1_epi32(static_cast<int>(threshold << 8));
+  const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i step_low = _mm512_set1_epi64(static_cast<int64_t>(stream.step));
+  const __m512i step_high = _mm512_srli_epi64(step_low, 32);
+  for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
+    EightBlocks groups[kGroups];
+    for (size_t g = 0; g < kGroups; ++g) {
+      const __m512i index = _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(block + 8 * g)), lane);
+      groups[g] = {index, _mm512_srli_epi64(index, 32), step_low, step_high};
+    }
+    uint32_t k0 = static_cast<uint32_t>(stream.seed), k1 = static_cast<uint32_t>(stream.seed >> 32);
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Round(key0, key1);
+      k0 += kPhiloxKeyStep0;
+      k1 += kPhiloxKeyStep1;
+    }
+    if (count - i >= kWords) {
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, kept + i + 32 * g);
+    } else {
+      uint8_t rest[kWords];
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, rest + 32 * g);
+      memcpy(kept + i, rest, count - i);
+    }
+  }
+}
+
+void Fence() { _mm_sfence(); }
+
+}  // namespace
+
+const Path kAvx512Path = {
+    "avx512",
+    Draw,
+    {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
+    {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
+    CopyLoop<Bytes>,
+    ZeroLoop<Bytes>,
+    Fence,
+};
+
+}  // namespace spatialdrop
