@@ -7,10 +7,10 @@ them; so a layer that tf2onnx must not touch stands in their place during our ow
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,6 @@ import tensorflow as tf
 import tf2onnx
 from keras import layers
 
-from onnx_spatialdrop import io
 from onnx_spatialdrop.passes import replace
 from onnx_spatialdrop.passes.insert import insert
 
@@ -102,7 +101,7 @@ def marked(model: keras.Model) -> onnx.ModelProto:
     copy.set_weights(model.get_weights())
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")]
     function = tf.function(lambda image: {"logits": copy(image, training=False)}, input_signature=signature)
-    proto, _ = _counted(tf2onnx.convert.from_function)(
+    proto, _ = tf2onnx.convert.from_function(
         function,
         input_signature=signature,
         opset=OPSET,
@@ -111,11 +110,6 @@ def marked(model: keras.Model) -> onnx.ModelProto:
     )
     assert isinstance(proto, onnx.ModelProto)
     return proto
-
-
-def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    tf2onnx.utils.INTERNAL_NAME = 1  # a counter of the process, and so of what was built before
-    return function
 
 
 def _insert(model: keras.Model, path: Path) -> None:
@@ -157,8 +151,8 @@ def build_1d(folder: Path) -> None:
 
 def _export(model: keras.Model, path: Path) -> None:
     temporary = path.with_suffix(".tmp.onnx")
-    with contextlib.redirect_stdout(StringIO()):
-        _counted(model.export)(temporary, format="onnx", opset_version=OPSET, verbose=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        model.export(temporary, format="onnx", opset_version=OPSET, verbose=False)
     os.replace(temporary, path)
 
 

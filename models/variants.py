@@ -110,7 +110,7 @@ def _producer(node: ir.Node) -> ir.Node:
 
 
 def _stage(drop: ir.Node, model: ir.Model) -> ir.Function:
-    """Return the function ``digits::Stage(x, w, b, training_mode, step) -> (y, mask)`` with the settings of ``drop``."""
+    """Return ``digits::Stage(x, w, b, training_mode, step) -> (y, mask)``, a function with the settings of ``drop``."""
     relu = _producer(drop)
     conv = _producer(relu)
     x, w, b, training_mode, step = parameters = [

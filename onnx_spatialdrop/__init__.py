@@ -12,6 +12,7 @@ from onnx_spatialdrop.operator.node import spatial_dropout
 from onnx_spatialdrop.operator.schema import register_schema
 from onnx_spatialdrop.passes.attach import attach, detach
 from onnx_spatialdrop.passes.find import find
+from onnx_spatialdrop.passes.insert import insert
 from onnx_spatialdrop.passes.remove import remove
 from onnx_spatialdrop.passes.seeds import assign_seeds
 from onnx_spatialdrop.runtime.doctor import doctor
@@ -29,6 +30,7 @@ __all__ = [
     "doctor",
     "find",
     "get_library_path",
+    "insert",
     "load",
     "reference",
     "register",
