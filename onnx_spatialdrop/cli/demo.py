@@ -62,7 +62,9 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = _models(arguments.models)
     with np.load(folder / "digits_torch.npz") as recorded:
         demo = _Demo(folder, recorded["images"], recorded["labels"], recorded["logits"])
-    screen.print(f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}\n", markup=False)
+    screen.print(
+        f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}\n", markup=False
+    )
     _to_inference(demo)
     _training_graphs(demo)
     _sessions(demo)
@@ -78,7 +80,9 @@ def _models(chosen: str | None) -> Path:
     for place in places:
         if (place / "digits_torch.npz").is_file():
             return place
-    raise ModelFileError(f"digits_torch.npz is not in {' or '.join(map(str, places))}; point --models at the models folder")
+    raise ModelFileError(
+        f"digits_torch.npz is not in {' or '.join(map(str, places))}; point --models at the models folder"
+    )
 
 
 def _to_inference(demo: _Demo) -> None:
@@ -145,7 +149,9 @@ def _training_graphs(demo: _Demo) -> None:
         rows.append(
             (
                 form,
-                _listed(Counter(n.op_type for n in standard.graph if n.op_type.startswith(("Random", "Dropout", "Bitwise")))),
+                _listed(
+                    Counter(n.op_type for n in standard.graph if n.op_type.startswith(("Random", "Dropout", "Bitwise")))
+                ),
                 demo.check(all(count[2] for count in counts), f"{form} drops whole maps"),
                 demo.check(near, f"{form} drops {ratio:g} of the maps") + f" {dropped / maps:.3f}",
                 demo.check(exact, "philox has the reference's bits") if form == "philox" else "its own numbers",
@@ -202,9 +208,18 @@ def _uncertainty(demo: _Demo) -> None:
         draws = np.stack([_softmax(run.run(["logits"], feeds | {"step": np.array([s])})[0]) for s in range(_RUNS)])
         entropy = -(draws.mean(0) * np.log(draws.mean(0) + 1e-12)).sum(axis=1)
         right = draws.mean(0).argmax(axis=1) == demo.labels
-        groups = [("digits it gets right", right), ("digits it gets wrong", ~right)] if name == "digits" else [(name, right | True)]
+        groups = (
+            [("digits it gets right", right), ("digits it gets wrong", ~right)]
+            if name == "digits"
+            else [(name, right | True)]
+        )
         rows += [
-            (group, str(int(chosen.sum())), f"{entropy[chosen].mean():.2f}", "█" * round(20 * float(entropy[chosen].mean())))
+            (
+                group,
+                str(int(chosen.sum())),
+                f"{entropy[chosen].mean():.2f}",
+                "█" * round(20 * float(entropy[chosen].mean())),
+            )
             for group, chosen in groups
             if chosen.any()
         ]
