@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import parser
 
+import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import reference, spec
@@ -285,3 +286,9 @@ def test_an_unknown_rank_is_accepted_when_axes_are_given() -> None:
     (total,) = run(proto, feeds | {"step": np.array([0], np.int64)})
     kept = reference.dropout_mask((6, 8), (1,), 0.5, only(proto).seed, 0)
     assert total == 2 * 8 * kept.sum()
+
+
+def test_seeds_are_those_that_assign_seeds_would_give() -> None:
+    proto = insert(network(), after=["y", "conv", "w", "x"], axes=[1], seed=9)
+    assert sd.assign_seeds(proto, base=9) == proto
+    assert sd.assign_seeds(proto, base=8) != proto
