@@ -118,7 +118,7 @@ def _exposed(demo: _Demo) -> tuple[ir.Model, list[Any]]:
     model = io.load(demo.folder / "digits_torch.onnx")
     nodes = find(model)
     for each in nodes:
-        model.graph.outputs.extend([each.node.inputs[0], each.node.outputs[0]])
+        model.graph.outputs.extend(value for value in (each.node.inputs[0], each.node.outputs[0]) if value is not None)
     return model, nodes
 
 
