@@ -51,8 +51,8 @@ Monte Carlo draws (`training_mode` = true, `step` = 0 to {last}). Entropy is tha
 that it gets right and over those that it gets wrong: dropout tells the network's mistakes. Difference: the largest
 between ONNX Runtime's logits and the framework's. Measured with ONNX Runtime {ort} on a CPU, with the function body.
 
-With that body the files also passed their tests in ONNX Runtime 1.21.1, 1.22.1 and 1.23.2. ONNX Runtime 1.20.1 reads
-them (IR version 8 or 10, opset 18 or 20) but has no Mul for uint64, which the body needs.
+With that body the files also passed their tests in ONNX Runtime 1.21.1, 1.22.1 and 1.23.2. ONNX Runtime 1.20.1 has no
+Mul for uint64, which the body needs; with the native kernel it runs them, with the same bits.
 
 ## How the nodes got in
 - `digits_torch`, `digits_float16`: exported in eval mode (opset 20, a batch of any size), then
