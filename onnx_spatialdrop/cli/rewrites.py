@@ -1,4 +1,4 @@
-"""``to-inference``, ``attach``, ``detach``, ``expand``, ``seeds``: verbs that read a model, run a pass and write a model."""
+"""``to-inference``, ``attach``, ``detach``, ``expand``, ``seeds``: verbs that read a model, run a pass and write it."""
 
 from __future__ import annotations
 
