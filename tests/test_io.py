@@ -217,3 +217,14 @@ def test_weights_outside_the_folder_are_refused(external: Path, location: str) -
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(sd.ModelFileError, match=r"no/such/out.onnx: cannot be written: No such file or directory"):
         sd.save(dropout_ir(), tmp_path / "no" / "such" / "out.onnx")
+
+
+def test_a_proto_whose_weights_are_elsewhere_is_not_written_without_them(external: Path, tmp_path: Path) -> None:
+    """A ModelProto does not remember its folder, so its references would dangle."""
+    proto = onnx.load(external, load_external_data=False)
+    with pytest.raises(
+        sd.ModelFileError, match=r"refers to 'model.onnx.data', which is not in .*; read it with onnx_sp"
+    ):
+        sd.remove(proto, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+    assert sd.remove(proto, external.with_name("beside.onnx")).exists()

@@ -29,6 +29,11 @@ from onnx_spatialdrop.runtime.session import KERNELS, choose, session
 __all__ = ["add"]
 
 _RUNS = 30
+_DRAWN_BY = {
+    "uniform": "RandomUniformLike of the runtime",
+    "dropout": "Dropout of the runtime, on ones",
+    "philox": "Philox in integer operators",
+}
 Array = npt.NDArray[Any]
 
 
@@ -149,16 +154,15 @@ def _training_graphs(demo: _Demo) -> None:
         rows.append(
             (
                 form,
-                _listed(
-                    Counter(n.op_type for n in standard.graph if n.op_type.startswith(("Random", "Dropout", "Bitwise")))
-                ),
+                _DRAWN_BY[form],
+                str(standard.graph.num_nodes()),
                 demo.check(all(count[2] for count in counts), f"{form} drops whole maps"),
                 demo.check(near, f"{form} drops {ratio:g} of the maps") + f" {dropped / maps:.3f}",
                 demo.check(exact, "philox has the reference's bits") if form == "philox" else "its own numbers",
             )
         )
     screen.print("\n[bold]2. Training graphs in standard ops[/]")
-    table("expand", ("form", "drawn by", "whole maps", "0.3 of them", "the operator's bits"), rows)
+    table("expand", ("form", "drawn by", "nodes", "whole maps", "0.3 of them", "the operator's bits"), rows)
 
 
 def _same_maps(each: Any, before: Array, after: Array) -> bool:
@@ -168,12 +172,13 @@ def _same_maps(each: Any, before: Array, after: Array) -> bool:
 
 def _sessions(demo: _Demo) -> None:
     """Every kernel gives the same bits; without feeds the file is the inference model."""
-    rows, per_sample = [], np.arange(len(demo.images))
+    rows, missing, per_sample = [], [], np.arange(len(demo.images))
     for kernel in KERNELS:
         try:
             choose(kernel)
         except onnx_spatialdrop.KernelError as error:
-            rows.append((kernel, "-", "-", "-", str(error)))
+            rows.append((kernel, "-", "-", "-", "-"))
+            missing.append(str(error))
             continue
         model, nodes = _exposed(demo)
         run = session(model, kernel)
@@ -196,6 +201,8 @@ def _sessions(demo: _Demo) -> None:
     screen.print("\n[bold]3. Sessions that drop maps[/]")
     columns = ("kernel", "off by default", "the reference's bits", "same maps in any batch", "fresh draws")
     table("session(model, kernel)", columns, rows)
+    for reason in missing:
+        screen.print(reason, markup=False)
 
 
 def _uncertainty(demo: _Demo) -> None:

@@ -114,3 +114,32 @@ def test_python_m_runs_the_command_line(file: Path) -> None:
         check=True,
     )
     assert json.loads(done.stdout)["nodes"][0]["ratio"] == pytest.approx(0.3)
+
+
+def test_expand_takes_a_form_or_a_target(file: Path) -> None:
+    assert main(["expand", str(file), "--form", "uniform"]) == 0
+    uniform = {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
+    assert "RandomUniformLike" in uniform
+    assert "SpatialDropout" not in uniform
+    assert main(["expand", str(file), "--target", "training"]) == 0
+    assert "Dropout" in {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
+
+
+def test_a_form_that_the_target_cannot_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sd.save(dropout_model(opset=22), tmp_path / "new.onnx")
+    assert main(["expand", str(file), "--form", "uniform"]) == 1
+    told = capsys.readouterr().err
+    assert "node 'drop': form 'uniform' in onnxruntime needs opset 9 to 21, and the model imports 22; use form=" in told
+
+
+def test_the_demo_shows_that_every_step_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    told = capsys.readouterr().out
+    assert "NO" not in told.replace("NOT", "")
+    for claim in ("accuracy is PyTorch's", "uniform", "philox", "python", "body", "digits it gets wrong"):
+        assert claim in told
+
+
+def test_the_demo_needs_its_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--models", str(tmp_path)]) == 1
+    assert "digits_torch.npz is not in" in capsys.readouterr().err

@@ -18,10 +18,10 @@ from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import prune, remove, replace, scopes, switches
 from onnx_spatialdrop.passes.expand import dropout, inlined, targets, uniform
 from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, Names, tags
-from onnx_spatialdrop.passes.expand.targets import FORMS, TARGETS
+from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
 
-__all__ = ["ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
+__all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
 _LOWER: Final = {
     "philox": inlined.lower,

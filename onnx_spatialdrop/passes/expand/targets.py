@@ -6,7 +6,7 @@ from typing import Final
 
 from onnx_spatialdrop.errors import FormError
 
-__all__ = ["FORMS", "TARGETS", "check", "choose", "resolve"]
+__all__ = ["ALIASES", "FORMS", "TARGETS", "check", "choose", "resolve"]
 
 FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
 
@@ -32,7 +32,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     },
 }
 
-_ALIASES: Final = {"training": "onnxruntime-training"}
+ALIASES: Final = {"training": "onnxruntime-training"}
 
 
 def resolve(target: str) -> str:
@@ -41,9 +41,9 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    name = _ALIASES.get(target, target)
+    name = ALIASES.get(target, target)
     if name not in TARGETS:
-        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *_ALIASES])}")
+        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
     return name
 
 
