@@ -145,10 +145,10 @@ class _Rewriter:
             scale=scale,
             name=old.name or y.name,
         )
-        node.outputs[1].name = ""
         shape, type_ = node.outputs[0].shape, node.outputs[0].type
         graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
+        op.complete(node)
         node.outputs[0].shape = node.outputs[0].shape if node.outputs[0].shape is not None else shape
         node.outputs[0].type = node.outputs[0].type if node.outputs[0].type is not None else type_
         self._new[y] = node.outputs[0]
