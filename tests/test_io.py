@@ -1,0 +1,231 @@
+"""Models in and out: weights unread, files whole or untouched, faults in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from building import dropout_ir, dropout_model
+
+import onnx_spatialdrop as sd
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Path:
+    """A model whose weights (2 tensors, one in a Constant node) lie in model.onnx.data beside it."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    model = dropout_model(shape=("N", 4), axes=(), wrap=True)
+    weight = onnx.numpy_helper.from_array(np.arange(4000, dtype=np.float32).reshape(1000, 4), "weight")
+    model.graph.initializer.append(weight)
+    model.graph.node.append(onnx.helper.make_node("Gather", ["weight", "index"], ["rows"], axis=0))
+    index = onnx.numpy_helper.from_array(np.arange(500), "index_value")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["index"], value=index))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("rows", 1, [500, 4]))
+    file = folder / "model.onnx"
+    onnx.save(
+        model, file, save_as_external_data=True, size_threshold=1000, convert_attribute=True, location="model.onnx.data"
+    )
+    return file
+
+
+def rows(file: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(os.fspath(file), providers=["CPUExecutionProvider"])
+    return session.run(["rows"], {"x": np.zeros((1, 4), np.float32)})[0]
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_in_the_same_folder_weights_stay_where_they_are(external: Path) -> None:
+    before = (external.parent / "model.onnx.data").stat()
+    sd.attach(external, external.with_name("attached.onnx"))
+    assert sorted(listing(external.parent)) == ["attached.onnx", "model.onnx", "model.onnx.data"]
+    after = (external.parent / "model.onnx.data").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert external.with_name("attached.onnx").stat().st_size < 10_000
+
+
+def test_into_another_folder_weights_are_copied(external: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    model = sd.load(external)
+    out = sd.save(sd.remove(model), tmp_path / "out.onnx", lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (20_000, 20_000)  # 1000 x 4 floats and 500 int64
+    for file in external.parent.iterdir():
+        file.unlink()
+    np.testing.assert_array_equal(rows(out), np.arange(2000, dtype=np.float32).reshape(500, 4))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out.onnx", "out.onnx.data"]
+
+
+def test_saving_does_not_change_the_model_it_saves(external: Path, tmp_path: Path) -> None:
+    model = sd.load(external)
+    sd.save(model, tmp_path / "out.onnx")
+    sd.save(model, external.with_name("again.onnx"))
+    assert b"model.onnx.data" in external.with_name("again.onnx").read_bytes()
+
+
+def test_a_relative_path_finds_its_weights_from_everywhere(external: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(external.parent)
+    model = sd.load("model.onnx")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(model.graph.initializers["weight"].const_value.numpy()[1], [4, 5, 6, 7])
+
+
+def test_a_3_gb_model_passes_through_in_little_memory(tmp_path: Path) -> None:
+    """Sparse files stand for the weights: their size is real to every reader, and no disk is filled."""
+    (tmp_path / "in").mkdir()
+    model = dropout_ir(mask=False)
+    data = tmp_path / "in" / "big.data"
+    with open(data, "wb") as out:
+        out.truncate(3 << 30)
+    for index in range(3):
+        tensor = ir.ExternalTensor(
+            "big.data",
+            index << 30,
+            1 << 30,
+            ir.DataType.FLOAT,
+            shape=ir.Shape([1 << 28]),
+            name=f"w{index}",
+            base_dir=data.parent,
+        )
+        model.graph.register_initializer(
+            ir.Value(name=f"w{index}", const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        )
+    sd.save(model, tmp_path / "in" / "big.onnx")
+    code = (
+        "import sys, onnx_spatialdrop as sd; sd.remove(sys.argv[1], sys.argv[2]);"
+        # Not ru_maxrss: a child inherits its parent's.
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    arguments = [os.fspath(tmp_path / "in" / "big.onnx"), os.fspath(tmp_path / "in" / "small.onnx")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200 * 1024  # KiB
+
+
+def test_writing_is_atomic_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(sd.ModelFileError, match=re.escape(f"{file}: cannot be written: No space left on device")):
+        sd.save(dropout_ir(), file)
+    assert listing(tmp_path) == {"model.onnx": b"old"}
+
+
+def test_a_failed_copy_of_weights_leaves_nothing_behind(
+    external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    model = sd.load(external)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(sd.ModelFileError, match="out.onnx.data: cannot be written: No space left on device"):
+        sd.save(model, out / "out.onnx")
+    assert listing(out) == {}
+    monkeypatch.undo()
+    assert b"model.onnx.data" in sd.save(model, external.with_name("kept.onnx")).read_bytes()
+
+
+def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path) -> None:
+    file = sd.save(dropout_ir(), tmp_path / "model.onnx")
+    file.chmod(0o640)
+    sd.save(dropout_ir(), file)
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_equal_models_are_equal_bytes(tmp_path: Path) -> None:
+    first = sd.attach(dropout_model(), tmp_path / "a.onnx").read_bytes()
+    assert first == sd.attach(dropout_model(), tmp_path / "b.onnx").read_bytes()
+
+
+def test_a_path_gives_a_model_and_with_output_the_path(tmp_path: Path) -> None:
+    file = sd.save(dropout_model(), tmp_path / "model.onnx")
+    assert isinstance(sd.remove(file), ir.Model)
+    assert isinstance(sd.remove(os.fspath(file)), ir.Model)
+    assert sd.remove(file, tmp_path / "out.onnx") == tmp_path / "out.onnx"
+    assert sd.remove(dropout_model(), tmp_path / "out2.onnx") == tmp_path / "out2.onnx"
+    assert len(sd.find(file)) == 1
+    assert sd.find(tmp_path / "out.onnx") == sd.find(tmp_path / "out2.onnx") == []
+
+
+def test_something_else_than_a_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="a model is a path, an onnx.ModelProto or an onnx_ir.Model, not int"):
+        sd.remove(3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xff\xff", "is not a readable ONNX model"),
+        (b"", "is not an ONNX model (it imports no operator set and has no nodes)"),
+        (b"not a model at all", "is not a readable ONNX model"),
+    ],
+)
+def test_files_that_are_no_models(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(content)
+    with pytest.raises(sd.ModelFileError, match=re.escape(f"{file}: {message}")) as caught:
+        sd.load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(sd.ModelFileError, match="none.onnx: cannot be read: No such file or directory"):
+        sd.load(tmp_path / "none.onnx")
+
+
+def test_missing_and_truncated_weights_are_named(external: Path) -> None:
+    data = external.parent / "model.onnx.data"
+    with open(data, "r+b") as out:
+        out.truncate(100)
+    with pytest.raises(
+        sd.ModelFileError, match=r"tensor '\w+' ends at byte \d+ of 'model.onnx.data', which has 100 bytes"
+    ):
+        sd.load(external)
+    data.unlink()
+    with pytest.raises(sd.ModelFileError, match="its data file 'model.onnx.data' is missing; put it beside the model"):
+        sd.load(external)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname"])
+def test_weights_outside_the_folder_are_refused(external: Path, location: str) -> None:
+    (external.parent.parent / "secret").write_bytes(b"s" * 20_000)
+    model = onnx.load(external, load_external_data=False)
+    for entry in model.graph.initializer[-1].external_data:
+        if entry.key == "location":
+            entry.value = location
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(
+        sd.ModelFileError, match=f"tensor 'weight' is stored in '{location}', outside the model's folder"
+    ):
+        sd.load(external)
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(sd.ModelFileError, match=r"no/such/out.onnx: cannot be written: No such file or directory"):
+        sd.save(dropout_ir(), tmp_path / "no" / "such" / "out.onnx")
+
+
+def test_a_proto_whose_weights_are_elsewhere_is_not_written_without_them(external: Path, tmp_path: Path) -> None:
+    """A ModelProto does not remember its folder, so its references would dangle."""
+    proto = onnx.load(external, load_external_data=False)
+    with pytest.raises(
+        sd.ModelFileError, match=r"refers to 'model.onnx.data', which is not in .*; read it with onnx_sp"
+    ):
+        sd.remove(proto, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+    assert sd.remove(proto, external.with_name("beside.onnx")).exists()
