@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import body, spec
 
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 CASE = {"axes": [1], "ratio": 0.5, "seed": 7}
 LEVELS = [
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -23,7 +24,9 @@ LEVELS = [
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("outputs", ["", None, "mask_unused"])
-def test_between_other_nodes_with_the_mask_unused(level: onnxruntime.GraphOptimizationLevel, outputs: str | None) -> None:
+def test_between_other_nodes_with_the_mask_unused(
+    level: onnxruntime.GraphOptimizationLevel, outputs: str | None
+) -> None:
     # "" is an output that is not there, None a node that lists Y alone, "mask_unused" one that nobody reads.
     x = numbers((4, 30), "float32")
     nodes = [
@@ -81,8 +84,14 @@ def test_inside_if_branches() -> None:
 def test_inside_a_loop_the_iteration_can_be_the_step() -> None:
     node = drop_node("x", "dropped")
     node.input[2] = "i"
-    inputs = [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
-    outputs = [helper.make_tensor_value_info("c_out", TensorProto.BOOL, []), helper.make_tensor_value_info("dropped", TensorProto.FLOAT, None)]
+    inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("c_out", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("dropped", TensorProto.FLOAT, None),
+    ]
     inner = helper.make_graph([helper.make_node("Identity", ["c"], ["c_out"]), node], "body", inputs, outputs)
     trips = helper.make_node("Constant", [], ["trips"], value_int=4)
     loop = helper.make_node("Loop", ["trips", ""], ["y"], body=inner)
@@ -93,17 +102,29 @@ def test_inside_a_loop_the_iteration_can_be_the_step() -> None:
         assert_right(x, stacked[step], None, **CASE, step=[step])
 
 
-def test_inside_nested_functions() -> None:
+def nested(before: bool) -> onnx.ModelProto:
+    """Return x -> Outer -> y, where Outer calls Inner, which drops, and negates before or after."""
     imports = [helper.make_opsetid("", 18), helper.make_opsetid(spec.DOMAIN, 1), helper.make_opsetid("local", 1)]
     names = ["x", "training_mode", "step"]
-    inner = helper.make_function("local", "Inner", names, ["y"], [drop_node("x", "y")], imports)
-    call = helper.make_node("Inner", names, ["z"], domain="local")
-    outer = helper.make_function("local", "Outer", names, ["y"], [call, helper.make_node("Neg", ["z"], ["y"])], imports)
+    drops = [drop_node("x", "z"), helper.make_node("Neg", ["z"], ["y"])]
+    inner = helper.make_function("local", "Inner", names, ["y"], drops, imports)
+    source, result = ("a", "y") if before else ("x", "b")
+    call = helper.make_node("Inner", [source, *names[1:]], [result], domain="local")
+    negate = helper.make_node("Neg", ["x"], ["a"]) if before else helper.make_node("Neg", ["b"], ["y"])
+    steps = [negate, call] if before else [call, negate]
+    outer = helper.make_function("local", "Outer", names, ["y"], steps, imports)
+    return make_model([helper.make_node("Outer", names, ["y"], domain="local")], functions=[inner, outer])
+
+
+def test_inside_nested_functions() -> None:
     x = numbers((4, 30), "float32")
-    # ONNX Runtime infers no type for a custom op inside a function whose input has no known rank.
-    call = helper.make_node("Outer", names, ["y"], domain="local")
-    model = make_model([call], shape=["N", 30], functions=[inner, outer])
-    assert_right(x, -run(make_session(model), x)[0], None, **CASE, step=[3])
+    assert_right(-x, -run(make_session(nested(before=True)), x)[0], None, **CASE, step=[3])
+
+
+def test_onnx_runtime_loses_the_type_of_a_custom_op_two_functions_deep() -> None:
+    # Not the kernel's doing; docs/native.md says to inline. This fails on the day that it is no longer true.
+    with pytest.raises(Exception, match="Input 0 expected to have type"):
+        make_session(nested(before=False))
 
 
 def test_the_body_and_the_kernel_in_one_file_give_equal_bits() -> None:
@@ -138,9 +159,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.skipif(VERSION < (1, 24), reason="ONNX Runtime 1.20 and 1.23 take no custom op's offer to work in place")
 def test_y_takes_the_place_of_x_where_shapes_are_known() -> None:
     def peak(shape: str) -> int:
-        done = subprocess.run([sys.executable, "-c", PEAK, shape], capture_output=True, text=True, check=True, env=environment())
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, shape], capture_output=True, text=True, check=True, env=environment()
+        )
         return int(done.stdout)
 
     # Beside x itself: one tensor of 64 MiB in place, two otherwise.
@@ -158,7 +182,11 @@ def environment() -> dict[str, str]:
 def test_in_place_gives_the_same_bits() -> None:
     for shape, axes in (((64, 50, 48, 49), [2, 3]), ((64, 48, 49, 50), [1, 2]), ((3, 20, 30), [1])):
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        nodes = [helper.make_node("Neg", ["x"], ["a"]), drop_node("a", "b", "", axes=axes), helper.make_node("Neg", ["b"], ["y"])]
+        nodes = [
+            helper.make_node("Neg", ["x"], ["a"]),
+            drop_node("a", "b", "", axes=axes),
+            helper.make_node("Neg", ["b"], ["y"]),
+        ]
         y = run(make_session(make_model(nodes, shape=list(shape)), threads=2), x)[0]
         assert_right(-x, -y, None, axes=axes, ratio=0.5, seed=7, step=[3])
 
