@@ -74,7 +74,8 @@ def session(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed, and no file is written.
         kernel: "native" (the C++ library), "python" (onnxruntime-extensions), "body" (a function of standard ops put
             into the model), or "auto", the first of these that works here. All give the same bits.
-        sess_options: options to use; the kernel's library is registered with them.
+        sess_options: options to use; the kernel's library is registered with them. Without them ONNX Runtime's
+            warnings are off: it would warn of every switch that it is an input with a default.
         arguments: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
 
     Raises:
@@ -86,7 +87,7 @@ def session(
     import onnxruntime
 
     chosen, _ = choose(kernel)
-    options = onnxruntime.SessionOptions() if sess_options is None else sess_options
+    options = _quiet_options() if sess_options is None else sess_options
     arguments.setdefault("providers", ["CPUExecutionProvider"])
 
     def prepare(working: ir.Model) -> int:
@@ -115,6 +116,14 @@ def session(
 def _as_model(prepared: io.Result) -> ir.Model:
     assert isinstance(prepared, ir.Model)
     return prepared
+
+
+def _quiet_options() -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    return options
 
 
 def _only(folders: set[Path]) -> Path:

@@ -6,7 +6,7 @@ from typing import Final
 
 from onnx_spatialdrop.errors import FormError
 
-__all__ = ["FORMS", "NO_DEFAULTS", "TARGETS", "check", "choose", "resolve"]
+__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "TARGETS", "check", "choose", "resolve"]
 
 FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
 
@@ -35,7 +35,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
 #: Targets that take an input with a default for a constant, so that a switch must lose its default to remain one.
 NO_DEFAULTS: Final = frozenset({"openvino", "tract", "onnx2pytorch"})
 
-_ALIASES: Final = {"training": "onnxruntime-training"}
+ALIASES: Final = {"training": "onnxruntime-training"}
 
 
 def resolve(target: str) -> str:
@@ -44,9 +44,9 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    name = _ALIASES.get(target, target)
+    name = ALIASES.get(target, target)
     if name not in TARGETS:
-        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *_ALIASES])}")
+        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
     return name
 
 

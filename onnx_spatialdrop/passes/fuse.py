@@ -1,0 +1,250 @@
+"""Turn every dropout that a model spells out in standard ops into a SpatialDropout node.
+
+What is dropout, patterns/ proves; this file only replaces what was proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar, overload
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches
+from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
+from onnx_spatialdrop.passes.patterns.lift import Place, lift
+from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
+from onnx_spatialdrop.passes.report import Record, Report
+
+__all__ = ["FusePass", "fuse"]
+
+
+class FusePass(ir.passes.InPlacePass):
+    """Replace dropout in standard ops by SpatialDropout nodes; ``report`` says what was done and what was not.
+
+    1. A draw whose every use ends in x * mask, with values 0 and 1/(1-ratio) and a mask that repeats along axes of x,
+       becomes one SpatialDropout node a product. The nodes that only it needed go; nothing else does.
+    2. The node stands at the product, under its output's name. ``training_mode`` and ``step`` are the model's
+       switches, made here if need be, by default on (the file drew before, so it draws now); in a function they are
+       constants. A Dropout node that a value switches on and off keeps that value.
+    3. Seeds are derived from ``seed``, one a draw. Several products of one mask share its seed, and so their masks.
+    4. One entry an element (element-wise dropout) is left alone unless ``elementwise``; then axes is [].
+    5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
+       that no threshold cuts; alpha dropout; ONNX Runtime's inverted Bernoulli; Dropout nodes that are off; masks
+       frozen into constants.
+    6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
+       at inference), and a pair of views around a node, each undoing the other, goes as well.
+    7. A model without any draw is not modified.
+    """
+
+    def __init__(
+        self,
+        *,
+        elementwise: bool = False,
+        training_mode: bool = True,
+        seed: int = 0,
+        for_inference: bool = False,
+    ) -> None:
+        super().__init__()
+        self.elementwise = elementwise or for_inference
+        self.training_mode = training_mode
+        self.seed = seed
+        self.for_inference = for_inference
+        self.report = Report()
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        self.report = Report(refused=frozen_masks(model))
+        candidates = recognise(model)
+        reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
+        taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
+        present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
+        derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
+        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
+        for candidate, seed in zip(taken, derived, strict=True):
+            self.report.fused += rewriter.rewrite(candidate, seed)
+        self.report.refused += [
+            _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
+        ]
+        return ir.passes.PassResult(model, modified=bool(taken))
+
+    def _reason(self, candidate: Candidate) -> str:
+        """Return why a candidate is left alone; "" where it becomes a node."""
+        if candidate.kind in ("alpha", "feature_alpha") and self.for_inference and not candidate.trace.ends:
+            return ""
+        if candidate.reason:
+            return candidate.reason
+        if candidate.source.by_definition and not self.for_inference:
+            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, as it runs there it is not"
+        if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
+            return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
+        return ""
+
+
+class _Rewriter:
+    """Replaces proven products one after the other, and knows what has been replaced so far."""
+
+    def __init__(self, model: ir.Model, training_mode: bool, lifting: bool) -> None:
+        self._model = model
+        self._training_mode = training_mode
+        self._lifting = lifting
+        self._new: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
+
+    def rewrite(self, candidate: Candidate, seed: int) -> list[Record]:
+        """Make the nodes of one draw, remove what only they needed, and return their records."""
+        names = _names(candidate.trace.nodes)
+        records = []
+        for proof in candidate.proofs:
+            assert proof.axes is not None
+            assert proof.ratio is not None
+            place = Place(self._current(proof.x), proof.y, proof.axes, candidate.source.training_mode)
+            place = lift(place, views=self._lifting and len(candidate.proofs) == 1)
+            node = self._insert(candidate, place, proof.ratio, proof.scale, seed)
+            records.append(
+                Record(
+                    name=node.name or "",
+                    kind=candidate.kind,
+                    nodes=names,
+                    axes=place.axes,
+                    ratio=proof.ratio,
+                    scale=op.read(node).scale,
+                    rank=proof.rank,
+                    seed=seed,
+                    tied=len(candidate.proofs) > 1,
+                    proven=proof.facts,
+                    notes=candidate.notes,
+                )
+            )
+        prune.prune_unused(self._model, reversed(list(candidate.trace.forms)))
+        return records
+
+    def _current(self, value: ir.Value) -> ir.Value:
+        while value in self._new:
+            value = self._new[value]
+        return value
+
+    def _insert(self, candidate: Candidate, place: Place, ratio: float, scale: float | None, seed: int) -> ir.Node:
+        old, y = place.y.producer(), place.y
+        assert old is not None
+        graph = old.graph
+        assert graph is not None
+        training_mode, step = self._steering(candidate.scope)
+        node = op.spatial_dropout(
+            place.x,
+            ratio,
+            training_mode=place.training_mode or training_mode,
+            step=step,
+            seed=seed,
+            axes=place.axes,
+            scale=scale,
+            name=old.name or y.name,
+        )
+        shape, type_ = node.outputs[0].shape, node.outputs[0].type
+        graph.insert_before(old, node)
+        replace.take_over(y, node.outputs[0])
+        op.complete(node)
+        node.outputs[0].shape = node.outputs[0].shape if node.outputs[0].shape is not None else shape
+        node.outputs[0].type = node.outputs[0].type if node.outputs[0].type is not None else type_
+        self._new[y] = node.outputs[0]
+        prune.prune_unused(self._model, [y])
+        return node
+
+    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
+        scope.opset_imports[spec.DOMAIN] = spec.VERSION
+        self._model.opset_imports[spec.DOMAIN] = spec.VERSION
+        if not isinstance(scope, ir.Function):
+            return switches.add_switches(scope, training_mode=self._training_mode)
+        if scope.graph not in self._constants:
+            self._constants[scope.graph] = _constants(scope.graph, self._training_mode)
+        return self._constants[scope.graph]
+
+
+def _constants(graph: ir.Graph, training_mode: bool) -> tuple[ir.Value, ir.Value]:
+    nodes = []
+    for name, array in ((switches.TRAINING_MODE, np.array(training_mode)), (switches.STEP, np.array([-1], np.int64))):
+        value = ir.Value(name=f"spatial_dropout/{name}", type=ir.TensorType(ir.tensor(array).dtype))
+        attribute = ir.AttrTensor("value", ir.tensor(array, name=value.name))
+        nodes.append(ir.Node("", "Constant", [], [attribute], outputs=[value], name=value.name))
+    first = next(iter(graph))
+    graph.insert_before(first, nodes)
+    return nodes[0].outputs[0], nodes[1].outputs[0]
+
+
+def _refused(candidate: Candidate, reason: str) -> Record:
+    node, proof = candidate.source.node, candidate.proofs[0] if candidate.proofs else None
+    return Record(
+        name=node.name or op.describe(node),
+        kind=candidate.kind,
+        nodes=_names(candidate.trace.nodes),
+        axes=_inactive_axes(candidate) if proof is None else proof.axes,
+        ratio=candidate.source.ratio if proof is None else proof.ratio,
+        scale=None if proof is None else proof.scale,
+        rank=None if proof is None else proof.rank,
+        proven=() if proof is None else proof.facts,
+        reason=reason,
+        notes=candidate.notes,
+    )
+
+
+def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
+    return () if candidate.kind == "elementwise" else None
+
+
+def _names(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
+    return tuple(node.name or op.describe(node) for node in nodes)
+
+
+M = TypeVar("M", onnx.ModelProto, ir.Model)
+
+
+@overload
+def fuse(
+    model: M,
+    output: None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[M, Report]: ...
+@overload
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]: ...
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]:
+    """Turn dropout that a model spells out in standard ops into SpatialDropout nodes.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
+        seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
+
+    Returns:
+        The same kind of model as came in (from a path, an ir.Model), and the report.
+
+    Raises:
+        SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    rewriter = FusePass(elementwise=elementwise, training_mode=training_mode, seed=seed)
+    result, _ = io.rewrite(model, output, rewriter.call)
+    return result, rewriter.report
