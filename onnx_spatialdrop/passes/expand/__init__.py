@@ -93,7 +93,9 @@ class ExpandPass(ir.passes.InPlacePass):
                 prefix = names.prefix(f"{y.name or site.node.name or 'spatial_dropout'}/{form}")
                 group = Group(prefix, tags(site.node.name or "", attributes))  # case 5
                 written.append((site.node, group, None))
-                written[-1] = (site.node, group, _LOWER[form](group, task))
+                results = _LOWER[form](group, task)
+                group.keep_only(results if _is_used(site.node.outputs[1]) else results[:1])
+                written[-1] = (site.node, group, results)
         except SpatialDropError:
             for _, unfinished, _ in written:
                 unfinished.discard()  # case 1
@@ -164,11 +166,15 @@ def _dtypes(model: ir.Model, sites: list[scopes.Site]) -> list[np.dtype[Any] | N
     ]
 
 
+def _is_used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
 def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) -> None:
     assert node.graph is not None
     node.graph.insert_before(node, group.nodes)
     for old, new in zip(node.outputs, results, strict=True):
-        if old is node.outputs[0] or old.uses() or old.is_graph_output():
+        if old is node.outputs[0] or _is_used(old):
             replace.take_over(old, new)
     node.graph.remove(node, safe=True)
 
