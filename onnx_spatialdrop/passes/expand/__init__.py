@@ -48,8 +48,8 @@ class ExpandPass(ir.passes.InPlacePass):
        get seeds derived from the node's own; equal seeds stay equal, and others differ.
     6. Inputs, initializers, function parameters and nodes that only fed a training_mode or step that is no longer used
        go; see prune.py. So do the operator's functions and its domain's imports.
-    7. For OpenVINO, tract and onnx2pytorch the switches that are left lose their defaults and have to be fed: those take
-       an input with a default for a constant.
+    7. For OpenVINO, tract and onnx2pytorch the switches that are left lose their defaults and have to be fed: those
+       take an input with a default for a constant.
     8. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
     """
 
@@ -175,8 +175,7 @@ def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) ->
 
 def _require(graph: ir.Graph, steering: dict[int, ir.Value]) -> None:
     for value in graph.inputs:
-        if id(value) in steering and value.name in graph.initializers:
-            del graph.initializers[value.name]
+        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
             value.const_value = None
 
 
