@@ -90,7 +90,7 @@ class Operands:
             multiple, value = multiple * step, rest
             levels.append((value, multiple))
         # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(value, tuple((level, multiple / m if m else 0.0) for level, m in levels))
+        return Scaled(value, tuple((level, multiple / m if m else 1.0) for level, m in levels))
 
     def spread(self, layout: Layout, constant: ir.Value) -> Layout:
         """Return ``layout`` after an element-wise op with a constant that may be larger."""

@@ -172,6 +172,9 @@ def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...]
     for axis, dim in enumerate((1,) * (rank - len(dims)) + dims):
         if sizes[axis] == 1 and dim != 1 and not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) != 1:
             return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
+    for axis, dim in enumerate(padded):
+        if shapes.number(dim) is None and not shapes.same(dim, x, axis):
+            return None, rank, f"along axis {axis} the mask's size is not known to be that of x"
     y_shape = shapes.known(proof.y)
     if shape is not None and y_shape is not None and len(y_shape) != len(shape):
         return None, rank, "the product has another rank than x"
