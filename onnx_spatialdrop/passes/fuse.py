@@ -35,9 +35,9 @@ class FusePass(ir.passes.InPlacePass):
     3. Seeds are derived from ``seed``, one a draw. Several products of one mask share its seed, and so their masks.
     4. One entry an element (element-wise dropout) is left alone unless ``elementwise``; then axes is [].
     5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
-       that no threshold cuts; alpha dropout; ONNX Runtime's inverted Bernoulli; Dropout nodes that are off; masks
-       frozen into constants.
-    6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
+       that no threshold cuts; alpha dropout; Dropout nodes that are off; masks frozen into constants; and, unless
+       ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
+    6. With ``for_inference``, for to_inference only: alpha dropout becomes a node too, and Bernoulli (all of them mean x
        at inference), and a pair of views around a node, each undoing the other, goes as well.
     7. A model without any draw is not modified.
     """
@@ -46,12 +46,14 @@ class FusePass(ir.passes.InPlacePass):
         self,
         *,
         elementwise: bool = False,
+        bernoulli: bool = False,
         training_mode: bool = True,
         seed: int = 0,
         for_inference: bool = False,
     ) -> None:
         super().__init__()
         self.elementwise = elementwise or for_inference
+        self.bernoulli = bernoulli or for_inference
         self.training_mode = training_mode
         self.seed = seed
         self.for_inference = for_inference
@@ -79,8 +81,8 @@ class FusePass(ir.passes.InPlacePass):
             return ""
         if candidate.reason:
             return candidate.reason
-        if candidate.source.by_definition and not self.for_inference:
-            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, as it runs there it is not"
+        if candidate.source.by_definition and not self.bernoulli:
+            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, and becomes a node on request"
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
             return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
         return ""
@@ -209,6 +211,7 @@ def fuse(
     output: None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[M, Report]: ...
@@ -218,6 +221,7 @@ def fuse(
     output: io.PathLike | None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[io.Result, Report]: ...
@@ -226,6 +230,7 @@ def fuse(
     output: io.PathLike | None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[io.Result, Report]:
@@ -235,6 +240,8 @@ def fuse(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        bernoulli: turn masks of the operator Bernoulli into nodes too, by ONNX's definition. ONNX Runtime keeps what
+            Bernoulli should drop, so there the model's results change, for the better.
         training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
         seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
 
@@ -245,6 +252,6 @@ def fuse(
         SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    rewriter = FusePass(elementwise=elementwise, training_mode=training_mode, seed=seed)
+    rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
     result, _ = io.rewrite(model, output, rewriter.call)
     return result, rewriter.report

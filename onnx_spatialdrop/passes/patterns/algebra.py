@@ -271,6 +271,8 @@ def _product(node: ir.Node, op_type: str, a: Step, b: Step, operands: Operands) 
             root, sign = _one_root(what, a, b), 1 if op_type == "Add" else -1
             factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
             return replace(a, factor=factor, offset=offset, layout=layout, x=root)
+    if op_type in _LOGICAL or op_type in _COMPARISONS:
+        raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
     raise NotRepresentableError(f"{what} reads it")
 
 

@@ -230,17 +230,12 @@ class Shapes:
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-        shape = self.known(source)
-        if shape is not None:
-            axes = range(len(shape))[start:end]
-        elif start >= 0 and end is not None and end >= 0:
-            axes = range(start, end)
-        else:
-            traced = self.of(source)
-            if not isinstance(traced, tuple):
-                return None
+        traced = self.of(source)
+        if isinstance(traced, tuple):
             return _objects(list(traced[start:end]))
-        return _objects([Ref(source, axis) for axis in axes])
+        if start >= 0 and end is not None and end >= 0:
+            return _objects([Ref(source, axis) for axis in range(start, end)])
+        return None
 
 
 def _required(value: ir.Value | None) -> ir.Value:

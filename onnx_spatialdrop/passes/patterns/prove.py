@@ -67,11 +67,17 @@ def _values(form: Step) -> tuple[float, float, ir.Value, str] | None:
     usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
     for value, scale in usable:
         if abs(scale / wanted - 1.0) <= tolerance:
-            reason = "" if not form.offset.any() else f"dropped values become {form.offset[dropped]:g}, not 0"
+            reason = "" if not form.offset.any() else _misplaced(form, dropped)
             return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
     value, scale = usable[0]
     reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
     return ratio, scale, value, reason
+
+
+def _misplaced(form: Step, dropped: int) -> str:
+    if form.offset[dropped]:
+        return f"dropped values become {form.offset[dropped]:g}, not 0"
+    return f"kept values have {form.offset[1 - dropped]:g} added to them"
 
 
 def _eps(dtype: np.dtype[Any]) -> float:
