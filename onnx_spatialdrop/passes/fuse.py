@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches
+from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
@@ -37,7 +37,7 @@ class FusePass(ir.passes.InPlacePass):
     5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
        that no threshold cuts; alpha dropout; Dropout nodes that are off; masks frozen into constants; and, unless
        ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
-    6. With ``for_inference``, for to_inference only: alpha dropout becomes a node too, and Bernoulli (all of them mean x
+    6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
        at inference), and a pair of views around a node, each undoing the other, goes as well.
     7. A model without any draw is not modified.
     """
@@ -108,6 +108,8 @@ class _Rewriter:
             place = Place(self._current(proof.x), proof.y, proof.axes, candidate.source.training_mode)
             place = lift(place, views=self._lifting and len(candidate.proofs) == 1)
             node = self._insert(candidate, place, proof.ratio, proof.scale, seed)
+            if len(candidate.proofs) > 1:
+                ties.tie(node, names[0])
             records.append(
                 Record(
                     name=node.name or "",
