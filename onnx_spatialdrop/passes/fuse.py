@@ -105,8 +105,9 @@ class _Rewriter:
         for proof in candidate.proofs:
             assert proof.axes is not None
             assert proof.ratio is not None
-            place = Place(self._current(proof.x), proof.y, proof.axes, candidate.source.training_mode)
-            place = lift(place, views=self._lifting and len(candidate.proofs) == 1)
+            place = Place(self._current(proof.x), proof.y, proof.axes)
+            if self._lifting and len(candidate.proofs) == 1:
+                place = lift(place)
             node = self._insert(candidate, place, proof.ratio, proof.scale, seed)
             if len(candidate.proofs) > 1:
                 ties.tie(node, names[0])
@@ -142,7 +143,7 @@ class _Rewriter:
         node = op.spatial_dropout(
             place.x,
             ratio,
-            training_mode=place.training_mode or training_mode,
+            training_mode=candidate.training_mode or training_mode,
             step=step,
             seed=seed,
             axes=place.axes,

@@ -11,8 +11,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.sources import switched_off
@@ -158,7 +158,7 @@ def _bad_node(node: ir.Node, _: Where) -> str:
         return ""
     try:
         op.read(node)
-    except spec.SpecError as error:
+    except SpecError as error:
         return str(error)
     return ""
 
