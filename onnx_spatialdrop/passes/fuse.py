@@ -17,7 +17,9 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
+from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
+from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
 
@@ -39,7 +41,8 @@ class FusePass(ir.passes.InPlacePass):
        ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
     6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
        at inference), and a pair of views around a node, each undoing the other, goes as well.
-    7. A model without any draw is not modified.
+    7. What passes/expand.py wrote becomes the node that it was, seed and all, as long as its tags are there.
+    8. A model without any draw is not modified.
     """
 
     def __init__(
@@ -62,18 +65,19 @@ class FusePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.report = Report(refused=frozen_masks(model))
+        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
+        self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
         candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
         present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
-        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
         for candidate, seed in zip(taken, derived, strict=True):
             self.report.fused += rewriter.rewrite(candidate, seed)
         self.report.refused += [
             _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
-        return ir.passes.PassResult(model, modified=bool(taken))
+        return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
@@ -98,30 +102,55 @@ class _Rewriter:
         self._new: dict[ir.Value, ir.Value] = {}
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
+    def undo(self, group: Group) -> Record:
+        """Put back the node that a tagged group of nodes was written out of."""
+        node = self._replace(
+            group.scope, group.x, group.y, group.attributes, group.training_mode, group.step, group.name
+        )
+        if group.mask is not None:
+            replace.take_over(group.mask, node.outputs[1])
+            prune.prune_unused(self._model, [group.mask])
+        rank = None if group.x.shape is None else len(group.x.shape)
+        axes = group.attributes.axes
+        return Record(
+            name=group.name,
+            kind=kind_of_axes(tuple(axis % rank for axis in axes), rank) if rank else "spatial",
+            nodes=_names(group.nodes),
+            axes=axes,
+            ratio=group.attributes.ratio,
+            scale=group.attributes.scale,
+            rank=rank,
+            seed=group.attributes.seed,
+            proven=("its nodes carry the tags of the SpatialDropout node that they were written out of",),
+        )
+
     def rewrite(self, candidate: Candidate, seed: int) -> list[Record]:
         """Make the nodes of one draw, remove what only they needed, and return their records."""
-        names = _names(candidate.trace.nodes)
+        names, tied = _names(candidate.trace.nodes), len(candidate.proofs) > 1
         records = []
         for proof in candidate.proofs:
             assert proof.axes is not None
             assert proof.ratio is not None
+            assert proof.scale is not None
             place = Place(self._current(proof.x), proof.y, proof.axes)
-            if self._lifting and len(candidate.proofs) == 1:
+            if self._lifting and not tied:
                 place = lift(place)
-            node = self._insert(candidate, place, proof.ratio, proof.scale, seed)
-            if len(candidate.proofs) > 1:
+            name = _name_of(place.y)
+            attributes = spec.Attributes(place.axes, proof.ratio, seed, proof.scale, where=name)
+            node = self._replace(candidate.scope, place.x, place.y, attributes, candidate.training_mode, None, name)
+            if tied:
                 ties.tie(node, names[0])
             records.append(
                 Record(
-                    name=node.name or "",
+                    name=name,
                     kind=candidate.kind,
                     nodes=names,
                     axes=place.axes,
                     ratio=proof.ratio,
-                    scale=op.read(node).scale,
+                    scale=attributes.scale,
                     rank=proof.rank,
-                    seed=seed,
-                    tied=len(candidate.proofs) > 1,
+                    seed=attributes.seed,
+                    tied=tied,
                     proven=proof.facts,
                     notes=candidate.notes,
                 )
@@ -134,40 +163,56 @@ class _Rewriter:
             value = self._new[value]
         return value
 
-    def _insert(self, candidate: Candidate, place: Place, ratio: float, scale: float | None, seed: int) -> ir.Node:
-        old, y = place.y.producer(), place.y
+    def _replace(
+        self,
+        scope: scopes.Scope,
+        x: ir.Value,
+        y: ir.Value,
+        attributes: spec.Attributes,
+        training_mode: ir.Value | None,
+        step: ir.Value | None,
+        name: str,
+    ) -> ir.Node:
+        """Put a node in the place of ``y``, and remove what nothing needs any more."""
+        old = y.producer()
         assert old is not None
-        graph = old.graph
-        assert graph is not None
-        training_mode, step = self._steering(candidate.scope)
+        assert old.graph is not None
+        if training_mode is None or step is None:
+            default_mode, default_step = self._steering(scope)
+            training_mode, step = training_mode or default_mode, step or default_step
+        self._import(scope)
         node = op.spatial_dropout(
-            place.x,
-            ratio,
-            training_mode=candidate.training_mode or training_mode,
-            step=step,
-            seed=seed,
-            axes=place.axes,
-            scale=scale,
-            name=old.name or y.name,
-        )
+            x, attributes.ratio, training_mode=training_mode, step=step, seed=attributes.seed, axes=attributes.axes,
+            scale=attributes.scale, name=name or None,
+        )  # fmt: skip
+        op.write(node, attributes)
         node.outputs[1].name = ""
-        shape, type_ = node.outputs[0].shape, node.outputs[0].type
-        graph.insert_before(old, node)
+        type_, shape = node.outputs[0].type, node.outputs[0].shape
+        old.graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
-        node.outputs[0].shape = node.outputs[0].shape if node.outputs[0].shape is not None else shape
-        node.outputs[0].type = node.outputs[0].type if node.outputs[0].type is not None else type_
+        if node.outputs[0].type is None:
+            node.outputs[0].type = type_
+        if node.outputs[0].shape is None:
+            node.outputs[0].shape = shape
         self._new[y] = node.outputs[0]
         prune.prune_unused(self._model, [y])
         return node
 
-    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
+    def _import(self, scope: scopes.Scope) -> None:
         scope.opset_imports[spec.DOMAIN] = spec.VERSION
         self._model.opset_imports[spec.DOMAIN] = spec.VERSION
+
+    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
         if not isinstance(scope, ir.Function):
             return switches.add_switches(scope, training_mode=self._training_mode)
         if scope.graph not in self._constants:
             self._constants[scope.graph] = _constants(scope.graph, self._training_mode)
         return self._constants[scope.graph]
+
+
+def _name_of(y: ir.Value) -> str:
+    producer = y.producer()
+    return (producer.name if producer is not None else "") or y.name or ""
 
 
 def _constants(graph: ir.Graph, training_mode: bool) -> tuple[ir.Value, ir.Value]:

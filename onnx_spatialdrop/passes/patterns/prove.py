@@ -14,7 +14,7 @@ from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
 
-__all__ = ["Proof", "alpha", "is_dropout", "prove"]
+__all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -144,13 +144,14 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
     )
-    kind = _kind(axes, rank)
+    kind = kind_of_axes(axes, rank)
     return replace(
         proof, axes=axes, rank=rank, kind=kind, facts=(*proof.facts, where), reason=proof.reason or problem or ""
     )
 
 
-def _kind(axes: tuple[int, ...], rank: int) -> str:
+def kind_of_axes(axes: tuple[int, ...], rank: int) -> str:
+    """Return the usual name of a mask that is shared along ``axes`` of ``rank``."""
     if not axes:
         return "elementwise"
     if axes == tuple(range(1, rank)) or len(axes) == rank:
