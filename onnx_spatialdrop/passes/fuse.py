@@ -105,11 +105,17 @@ class _Rewriter:
     def undo(self, group: Group) -> Record:
         """Put back the node that a tagged group of nodes was written out of."""
         node = self._replace(
-            group.scope, group.x, group.y, group.attributes, group.training_mode, group.step, group.name
+            group.scope,
+            self._current(group.x),
+            group.y,
+            group.attributes,
+            group.training_mode,
+            group.step,
+            group.name,
         )
         if group.mask is not None:
             replace.take_over(group.mask, node.outputs[1])
-            prune.prune_unused(self._model, [group.mask])
+        prune.prune_unused(self._model, [value for made in reversed(group.nodes) for value in made.outputs])
         rank = None if group.x.shape is None else len(group.x.shape)
         axes = group.attributes.axes
         return Record(

@@ -26,6 +26,8 @@ _SAME_SHAPE: Final = frozenset(
 )
 #: Ops that keep the shape of their one operand that is no constant number.
 _ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
+#: Comparisons: what templates are made of that must not look constant to an optimiser.
+_BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ class Shapes:
                     return self.broadcast(start, shape)
                 if shape is not None and start == ():
                     return shape
+            elif node.op_type in _BROADCASTING and len(node.inputs) == 2:
+                operands = [self.of(_required(operand)) for operand in node.inputs]
+                if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
+                    return self.broadcast(operands[0], operands[1])
             elif node.op_type == "Slice":
                 cut = self._sliced(node)
                 if cut is not None:

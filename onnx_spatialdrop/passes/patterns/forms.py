@@ -116,9 +116,10 @@ def half_ulp(dtype: np.dtype[Any]) -> float:
 
 
 def recover(probability: float, precision: float) -> float:
-    """Return the shortest decimal that rounds to ``probability``: the ratio that somebody wrote down."""
-    for digits in range(1, 8):
-        short = round(probability, digits)
-        if abs(short - probability) <= precision and 0.0 < short < 1.0:
-            return short
+    """Return the shortest decimal, or the simple fraction, that rounds to ``probability``: what somebody wrote down."""
+    decimals = [round(probability, digits) for digits in range(1, 7)]
+    fractions = [round(probability * n) / n for n in (3, 6, 7, 9, 11, 12)]
+    for written in (*decimals, *fractions):
+        if abs(written - probability) <= precision and 0.0 < written < 1.0:
+            return written
     return probability
