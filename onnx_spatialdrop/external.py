@@ -122,6 +122,12 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
     name = f"{file.name}.data"
     while name in kept:
         name += "_"
+    lost = [t for t in _tensors(model) if t.base_dir == "" and not (folder / t.location).is_file()]
+    if lost:
+        raise ModelFileError(
+            f"{file}: tensor {lost[0].name!r} refers to {os.fspath(lost[0].location)!r}, which is not in {folder}, and "
+            "the model does not say where it was read from; read it with onnx_spatialdrop.load, which keeps that"
+        )
     copy = Copy(final=folder / name)
     try:
         if foreign:

@@ -48,7 +48,7 @@ PhiloxRound (c0, c1, c2, c3, k0, k1) => (d0, d1, d2, d3, l0, l1)
 }}
 """
 
-_HEAD: Final = """
+HEAD: Final = """
 SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (X, training_mode, step) => (Y, mask)
 {
   zero = Constant <value_ints = [0]> ()
@@ -70,8 +70,8 @@ SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (
   ever_f = Cast <to = 1> (ever)
 """
 
-# The words of R rows; `checked` and `entry_shape` fail to form, and so stop the run, on a step that is refused.
-_PHILOX: Final = """
+# How R rows share out the mask; `checked` and `entry_shape` fail to form, and so stop the run, on a refused step.
+ROWS: Final = """
   negative = Less (steps, zero)
   negative_i = Cast <to = 7> (negative)
   negatives = ReduceSum <keepdims = 1> (negative_i)
@@ -90,7 +90,9 @@ _PHILOX: Final = """
   inner_ones = Expand (one, inner_rank)
   idle_shape = Concat <axis = 0> (rows, inner_ones)
   entry_shape = Where (training, drawn_shape, idle_shape)
+"""
 
+_WORDS: Final = """
   width = Constant <value_ints = [62]> ()
   coins = Expand (ever_f, width)
   half_f = Constant <value_float = 0.5> ()
@@ -160,7 +162,7 @@ _DRAWN: Final = """
   drop = Not (keep)
 """
 
-_TAIL: Final = """
+TAIL: Final = """
   zero_f = Constant <value_float = 0.0> ()
   scale_ = Constant <value_float: float = @scale> ()
   unset = Equal (scale_, zero_f)
@@ -179,7 +181,7 @@ _TAIL: Final = """
 # ONNX Runtime's Where makes +0 of a -0 in its second input, but not in its third: values have to come last, and X,
 # which may hold a -0 whether training or not, can be selected only once. So idle runs multiply by one. And its
 # optimiser swaps the inputs of Where(Not(c), a, b), so the condition must not come straight from a Not.
-_IN_T: Final = """
+IN_T: Final = """
   one_t = CastLike (one_d, X)
   factor = Where (training, factor_t, one_t)
   nothing = CastLike (zero_f, X)
@@ -189,7 +191,7 @@ _IN_T: Final = """
 """
 
 # Products of two float16 or bfloat16 numbers are exact in float32, so they are still rounded once.
-_IN_FLOAT: Final = """
+IN_FLOAT: Final = """
   X_f = Cast <to = 1> (X)
   one_f_ = Cast <to = 1> (one_d)
   factor_f = Cast <to = 1> (factor_t)
@@ -214,12 +216,12 @@ def _rounds() -> str:
 
 
 def _texts(opset: int, in_float: bool) -> list[str]:
-    tail = _TAIL + (_IN_FLOAT if in_float else _IN_T)
+    tail = TAIL + (IN_FLOAT if in_float else IN_T)
     if opset < MIN_OPSET:
-        return [_HEAD + _DRAWN + tail]
+        return [HEAD + _DRAWN + tail]
     powers = ", ".join(str(2**n) for n in range(62))
     # Helpers come first: onnx's ReferenceEvaluator resolves functions in the order of the file.
-    return [_ROUND, _HEAD + _PHILOX.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail]
+    return [_ROUND, HEAD + ROWS + _WORDS.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail]
 
 
 @cache

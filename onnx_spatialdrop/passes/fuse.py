@@ -188,14 +188,20 @@ class _Rewriter:
             training_mode, step = training_mode or default_mode, step or default_step
         self._import(scope)
         node = op.spatial_dropout(
-            x, attributes.ratio, training_mode=training_mode, step=step, seed=attributes.seed, axes=attributes.axes,
-            scale=attributes.scale, name=name or None,
-        )  # fmt: skip
+            x,
+            attributes.ratio,
+            training_mode=training_mode,
+            step=step,
+            seed=attributes.seed,
+            axes=attributes.axes,
+            scale=attributes.scale,
+            name=name or None,
+        )
         op.write(node, attributes)
-        node.outputs[1].name = ""
         type_, shape = node.outputs[0].type, node.outputs[0].shape
         old.graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
+        op.complete(node)
         if node.outputs[0].type is None:
             node.outputs[0].type = type_
         if node.outputs[0].shape is None:

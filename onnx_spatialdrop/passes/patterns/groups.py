@@ -16,12 +16,9 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY
 
 __all__ = ["Group", "tagged_groups"]
-
-#: What passes/expand writes to metadata_props of every node that it makes.
-_NODE_KEY: Final = "onnx_spatialdrop.node"
-_ATTRIBUTES_KEY: Final = "onnx_spatialdrop.attributes"
 
 _BOOL_OPS: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not"})
 
@@ -59,8 +56,8 @@ def tagged_groups(model: ir.Model) -> list[Group]:
     for scope in scopes.scopes(model):
         tagged: dict[tuple[int, str, str], list[ir.Node]] = defaultdict(list)
         for node in scope.all_nodes():
-            if _ATTRIBUTES_KEY in node.metadata_props and _NODE_KEY in node.metadata_props:
-                key = (id(node.graph), node.metadata_props[_NODE_KEY], node.metadata_props[_ATTRIBUTES_KEY])
+            if ATTRIBUTES_KEY in node.metadata_props and NODE_KEY in node.metadata_props:
+                key = (id(node.graph), node.metadata_props[NODE_KEY], node.metadata_props[ATTRIBUTES_KEY])
                 tagged[key].append(node)
         for (_, name, text), nodes in tagged.items():
             attributes = _attributes(text)
