@@ -67,6 +67,7 @@ class FusePass(ir.passes.InPlacePass):
         self.report = Report(refused=frozen_masks(model))
         rewriter = _Rewriter(model, self.training_mode, self.for_inference)
         self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
+        rewriter.finish()
         candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
@@ -74,6 +75,7 @@ class FusePass(ir.passes.InPlacePass):
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
         for candidate, seed in zip(taken, derived, strict=True):
             self.report.fused += rewriter.rewrite(candidate, seed)
+        rewriter.finish()
         self.report.refused += [
             _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
@@ -100,6 +102,7 @@ class _Rewriter:
         self._training_mode = training_mode
         self._lifting = lifting
         self._new: dict[ir.Value, ir.Value] = {}
+        self._idle: list[ir.Value] = []
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
     def undo(self, group: Group) -> Record:
@@ -115,7 +118,7 @@ class _Rewriter:
         )
         if group.mask is not None:
             replace.take_over(group.mask, node.outputs[1])
-        prune.prune_unused(self._model, [value for made in reversed(group.nodes) for value in made.outputs])
+        self._idle += [value for made in group.nodes for value in made.outputs]
         rank = None if group.x.shape is None else len(group.x.shape)
         axes = group.attributes.axes
         return Record(
@@ -161,8 +164,13 @@ class _Rewriter:
                     notes=candidate.notes,
                 )
             )
-        prune.prune_unused(self._model, reversed(list(candidate.trace.forms)))
+        self._idle += candidate.trace.forms
         return records
+
+    def finish(self) -> None:
+        """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
+        prune.prune_unused(self._model, self._idle)
+        self._idle.clear()
 
     def _current(self, value: ir.Value) -> ir.Value:
         while value in self._new:
@@ -198,16 +206,15 @@ class _Rewriter:
             name=name or None,
         )
         op.write(node, attributes)
+        node.outputs[1].name = f"{y.name}/mask"  # before a graph makes up a name
         type_, shape = node.outputs[0].type, node.outputs[0].shape
         old.graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
-        op.complete(node)
         if node.outputs[0].type is None:
             node.outputs[0].type = type_
         if node.outputs[0].shape is None:
             node.outputs[0].shape = shape
         self._new[y] = node.outputs[0]
-        prune.prune_unused(self._model, [y])
         return node
 
     def _import(self, scope: scopes.Scope) -> None:
