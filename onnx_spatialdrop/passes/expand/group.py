@@ -32,11 +32,11 @@ class Names:
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
         for scope in scopes.scopes(model):
-            self._take([value.name for value in scope.inputs])
+            home = scope.graph if isinstance(scope, ir.Function) else scope
+            for graph in (home, *scope.subgraphs()):
+                self._take([*(value.name for value in graph.inputs), *graph.initializers])
         for node in scopes.all_nodes(model):
             self._take([node.name, *(value.name for value in node.outputs)])
-        for graph in model.graphs():
-            self._take([*(value.name for value in graph.inputs), *graph.initializers])
 
     def _take(self, names: Sequence[str | None]) -> None:
         for name in names:
@@ -88,7 +88,7 @@ class Group:
         """Append a Constant (an initializer is no option inside a function) and return its value."""
         tensor = ir.tensor(np.asarray(array), name=f"{self.prefix}/{role}")
         value = self.add("Constant", role=role, value=tensor)
-        value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(array.shape), tensor
+        value.const_value = tensor
         return value
 
     def discard(self) -> None:

@@ -129,6 +129,8 @@ class _Inliner:
                 return first.astype(self._task.dtype)
         if op_type == "Where" and isinstance(first, np.ndarray) and first.size == 1:
             return inputs[1] if first.item() else inputs[2]
+        if op_type == "ScatterElements" and isinstance(inputs[1], np.ndarray) and inputs[1].size == 0:
+            return first  # no axes are shared; OpenVINO reads an empty list as a scalar
         if op_type == "And" and isinstance(inputs[1], np.ndarray) and inputs[1].ndim == 0 and inputs[1].item():
             return first
         return None

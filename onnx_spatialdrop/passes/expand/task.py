@@ -91,6 +91,10 @@ def corner(group: Group, task: Task) -> ir.Value:
     starts, ends = [0] * len(axes), [1] * len(axes)
     if task.opset < 10:
         return group.add("Slice", x, role="corner", axes=axes, starts=starts, ends=ends)
+    if (
+        task.opset == 10
+    ):  # shape inference of this Slice keeps named dimensions, and ONNX Runtime then reuses X's memory
+        return group.add("ReduceMax", x, role="corner", axes=axes, keepdims=1)
     numbers = (
         group.constant(np.array(n, np.int64), r) for n, r in ((starts, "starts"), (ends, "ends"), (axes, "axes"))
     )
