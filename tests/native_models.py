@@ -79,9 +79,7 @@ def make_session(model: onnx.ModelProto, threads: int = 1, **options: Any) -> on
     return onnxruntime.InferenceSession(model.SerializeToString(), session_options, providers=["CPUExecutionProvider"])
 
 
-def run(
-    session: onnxruntime.InferenceSession, x: np.ndarray, training: bool = True, step: Any = 3
-) -> list[np.ndarray]:
+def run(session: onnxruntime.InferenceSession, x: np.ndarray, training: bool = True, step: Any = 3) -> list[np.ndarray]:
     """Run a model of ``make_model``; bfloat16 arrays are carried as float32 and come back as bfloat16."""
     name = session.get_inputs()[0].name
     feeds = {"training_mode": np.array(training), "step": np.atleast_1d(np.asarray(step, np.int64))}

@@ -23,7 +23,9 @@ LEVELS = [
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("outputs", ["", None, "mask_unused"])
-def test_between_other_nodes_with_the_mask_unused(level: onnxruntime.GraphOptimizationLevel, outputs: str | None) -> None:
+def test_between_other_nodes_with_the_mask_unused(
+    level: onnxruntime.GraphOptimizationLevel, outputs: str | None
+) -> None:
     # "" is an output that is not there, None a node that lists Y alone, "mask_unused" one that nobody reads.
     x = numbers((4, 30), "float32")
     nodes = [
@@ -81,8 +83,14 @@ def test_inside_if_branches() -> None:
 def test_inside_a_loop_the_iteration_can_be_the_step() -> None:
     node = drop_node("x", "dropped")
     node.input[2] = "i"
-    inputs = [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
-    outputs = [helper.make_tensor_value_info("c_out", TensorProto.BOOL, []), helper.make_tensor_value_info("dropped", TensorProto.FLOAT, None)]
+    inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("c_out", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("dropped", TensorProto.FLOAT, None),
+    ]
     inner = helper.make_graph([helper.make_node("Identity", ["c"], ["c_out"]), node], "body", inputs, outputs)
     trips = helper.make_node("Constant", [], ["trips"], value_int=4)
     loop = helper.make_node("Loop", ["trips", ""], ["y"], body=inner)
@@ -140,7 +148,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 def test_y_takes_the_place_of_x_where_shapes_are_known() -> None:
     def peak(shape: str) -> int:
-        done = subprocess.run([sys.executable, "-c", PEAK, shape], capture_output=True, text=True, check=True, env=environment())
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, shape], capture_output=True, text=True, check=True, env=environment()
+        )
         return int(done.stdout)
 
     # Beside x itself: one tensor of 64 MiB in place, two otherwise.
@@ -158,7 +168,11 @@ def environment() -> dict[str, str]:
 def test_in_place_gives_the_same_bits() -> None:
     for shape, axes in (((64, 50, 48, 49), [2, 3]), ((64, 48, 49, 50), [1, 2]), ((3, 20, 30), [1])):
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        nodes = [helper.make_node("Neg", ["x"], ["a"]), drop_node("a", "b", "", axes=axes), helper.make_node("Neg", ["b"], ["y"])]
+        nodes = [
+            helper.make_node("Neg", ["x"], ["a"]),
+            drop_node("a", "b", "", axes=axes),
+            helper.make_node("Neg", ["b"], ["y"]),
+        ]
         y = run(make_session(make_model(nodes, shape=list(shape)), threads=2), x)[0]
         assert_right(-x, -y, None, axes=axes, ratio=0.5, seed=7, step=[3])
 
