@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import body, spec
 
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 CASE = {"axes": [1], "ratio": 0.5, "seed": 7}
 LEVELS = [
     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -101,17 +102,29 @@ def test_inside_a_loop_the_iteration_can_be_the_step() -> None:
         assert_right(x, stacked[step], None, **CASE, step=[step])
 
 
-def test_inside_nested_functions() -> None:
+def nested(before: bool) -> onnx.ModelProto:
+    """Return x -> Outer -> y, where Outer calls Inner, which drops, and negates before or after."""
     imports = [helper.make_opsetid("", 18), helper.make_opsetid(spec.DOMAIN, 1), helper.make_opsetid("local", 1)]
     names = ["x", "training_mode", "step"]
-    inner = helper.make_function("local", "Inner", names, ["y"], [drop_node("x", "y")], imports)
-    call = helper.make_node("Inner", names, ["z"], domain="local")
-    outer = helper.make_function("local", "Outer", names, ["y"], [call, helper.make_node("Neg", ["z"], ["y"])], imports)
+    drops = [drop_node("x", "z"), helper.make_node("Neg", ["z"], ["y"])]
+    inner = helper.make_function("local", "Inner", names, ["y"], drops, imports)
+    source, result = ("a", "y") if before else ("x", "b")
+    call = helper.make_node("Inner", [source, *names[1:]], [result], domain="local")
+    negate = helper.make_node("Neg", ["x"], ["a"]) if before else helper.make_node("Neg", ["b"], ["y"])
+    steps = [negate, call] if before else [call, negate]
+    outer = helper.make_function("local", "Outer", names, ["y"], steps, imports)
+    return make_model([helper.make_node("Outer", names, ["y"], domain="local")], functions=[inner, outer])
+
+
+def test_inside_nested_functions() -> None:
     x = numbers((4, 30), "float32")
-    # ONNX Runtime infers no type for a custom op inside a function whose input has no known rank.
-    call = helper.make_node("Outer", names, ["y"], domain="local")
-    model = make_model([call], shape=["N", 30], functions=[inner, outer])
-    assert_right(x, -run(make_session(model), x)[0], None, **CASE, step=[3])
+    assert_right(-x, -run(make_session(nested(before=True)), x)[0], None, **CASE, step=[3])
+
+
+def test_onnx_runtime_loses_the_type_of_a_custom_op_two_functions_deep() -> None:
+    # Not the kernel's doing; docs/native.md says to inline. This fails on the day that it is no longer true.
+    with pytest.raises(Exception, match="Input 0 expected to have type"):
+        make_session(nested(before=False))
 
 
 def test_the_body_and_the_kernel_in_one_file_give_equal_bits() -> None:
@@ -146,6 +159,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.skipif(VERSION < (1, 24), reason="ONNX Runtime 1.20 and 1.23 take no custom op's offer to work in place")
 def test_y_takes_the_place_of_x_where_shapes_are_known() -> None:
     def peak(shape: str) -> int:
         done = subprocess.run(
