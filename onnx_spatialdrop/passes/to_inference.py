@@ -36,10 +36,10 @@ class InferencePass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
+        idle = _drop_idle(model)  # case 2
         fusion = FusePass(for_inference=True)  # cases 1 and 4
         modified = fusion.call(model).modified
         self.report = fusion.report
-        idle = _drop_idle(model)  # case 2
         self.removed = idle + len(scopes.spatial_dropouts(model))
         RemovePass().call(model)  # case 3
         return ir.passes.PassResult(model, modified=modified or self.removed > 0)
@@ -47,7 +47,7 @@ class InferencePass(ir.passes.InPlacePass):
 
 def _drop_idle(model: ir.Model) -> int:
     constants, dropped = Constants(), 0
-    for scope in scopes.scopes(model):
+    for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         for node in list(scope.all_nodes()):
             if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:

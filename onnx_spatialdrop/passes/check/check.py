@@ -58,7 +58,7 @@ def _nodes(model: ir.Model) -> list[Finding]:
     constants = Constants(overridable=(model.ir_version or 10) < 4)
     shapes = Shapes(constants)
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for scope in scopes.scopes(model):
+    for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
@@ -86,7 +86,7 @@ def _walk(scope: scopes.Scope | ir.Graph, in_if: bool = False) -> Iterator[tuple
 def _seeds(model: ir.Model) -> list[Finding]:
     ours: dict[int, list[ir.Node]] = defaultdict(list)
     theirs: dict[float, list[ir.Node]] = defaultdict(list)
-    for node in scopes.all_nodes(model):
+    for node in (node for scope in scopes.foreign_scopes(model) for node in scope.all_nodes()):
         if op.is_spatial_dropout(node):
             try:
                 ours[op.read(node).seed].append(node)
