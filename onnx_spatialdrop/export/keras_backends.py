@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
@@ -47,7 +48,7 @@ def backend_of(name: str) -> Backend:
     Raises:
         SpatialDropError: Keras has no ONNX export for it.
     """
-    for backend in (_TENSORFLOW,):
+    for backend in (_TENSORFLOW, _JAX):
         if backend.name == name:
             return backend
     raise SpatialDropError(
@@ -135,4 +136,52 @@ _TENSORFLOW: Final = Backend(
     _exporting_tensorflow,
     "call the model once on data, or give input_signature and opset_version; if model.export fails without this package "
     "too, the model is beyond Keras's exporter",
+)
+
+
+def _mark_jax(x: Any, call: int, axes: tuple[int, ...]) -> Any:
+    del axes  # no exporter of JAX moves a marker
+    return _jax_primitive().bind(x, call=call)
+
+
+@cache
+def _jax_primitive() -> Any:
+    """Return the identity that jax2onnx writes as a marker; registered once, since JAX forgets no primitive."""
+    from jax.extend.core import Primitive
+    from jax.interpreters import batching
+    from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, register_primitive
+
+    primitive = Primitive("onnx_spatialdrop_marker")
+    primitive.def_impl(lambda x, **_: x)
+    primitive.def_abstract_eval(lambda x, **_: x)
+
+    def batch(_arguments: Any, _axes: Any, **_: Any) -> Any:
+        raise SpatialDropError(
+            "a dropout layer was called under jax.vmap (as TimeDistributed over an unknown number of steps does), which "
+            "has no single mask; give the number of steps in input_signature"
+        )
+
+    batching.primitive_batchers[primitive] = batch
+
+    class MarkerPlugin(PrimitiveLeafPlugin):  # type: ignore[misc]
+        def lower(self, ctx: Any, eqn: Any) -> None:
+            x, old = ctx.get_value_for_var(eqn.invars[0]), ctx.get_value_for_var(eqn.outvars[0])
+            build = getattr(ctx.builder, MARKER)
+            marker = build(
+                x, call=int(eqn.params["call"]), _domain=spec.DOMAIN, _version=spec.VERSION, _outputs=[old.name]
+            )
+            marker.type, marker.shape = x.type, x.shape
+            ctx.bind_value_for_var(eqn.outvars[0], marker)
+
+    register_primitive(jaxpr_primitive=primitive.name, testcases=[])(MarkerPlugin)
+    return primitive
+
+
+_JAX: Final = Backend(
+    "jax",
+    ("jax", "jax2onnx"),
+    _mark_jax,
+    nullcontext,
+    "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
+    "there",
 )
