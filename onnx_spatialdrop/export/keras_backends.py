@@ -48,7 +48,7 @@ def backend_of(name: str) -> Backend:
     Raises:
         SpatialDropError: Keras has no ONNX export for it.
     """
-    for backend in (_TENSORFLOW, _JAX):
+    for backend in (_TENSORFLOW, _JAX, _TORCH):
         if backend.name == name:
             return backend
     raise SpatialDropError(
@@ -181,6 +181,46 @@ _JAX: Final = Backend(
     "jax",
     ("jax", "jax2onnx"),
     _mark_jax,
+    nullcontext,
+    "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
+    "there",
+)
+
+
+def _mark_torch(x: Any, call: int, axes: tuple[int, ...]) -> Any:
+    import torch
+
+    del axes  # no exporter of PyTorch moves a marker
+    if torch.compiler.is_exporting():
+        return torch.onnx.ops.symbolic(
+            f"{spec.DOMAIN}::{MARKER}", [x], {CALL: call}, dtype=x.dtype, shape=x.shape, version=spec.VERSION
+        )
+    return _torchscript_marker().apply(x, call)
+
+
+@cache
+def _torchscript_marker() -> Any:
+    """Return the identity for the TorchScript exporter, which Keras falls back to, and takes for dynamic shapes."""
+    import torch
+
+    class Marker(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(_context: Any, x: Any, _call: int) -> Any:
+            return x.view_as(x)
+
+        @staticmethod
+        def symbolic(graph: Any, x: Any, call: int) -> Any:
+            marker = graph.op(f"{spec.DOMAIN}::{MARKER}", x, **{f"{CALL}_i": call})
+            marker.setType(x.type())
+            return marker
+
+    return Marker
+
+
+_TORCH: Final = Backend(
+    "torch",
+    ("torch", "onnxscript"),
+    _mark_torch,
     nullcontext,
     "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
     "there",
