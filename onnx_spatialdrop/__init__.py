@@ -11,9 +11,13 @@ from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.operator.node import spatial_dropout
 from onnx_spatialdrop.operator.schema import register_schema
 from onnx_spatialdrop.passes.attach import attach, detach
+from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.find import find
+from onnx_spatialdrop.passes.fuse import fuse
+from onnx_spatialdrop.passes.insert import insert
 from onnx_spatialdrop.passes.remove import remove
 from onnx_spatialdrop.passes.seeds import assign_seeds
+from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.runtime.doctor import doctor
 from onnx_spatialdrop.runtime.session import register, session
 
@@ -27,8 +31,11 @@ __all__ = [
     "attach",
     "detach",
     "doctor",
+    "expand",
     "find",
+    "fuse",
     "get_library_path",
+    "insert",
     "load",
     "reference",
     "register",
@@ -37,6 +44,7 @@ __all__ = [
     "save",
     "session",
     "spatial_dropout",
+    "to_inference",
 ]
 
 register_schema()

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
 
-__all__ = ["Copy", "check", "folders", "moved_to", "replacing"]
+__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "replacing"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
@@ -94,6 +94,17 @@ def check(model: ir.Model, file: Path) -> None:
             )
 
 
+def dangling(model: ir.Model) -> list[ir.ExternalTensor]:
+    """Return the external tensors whose bytes are not all there."""
+    found = []
+    for tensor in _tensors(model):
+        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+        path = Path(tensor.path)
+        if not path.is_file() or path.stat().st_size < end:
+            found.append(tensor)
+    return found
+
+
 def folders(model: ir.Model) -> set[Path]:
     """Return the folders in which the model's external data lies, where the model knows them."""
     return {Path(tensor.base_dir) for tensor in _tensors(model) if tensor.base_dir != ""}
@@ -111,6 +122,12 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
     name = f"{file.name}.data"
     while name in kept:
         name += "_"
+    lost = [t for t in _tensors(model) if t.base_dir == "" and not (folder / t.location).is_file()]
+    if lost:
+        raise ModelFileError(
+            f"{file}: tensor {lost[0].name!r} refers to {os.fspath(lost[0].location)!r}, which is not in {folder}, and "
+            "the model does not say where it was read from; read it with onnx_spatialdrop.load, which keeps that"
+        )
     copy = Copy(final=folder / name)
     try:
         if foreign:

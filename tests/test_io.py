@@ -100,8 +100,9 @@ def test_a_3_gb_model_passes_through_in_little_memory(tmp_path: Path) -> None:
         )
     sd.save(model, tmp_path / "in" / "big.onnx")
     code = (
-        "import resource, sys, onnx_spatialdrop as sd; sd.remove(sys.argv[1], sys.argv[2]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys, onnx_spatialdrop as sd; sd.remove(sys.argv[1], sys.argv[2]);"
+        # Not ru_maxrss: a child inherits its parent's.
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     arguments = [os.fspath(tmp_path / "in" / "big.onnx"), os.fspath(tmp_path / "in" / "small.onnx")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
@@ -217,3 +218,14 @@ def test_weights_outside_the_folder_are_refused(external: Path, location: str) -
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(sd.ModelFileError, match=r"no/such/out.onnx: cannot be written: No such file or directory"):
         sd.save(dropout_ir(), tmp_path / "no" / "such" / "out.onnx")
+
+
+def test_a_proto_whose_weights_are_elsewhere_is_not_written_without_them(external: Path, tmp_path: Path) -> None:
+    """A ModelProto does not remember its folder, so its references would dangle."""
+    proto = onnx.load(external, load_external_data=False)
+    with pytest.raises(
+        sd.ModelFileError, match=r"refers to 'model.onnx.data', which is not in .*; read it with onnx_sp"
+    ):
+        sd.remove(proto, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+    assert sd.remove(proto, external.with_name("beside.onnx")).exists()

@@ -1,4 +1,4 @@
-"""``to-inference``, ``attach``, ``detach`` and ``seeds``: verbs that read a model, run one pass and write a model."""
+"""``to-inference``, ``attach``, ``detach``, ``expand``, ``seeds``: verbs that read a model, run a pass and write it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import copying, errors
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
+from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.seeds import SeedsPass
@@ -26,6 +27,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.set_defaults(run=lambda arguments: run_pass(arguments, AttachPass(), "attached the body for {n} nodes"))
     verb = with_files(verbs, "detach", "take the operator's function body out of the file", "detached")
     verb.set_defaults(run=lambda arguments: run_pass(arguments, DetachPass(), "{n} nodes now need a kernel"))
+    verb = with_files(verbs, "expand", "write the nodes out in standard operators", "expanded")
+    verb.add_argument("--form", choices=FORMS, help="how to write them out (default: the best one for the target)")
+    verb.add_argument(
+        "--target", choices=[*TARGETS, *ALIASES], default="onnxruntime", help="what is to run it (default: onnxruntime)"
+    )
+    verb.set_defaults(
+        run=lambda arguments: run_pass(
+            arguments, ExpandPass(arguments.form, arguments.target), "wrote {n} nodes out in standard operators"
+        )
+    )
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
     verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")

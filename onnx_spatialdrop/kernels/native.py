@@ -95,6 +95,6 @@ def register(session_options: onnxruntime.SessionOptions) -> None:
     path = get_library_path()
     try:
         session_options.register_custom_ops_library(str(path))
-    except Exception as error:  # noqa: BLE001 -- ONNX Runtime raises a dozen unrelated classes
+    except Exception as error:
         raise KernelError(f"native kernel: ONNX Runtime could not load {path}: {error}") from error
     session_options.add_session_config_entry(key, value)

@@ -16,6 +16,7 @@ from onnx_spatialdrop.operator import spec
 
 __all__ = [
     "FLOAT_TYPES",
+    "complete",
     "describe",
     "is_spatial_dropout",
     "numpy_dtype",
@@ -155,7 +156,9 @@ def read(node: ir.Node) -> spec.Attributes:
     if len(node.inputs) != 3 or any(value is None for value in node.inputs):
         raise SpecError(f"{where}: SpatialDropout takes exactly three inputs, X, training_mode and step")
     if len(node.outputs) != 2:
-        raise SpecError(f"{where}: SpatialDropout lists exactly two outputs; write an unused mask as an empty name")
+        raise SpecError(
+            f"{where}: SpatialDropout lists exactly two outputs, Y and the mask; name the mask though unused"
+        )
     missing = [key for key in ("axes", "ratio", "seed") if key not in node.attributes]
     if missing:
         raise SpecError(f"{where}: attribute {missing[0]} is missing; axes, ratio and seed are required")
@@ -173,6 +176,18 @@ def read(node: ir.Node) -> spec.Attributes:
         rng=found["rng"].as_string() if "rng" in found else "philox",
         where=where,
     )
+
+
+def complete(node: ir.Node) -> None:
+    """Make a SpatialDropout node list its mask under a name, in place.
+
+    onnx_ir leaves trailing outputs without a name out of the file, and ONNX Runtime refuses a call that lists fewer
+    outputs than the function has.
+    """
+    if len(node.outputs) == 1:
+        node.resize_outputs(2)
+    if len(node.outputs) == 2 and not node.outputs[1].name and node.outputs[0].name:
+        node.outputs[1].name = f"{node.outputs[0].name}/mask"
 
 
 def is_spatial_dropout(node: ir.Node) -> bool:

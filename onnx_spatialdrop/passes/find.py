@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
@@ -47,7 +47,7 @@ class Found:
     step: str
     scope: str
     mask_used: bool
-    node: ir.Node
+    node: ir.Node = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the node, in types that JSON has."""

@@ -34,13 +34,13 @@ class RemovePass(ir.passes.InPlacePass):
         steering: dict[int, ir.Value] = {}
         for site in sites:
             steering.update({id(value): value for value in site.node.inputs[1:] if value is not None})
-            _remove(site.node)
+            remove_node(site.node)
         prune.prune_unused(model, steering.values())  # case 4
         prune.drop_domain(model)  # case 5
         return ir.passes.PassResult(model, modified=True)
 
 
-def _remove(node: ir.Node) -> None:
+def remove_node(node: ir.Node) -> None:
     attributes, graph, x = op.read(node), node.graph, node.inputs[0]
     assert graph is not None
     assert x is not None

@@ -1,4 +1,4 @@
-"""Where nodes live: the main graph, the subgraphs of If, Loop and Scan, and model-local functions. Changes nothing."""
+"""Where nodes live: the main graph, the subgraphs of If, Loop and Scan, and model-local functions."""
 
 from __future__ import annotations
 
@@ -43,13 +43,19 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def spatial_dropouts(model: ir.Model) -> list[Site]:
-    """Return every SpatialDropout node, in the order of the file; a list, so that nodes may be replaced meanwhile."""
-    return [
+    """Return every SpatialDropout node, in the order of the file; a list, so that nodes may be replaced meanwhile.
+
+    A mask without a name gets one, since it would be lost when the model is written; nothing else is changed.
+    """
+    sites = [
         Site(node, scope, default_opset(scope, model))
         for scope in scopes(model)
         for node in scope.all_nodes()
         if op.is_spatial_dropout(node)
     ]
+    for site in sites:
+        op.complete(site.node)
+    return sites
 
 
 def default_opset(scope: Scope, model: ir.Model) -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from building import dropout_ir, dropout_model
 
@@ -78,3 +79,17 @@ def test_the_size_of_a_body_is_a_few_kilobytes() -> None:
     attached = sd.attach(dropout_model())
     assert len(attached.SerializeToString()) - len(dropout_model().SerializeToString()) < 8000
     assert np.all([f.domain == spec.DOMAIN for f in attached.functions])
+
+
+@pytest.mark.parametrize("outputs", [["y", ""], ["y"]])
+def test_a_mask_without_a_name_gets_one(outputs: list[str]) -> None:
+    """onnx_ir leaves trailing empty outputs out of the file, and a call with one output does not run."""
+    model = dropout_model(mask=False)
+    del model.graph.node[0].output[:]
+    model.graph.node[0].output.extend(outputs)
+    unnamed = ir.to_proto(ir.from_proto(model)).graph.node[0]
+    assert list(unnamed.output) == ["y"]  # the trap
+    attached = sd.attach(model)
+    assert list(attached.graph.node[0].output) == ["y", "y/mask"]
+    session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 4, 2, 2), np.float32)})[0].sum() == 16

@@ -1,0 +1,204 @@
+"""Write SpatialDropout nodes out in standard operators, in the form that a runtime can run.
+
+The forms are in the neighbouring modules, which know one node each; here is the walk over the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import philox, spec
+from onnx_spatialdrop.passes import prune, remove, replace, scopes, switches
+from onnx_spatialdrop.passes.expand import dropout, inlined, targets, uniform
+from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, Names, tags
+from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
+from onnx_spatialdrop.passes.expand.task import Task
+
+__all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
+
+_LOWER: Final = {
+    "philox": inlined.lower,
+    "philox-int32": inlined.lower_int32,
+    "uniform": uniform.lower,
+    "dropout": dropout.lower,
+}
+
+#: A node, what stands for it, and the values for Y and the mask; None: the node is to be removed.
+_Written = tuple[ir.Node, Group, tuple[ir.Value, ir.Value] | None]
+
+
+class ExpandPass(ir.passes.InPlacePass):
+    """Replace every SpatialDropout node by standard operators.
+
+    1. All nodes are written out before the first one is replaced: one that is wrong, or that the target cannot have,
+       stops the pass before anything changes.
+    2. Without a form, each node gets the best one for the target at its opset.
+    3. A node whose training_mode is constantly false, and with the form "identity" every node, is removed as
+       RemovePass does.
+    4. Elsewhere the new nodes stand where the node stood, and Y and a used mask keep name, type and shape. A switch
+       stays a switch; a constantly true training_mode leaves no trace.
+    5. New nodes are named after Y and carry the node's name and attributes in metadata_props. The runtime's generators
+       get seeds derived from the node's own; equal seeds stay equal, and others differ.
+    6. Inputs, initializers, function parameters and nodes that only fed a training_mode or step that is no longer used
+       go; see prune.py. So do the operator's functions and its domain's imports.
+    7. For OpenVINO, tract and onnx2pytorch the switches that are left lose their defaults and have to be fed: those
+       take an input with a default for a constant.
+    8. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
+    """
+
+    def __init__(self, form: str | None = None, target: str = "onnxruntime") -> None:
+        super().__init__()
+        self.form = form
+        self.target = targets.resolve(target)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        sites = scopes.spatial_dropouts(model)
+        if not sites:
+            return ir.passes.PassResult(model, modified=False)  # case 8
+        steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
+        written = self._write_out(model, sites)
+        for node, group, results in written:
+            if results is None:
+                remove.remove_node(node)  # case 3
+            else:
+                _replace(node, group, results)  # case 4
+        prune.prune_unused(model, steering.values())  # case 6
+        prune.drop_domain(model)
+        if self.target in targets.NO_DEFAULTS:
+            _require(model.graph, steering)  # case 7
+        return ir.passes.PassResult(model, modified=True)
+
+    def _write_out(self, model: ir.Model, sites: list[scopes.Site]) -> list[_Written]:
+        """Return each node with the group that stands for it; nothing is in the model yet."""
+        names, draws, written = Names(model), _Draws(), list[_Written]()
+        dtypes = _dtypes(model, sites)
+        try:
+            for site, dtype in zip(sites, dtypes, strict=True):
+                attributes = op.read(site.node)
+                form = self._form(site)
+                training = switches.constant_of(site.node.inputs[1])
+                if form == "identity" or (training is not None and not training.any()):
+                    written.append((site.node, Group("", {}), None))
+                    continue
+                task = _task(site, attributes, dtype, self.target, draws)
+                y = site.node.outputs[0]
+                prefix = names.prefix(f"{y.name or site.node.name or 'spatial_dropout'}/{form}")
+                group = Group(prefix, tags(site.node.name or "", attributes))  # case 5
+                written.append((site.node, group, None))
+                written[-1] = (site.node, group, _LOWER[form](group, task))
+        except SpatialDropError:
+            for _, unfinished, _ in written:
+                unfinished.discard()  # case 1
+            raise
+        return written
+
+    def _form(self, site: scopes.Site) -> str:
+        where = op.describe(site.node)
+        if self.form is None:
+            return targets.choose(self.target, site.opset, where)  # case 2
+        targets.check(self.form, self.target, site.opset, where)
+        return self.form
+
+
+class _Draws:
+    """Seeds for the runtimes' own generators: one for each seed of the model's nodes, large, distinct, held by float32.
+
+    ONNX Runtime's generator truncates the float to an integer, and small ones give a first number near 0, so they are
+    taken from [2**30, 2**31); 24 bits of precision leave multiples of 128.
+    """
+
+    def __init__(self) -> None:
+        self._of_seed: dict[int, int] = {}
+        self._taken: set[int] = set()
+
+    def of(self, seed: int) -> int:
+        """Return the generator's seed for a node's ``seed``; the same for equal ones."""
+        if seed not in self._of_seed:
+            index = int(philox.words(seed, [-1], 1)[0, 0]) >> 9
+            while index in self._taken:
+                index = (index + 1) % 2**23
+            self._taken.add(index)
+            self._of_seed[seed] = 2**30 + 128 * index
+        return self._of_seed[seed]
+
+
+def _task(
+    site: scopes.Site, attributes: spec.Attributes, dtype: np.dtype[Any] | None, target: str, draws: _Draws
+) -> Task:
+    x, training, step = site.node.inputs
+    assert x is not None
+    assert training is not None
+    assert step is not None
+    return Task(
+        node=site.node,
+        attributes=attributes,
+        opset=site.opset,
+        x=x,
+        dtype=dtype,
+        training=None if switches.constant_of(training) is not None else training,
+        step=step,
+        target=target,
+        draw=draws.of(attributes.seed),
+    )
+
+
+def _dtypes(model: ir.Model, sites: list[scopes.Site]) -> list[np.dtype[Any] | None]:
+    """Return the type of each node's X; where the file does not say, as shape inference finds it on a copy."""
+    known = [op.numpy_dtype(site.node.inputs[0]) if site.node.inputs[0] is not None else None for site in sites]
+    if all(dtype is not None or isinstance(site.scope, ir.Function) for dtype, site in zip(known, sites, strict=True)):
+        return known  # onnx infers nothing inside functions, whose types are their callers'
+    copy = model.clone()
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False).call(copy)
+    inferred = [site.node.inputs[0] for site in scopes.spatial_dropouts(copy)]
+    return [
+        op.numpy_dtype(value) if dtype is None and value is not None else dtype
+        for dtype, value in zip(known, inferred, strict=True)
+    ]
+
+
+def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) -> None:
+    assert node.graph is not None
+    node.graph.insert_before(node, group.nodes)
+    for old, new in zip(node.outputs, results, strict=True):
+        if old is node.outputs[0] or old.uses() or old.is_graph_output():
+            replace.take_over(old, new)
+    node.graph.remove(node, safe=True)
+
+
+def _require(graph: ir.Graph, steering: dict[int, ir.Value]) -> None:
+    for value in graph.inputs:
+        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
+            value.const_value = None
+
+
+@io.same_kind
+def expand(
+    model: io.Source, output: io.PathLike | None = None, *, form: str | None = None, target: str = "onnxruntime"
+) -> io.Result:
+    """Return the model with every SpatialDropout node written out in standard operators.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        form: "philox" or "philox-int32" (the operator's own bits), "uniform" or "dropout" (the distribution, drawn by
+            the runtime's generator) or "identity" (no dropout); by default the best one for the target.
+        target: what will run the model: "onnxruntime", "openvino", "tract", "onnxruntime-training" (or "training"),
+            "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator).
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model.
+
+    Raises:
+        FormError: the target cannot run the form, at all or at the model's opset, type or scale.
+        SpecError: a node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, ExpandPass(form, target))

@@ -1,0 +1,81 @@
+"""The form "dropout": ONNX's Dropout on ones of the mask's shape. It promises the distribution.
+
+Two variants: inference in ONNX Runtime needs Dropout's mask to be used, or its optimiser deletes the node; trainers
+switch Dropout off by themselves in evaluation, so there the value has to be used.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.expand import task as steps
+from onnx_spatialdrop.passes.expand import uniform
+from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand.task import Task
+
+__all__ = ["BY_VALUE", "lower"]
+
+#: Targets that switch Dropout off in evaluation.
+BY_VALUE: Final = frozenset({"onnxruntime-training", "onnx2torch"})
+
+
+def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+    """Append Dropout on ones and the product with X to ``group``; return Y and the mask.
+
+    Raises:
+        FormError: the node's scale or ratio is one that the target's Dropout cannot have.
+    """
+    if task.target in BY_VALUE:
+        return _by_value(group, task)
+    ones = _ones(group, task, ir.DataType.FLOAT)
+    if task.attributes.ratio == 1.0:  # an error for ONNX Runtime's Dropout; 1 < 0 and 1 < 2 say the same
+        mask = group.add("Less", ones, uniform.threshold(group, task), role="mask")
+    else:
+        _, mask = _dropout(group, task, ones)
+    return steps.drop(group, task, mask), mask
+
+
+def _ones(group: Group, task: Task, dtype: ir.DataType) -> ir.Value:
+    # Nothing is less than itself, NaN included; no optimiser was seen to know.
+    corner = steps.corner(group, task)
+    never = group.add("Less", corner, corner, role="never")
+    return group.add("Cast", group.add("Not", never, role="always"), role="ones", to=dtype)
+
+
+def _dropout(group: Group, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Value]:
+    ratio = group.constant(np.float32(task.attributes.ratio), "ratio")
+    training = group.constant(np.array(True), "training") if task.training is None else task.training
+    # onnx2torch refuses Dropout with a seed; PyTorch's own generator draws there.
+    seed = {} if task.target == "onnx2torch" else {"seed": task.draw}
+    value, mask = group.outputs("Dropout", [ones, ratio, training], ["dropped", "mask"], **seed)
+    return value, mask
+
+
+def _by_value(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+    ratio = task.attributes.ratio
+    if ratio == 1.0 and task.target != "onnx2torch":
+        raise FormError(
+            f"{task.where}: ratio is 1, which {task.target}'s Dropout refuses; lower the ratio, or use form='uniform'"
+        )
+    dtype = np.dtype(np.float32) if task.dtype is None else task.dtype
+    wanted = float(spec.kept_scale(ratio, task.attributes.scale, dtype))
+    given = float(spec.kept_scale(ratio, 0.0, dtype))
+    if ratio < 1.0 and abs(wanted - given) > 2.0 * float(max(np.spacing(np.float32(given)), given * _epsilon(dtype))):
+        raise FormError(
+            f"{task.where}: scale is {wanted:g}, but Dropout multiplies by 1 / (1 - ratio) = {given:g} and "
+            f"{task.target} switches only that off in evaluation; use form='uniform', or scale=0"
+        )
+    is_double = dtype == np.float64
+    value, mask = _dropout(group, task, _ones(group, task, ir.DataType.DOUBLE if is_double else ir.DataType.FLOAT))
+    if task.dtype not in (np.float32, np.float64):
+        value = steps.in_type(group, task, value, "weights")
+    return steps.weigh(group, task, value), mask
+
+
+def _epsilon(dtype: np.dtype[np.floating]) -> float:
+    return {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(str(dtype), 2.0**-23)

@@ -1,0 +1,99 @@
+"""The nodes that stand for one SpatialDropout node: their names, and the tags that let passes/fuse.py undo the work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes import scopes
+
+__all__ = ["ATTRIBUTES_KEY", "NODE_KEY", "Group", "Names", "tags"]
+
+#: metadata_props of every new node: the name of the node it stands for, and that node's attributes as JSON.
+NODE_KEY: Final = "onnx_spatialdrop.node"
+ATTRIBUTES_KEY: Final = "onnx_spatialdrop.attributes"
+
+
+def tags(name: str, attributes: spec.Attributes) -> dict[str, str]:
+    """Return the metadata of a group: floats are written so that reading them gives the same float32."""
+    kept = {key: getattr(attributes, key) for key in ("axes", "ratio", "rng", "scale", "seed")}
+    return {NODE_KEY: name, ATTRIBUTES_KEY: json.dumps(kept, sort_keys=True)}
+
+
+class Names:
+    """Prefixes that no name in a model starts with, so that a group needs no further check of its own names."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        for scope in scopes.scopes(model):
+            home = scope.graph if isinstance(scope, ir.Function) else scope
+            for graph in (home, *scope.subgraphs()):
+                self._take([*(value.name for value in graph.inputs), *graph.initializers])
+        for node in scopes.all_nodes(model):
+            self._take([node.name, *(value.name for value in node.outputs)])
+
+    def _take(self, names: Sequence[str | None]) -> None:
+        for name in names:
+            parts = (name or "").split("/")
+            self._taken.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+    def prefix(self, wanted: str) -> str:
+        """Return ``wanted``, or ``wanted_2``, ``wanted_3``, ... where that is taken; it is taken from then on."""
+        name, number = wanted, 2
+        while name in self._taken:
+            name, number = f"{wanted}_{number}", number + 1
+        self._taken.add(name)
+        return name
+
+
+class Group:
+    """Nodes under construction, named after their roles: ``y/uniform/mask``.
+
+    Attributes:
+        prefix: what all names begin with; unique in the model.
+        nodes: the nodes so far, in topological order.
+    """
+
+    def __init__(self, prefix: str, metadata: dict[str, str]) -> None:
+        self.prefix = prefix
+        self.nodes: list[ir.Node] = []
+        self._metadata = metadata
+
+    def outputs(
+        self, op_type: str, inputs: Sequence[ir.Value | None], roles: Sequence[str], **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """Append a node of ONNX's default domain and return its outputs, one a role; it is named by the first."""
+        node = ir.node(
+            op_type,
+            inputs,
+            attributes,
+            outputs=[ir.Value(name=f"{self.prefix}/{role}") for role in roles],
+            name=f"{self.prefix}/{roles[0]}",
+            metadata_props=dict(self._metadata),
+        )
+        self.nodes.append(node)
+        return tuple(node.outputs)
+
+    def add(self, op_type: str, *inputs: ir.Value | None, role: str, **attributes: Any) -> ir.Value:
+        """Append a node of ONNX's default domain with one output, and return that."""
+        return self.outputs(op_type, inputs, [role], **attributes)[0]
+
+    def constant(self, array: npt.NDArray[Any] | np.generic, role: str) -> ir.Value:
+        """Append a Constant (an initializer is no option inside a function) and return its value."""
+        tensor = ir.tensor(np.asarray(array), name=f"{self.prefix}/{role}")
+        value = self.add("Constant", role=role, value=tensor)
+        value.const_value = tensor
+        return value
+
+    def discard(self) -> None:
+        """Give up the nodes, so that the values they read know nothing of them."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+        self.nodes.clear()

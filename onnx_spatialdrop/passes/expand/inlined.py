@@ -1,0 +1,154 @@
+"""The forms "philox" and "philox-int32": the function body with a node's attributes in it. They promise the bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import body, body_int32, spec
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import switches
+from onnx_spatialdrop.passes.expand import fold
+from onnx_spatialdrop.passes.expand import task as steps
+from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand.task import Task
+
+__all__ = ["lower", "lower_int32"]
+
+#: What a name inside a function stands for: a constant that is not a node yet, or a value.
+Meaning = npt.NDArray[Any] | ir.Value
+
+
+def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+    """Append the function body to ``group``; return Y and the mask."""
+    return _inline(group, task, body.functions(task.opset, in_float=_in_float(task), where=task.where))
+
+
+def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+    """Append the int32 function body to ``group``; return Y and the mask."""
+    # OpenVINO refuses Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
+    nonce: body_int32.Nonce = "uniform" if task.target == "openvino" else "dropout"
+    return _inline(group, task, body_int32.functions(task.opset, nonce=nonce, in_float=_in_float(task)))
+
+
+def _in_float(task: Task) -> bool:
+    return task.dtype is not None and task.dtype == np.dtype(ml_dtypes.bfloat16)
+
+
+def _inline(group: Group, task: Task, functions: list[ir.Function]) -> tuple[ir.Value, ir.Value]:
+    training = np.array(True) if task.training is None else task.training
+    attributes = _attributes(task)
+    inliner = _Inliner(group, functions, task)
+    y, mask = inliner.call(functions[-1], [task.x, training, _step(group, task)], attributes, "")
+    results = inliner.value(y), inliner.value(mask)
+    _drop_unused(group, results)
+    return results
+
+
+def _attributes(task: Task) -> dict[str, ir.Attr]:
+    found = task.attributes
+    if found.scale == 0.0 and task.dtype is not None and task.dtype.itemsize <= 4:
+        found = dataclasses.replace(found, scale=float(spec.kept_scale(found.ratio, 0.0, task.dtype)))
+    carrier = ir.Node(spec.DOMAIN, spec.OP_TYPE, [])
+    op.write(carrier, found)
+    return dict(carrier.attributes)
+
+
+def _step(group: Group, task: Task) -> Meaning:
+    constant = switches.constant_of(task.step)
+    if constant is None or constant.size > 1:
+        return task.step
+    if constant.size == 1 and constant.item() >= 0:
+        return constant.reshape(-1)
+    # A fresh draw every run must depend on the data, or optimisers take it for a constant and freeze it.
+    corner = steps.corner(group, task)
+    none = group.add("Less", corner, corner, role="never")
+    nothing = group.add("ReduceSum", group.add("Cast", none, role="zeros", to=7), role="nothing", keepdims=0)
+    return group.add("Add", task.step, nothing, role="fresh_step")
+
+
+class _Inliner:
+    """Writes calls of functions into a group, folding what is constant and sharing equal constants."""
+
+    def __init__(self, group: Group, functions: list[ir.Function], task: Task) -> None:
+        self._group = group
+        self._functions = {function.name: function for function in functions}
+        self._task = task
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def call(
+        self, function: ir.Function, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str
+    ) -> list[Meaning]:
+        """Write one call; return what its outputs stand for."""
+        meanings = {id(value): meaning for value, meaning in zip(function.inputs, inputs, strict=True)}
+        for node in function:
+            arguments = [meanings[id(value)] for value in node.inputs if value is not None]
+            given = {name: _resolved(attr, attributes) for name, attr in node.attributes.items()}
+            if node.domain == spec.DOMAIN:
+                inner = f"{path}{node.outputs[0].name}/"
+                results = self.call(self._functions[node.op_type], arguments, given, inner)
+            else:
+                results = self._node(node, arguments, given, path)
+            meanings.update({id(out): result for out, result in zip(node.outputs, results, strict=True)})
+        return [meanings[id(value)] for value in function.outputs]
+
+    def value(self, meaning: Meaning) -> ir.Value:
+        """Return a value for ``meaning``, a Constant node where it has none yet."""
+        if isinstance(meaning, ir.Value):
+            return meaning
+        key = (str(meaning.dtype), meaning.shape, meaning.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._group.constant(meaning, f"constant_{len(self._constants)}")
+        return self._constants[key]
+
+    def _node(self, node: ir.Node, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str) -> list[Meaning]:
+        if node.op_type == "Constant":
+            return [fold.constant_array(attributes)]
+        chosen = self._chosen(node.op_type, inputs)
+        if chosen is not None:
+            return [chosen]
+        arrays = [meaning for meaning in inputs if isinstance(meaning, np.ndarray)]
+        if len(arrays) == len(inputs):
+            folded = fold.fold(node.op_type, arrays, attributes)
+            if folded is not None:
+                return [folded]
+        roles = [f"{path}{value.name}" for value in node.outputs]
+        plain = {name: attribute.value for name, attribute in attributes.items()}
+        return list(self._group.outputs(node.op_type, [self.value(meaning) for meaning in inputs], roles, **plain))
+
+    def _chosen(self, op_type: str, inputs: list[Meaning]) -> Meaning | None:
+        """Return the input, or the constant of X's type, that a node boils down to; None where it does not."""
+        first = inputs[0] if inputs else None
+        if op_type == "CastLike" and isinstance(first, np.ndarray) and self._task.dtype is not None:
+            with np.errstate(over="ignore"):
+                return first.astype(self._task.dtype)
+        if op_type == "Where" and isinstance(first, np.ndarray) and first.size == 1:
+            return inputs[1] if first.item() else inputs[2]
+        if op_type == "ScatterElements" and isinstance(inputs[1], np.ndarray) and inputs[1].size == 0:
+            return first  # no axes are shared; OpenVINO reads an empty list as a scalar
+        if op_type == "And" and isinstance(inputs[1], np.ndarray) and inputs[1].ndim == 0 and inputs[1].item():
+            return first
+        return None
+
+
+def _resolved(attribute: ir.Attr, given: dict[str, ir.Attr]) -> ir.Attr:
+    if not attribute.is_ref():
+        return attribute
+    found = given[attribute.ref_attr_name or ""]
+    return ir.Attr(attribute.name, found.type, found.value)
+
+
+def _drop_unused(group: Group, results: tuple[ir.Value, ...]) -> None:
+    kept = []
+    for node in reversed(group.nodes):
+        if any(value.uses() or value in results for value in node.outputs):
+            kept.append(node)
+            continue
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+    group.nodes[:] = reversed(kept)

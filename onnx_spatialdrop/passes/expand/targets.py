@@ -1,0 +1,102 @@
+"""Which runtime runs which form: one table, and the refusals that name what to do instead."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from onnx_spatialdrop.errors import FormError
+
+__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "TARGETS", "check", "choose", "resolve"]
+
+FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
+
+#: For each target its forms, the best first, each with its first and last opset (None: no end); "identity" is no
+#: question of the target.
+TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
+    "onnxruntime": {
+        "philox": (18, None),
+        "uniform": (9, 21),  # no CPU kernel of RandomUniform and RandomUniformLike from 22 on (onnxruntime #32201)
+        "dropout": (12, None),
+        "philox-int32": (18, None),
+    },
+    "openvino": {"philox-int32": (18, None), "uniform": (9, None)},
+    "tract": {"uniform": (9, None)},
+    "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21)},
+    "onnx2torch": {"dropout": (12, 18)},
+    "onnx2pytorch": {"uniform": (9, None)},
+    "reference": {
+        "philox": (18, None),
+        "philox-int32": (18, None),
+        "uniform": (9, None),
+        "dropout": (12, None),
+    },
+}
+
+#: Targets that take an input with a default for a constant, so that a switch must lose its default to remain one.
+NO_DEFAULTS: Final = frozenset({"openvino", "tract", "onnx2pytorch"})
+
+ALIASES: Final = {"training": "onnxruntime-training"}
+
+
+def resolve(target: str) -> str:
+    """Return the name of a target, aliases replaced.
+
+    Raises:
+        FormError: an unknown target.
+    """
+    name = ALIASES.get(target, target)
+    if name not in TARGETS:
+        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
+    return name
+
+
+def check(form: str, target: str, opset: int, where: str) -> None:
+    """Check that ``target`` runs ``form`` at ``opset``.
+
+    Raises:
+        FormError: an unknown form; or one that the target does not run, at all or at that opset.
+    """
+    if form not in FORMS:
+        raise FormError(f"form is {form!r}; allowed: {', '.join(FORMS)}")
+    if form == "identity":
+        return
+    forms = TARGETS[target]
+    if form not in forms:
+        raise FormError(
+            f"{where}: form {form!r} does not run in {target}; allowed there: {', '.join([*forms, 'identity'])}"
+        )
+    first, last = forms[form]
+    if opset < first or (last is not None and opset > last):
+        raise FormError(
+            f"{where}: form {form!r} in {target} needs opset {_span(first, last)}, "
+            f"and the model imports {opset}; {_advice(target, opset, first, last)}"
+        )
+
+
+def choose(target: str, opset: int, where: str) -> str:
+    """Return the best form for ``target`` at ``opset``.
+
+    Raises:
+        FormError: there is none.
+    """
+    for form, (first, last) in TARGETS[target].items():
+        if opset >= first and (last is None or opset <= last):
+            return form
+    spans = ", ".join(f"{form!r} at opset {_span(*span)}" for form, span in TARGETS[target].items())
+    raise FormError(
+        f"{where}: the model imports opset {opset}, where {target} runs no form; it runs {spans}; "
+        "convert the model's opset before expanding"
+    )
+
+
+def _span(first: int, last: int | None) -> str:
+    return f"{first} or newer" if last is None else f"{first} to {last}"
+
+
+def _advice(target: str, opset: int, first: int, last: int | None) -> str:
+    others = [
+        repr(form) for form, (start, end) in TARGETS[target].items() if opset >= start and (end is None or opset <= end)
+    ]
+    nearest = first if opset < first else last
+    convert = f"convert the model's opset to {nearest} before expanding"
+    return f"use form={' or '.join(others)}, or {convert}" if others else convert

@@ -1,0 +1,227 @@
+"""Put spatial dropout into a clean inference model: SpatialDropout nodes after the values that the caller names.
+
+It works on values of the main graph and adds nothing but its nodes and the model's two switches.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes import scopes, seeds, switches
+
+__all__ = ["After", "InsertPass", "insert"]
+
+#: A value's name, several, or names with a rate each.
+After = str | Iterable[str] | Mapping[str, float]
+
+_SUGGESTIONS: Final = 3
+
+
+class InsertPass(ir.passes.InPlacePass):
+    """Insert a SpatialDropout node after each named value of the main graph.
+
+    1. Everything that read the value X, subgraphs included, reads Y = ``X/dropped`` instead; the mask is ``X/mask``.
+    2. Where X is a graph output, Y takes the output's name, and X is called ``X/undropped`` from then on.
+    3. A graph input or an initializer keeps its name and is dropped from too; one that is a graph output itself
+       is refused, since two values cannot share the name.
+    4. The nodes are steered by the model's switches, which are made where they are missing: the model computes what it
+       computed before until somebody feeds training_mode = true.
+    5. Seeds are derived from one base seed, in the order of the file, and differ from those that the model has already.
+    6. A type or rank that the file does not give is inferred; one that stays unknown is accepted if ``axes`` are given.
+    7. A name that is taken gets a number: ``X/dropped_1``. The node is named ``X/SpatialDropout``.
+    8. Everything is checked before anything changes; without a value to insert after, the model is not modified.
+    """
+
+    def __init__(
+        self,
+        after: After,
+        *,
+        rate: float = 0.5,
+        axes: Sequence[int] | None = None,
+        noise_shape: Sequence[int | None] | None = None,
+        data_format: str = "channels_first",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.rates = _rates(after, rate)
+        self.axes = axes
+        self.noise_shape = noise_shape
+        self.data_format = data_format
+        self.seed = seed
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        targets = _targets(model, self.rates)
+        known = _known(model, targets)  # case 6
+        axes = [self._axes(x, *known[x]) for x in targets]  # case 8
+        if not targets:
+            return ir.passes.PassResult(model, modified=False)
+        taken = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
+        derived = seeds.derive_seeds(self.seed, len(targets), taken)  # case 5
+        training_mode, step = switches.add_switches(model.graph)  # case 4
+        first, names = next(iter(model.graph), None), _names(model.graph)
+        for x, seed, shared in zip(targets, derived, axes, strict=True):
+            x.type, x.shape = known[x]
+            node = op.spatial_dropout(
+                x,
+                self.rates[x.name or ""],
+                training_mode=training_mode,
+                step=step,
+                seed=seed,
+                axes=shared,
+                name=_free(names, f"{x.name}/SpatialDropout"),
+            )
+            _rewire(model.graph, x, node, names)
+            _place(model.graph, first, x, node)
+        model.opset_imports[spec.DOMAIN] = spec.VERSION
+        return ir.passes.PassResult(model, modified=True)
+
+    def _axes(self, x: ir.Value, known: ir.TypeProtocol | None, shape: ir.Shape | None) -> tuple[int, ...]:
+        where = f"value {x.name!r}"
+        if known is not None and (not isinstance(known, ir.TensorType) or known.dtype not in op.FLOAT_TYPES):
+            allowed = ", ".join(dtype.name for dtype in op.FLOAT_TYPES)
+            raise SpecError(f"{where}: has type {known}; dropout is for {allowed}; name another value")
+        if x.is_graph_output() and x.producer() is None:  # case 3
+            raise SpecError(f"{where}: is a graph output and nothing computes it; put an Identity between the two")
+        rank = None if shape is None else len(shape)
+        shared = op.shared_axes(
+            rank, axes=self.axes, noise_shape=self.noise_shape, data_format=self.data_format, where=where
+        )
+        spec.Attributes(shared, self.rates[x.name or ""], 0, where=where)
+        return shared
+
+
+def _rates(after: After, rate: float) -> dict[str, float]:
+    if isinstance(after, Mapping):
+        return dict(after)
+    names = [after] if isinstance(after, str) else list(after)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise SpecError(f"value {name!r}: is named {count} times in after; name each value once")
+    return dict.fromkeys(names, rate)
+
+
+def _targets(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
+    """Return the named values in the order of the file."""
+    graph = model.graph
+    known: dict[str, ir.Value] = {}
+    for value in (*graph.inputs, *graph.initializers.values(), *(out for node in graph for out in node.outputs)):
+        if value.name:
+            known.setdefault(value.name, value)
+    wanted = set(names)
+    for name in names:
+        if name not in known:
+            raise SpecError(_unknown(model, name, list(known)))
+    return [value for name, value in known.items() if name in wanted]
+
+
+def _unknown(model: ir.Model, name: str, known: list[str]) -> str:
+    inner = (out.name for node in scopes.all_nodes(model) if node.graph is not model.graph for out in node.outputs)
+    if name in inner:
+        return f"value {name!r}: is inside a subgraph or a function; insert works on values of the main graph"
+    close = ", ".join(repr(other) for other in difflib.get_close_matches(name, known, _SUGGESTIONS, 0.0))
+    return f"value {name!r}: the main graph has no such value; the closest names are {close or 'none (it is empty)'}"
+
+
+def _known(
+    model: ir.Model, targets: Sequence[ir.Value]
+) -> dict[ir.Value, tuple[ir.TypeProtocol | None, ir.Shape | None]]:
+    """Return the type and shape of each target, inferred on a copy of the model where the file lacks them."""
+    found: dict[str | None, ir.Value] = {}
+    if any(x.type is None or x.shape is None for x in targets):
+        copy = model.clone()
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+        found = {out.name: out for node in copy.graph for out in node.outputs}
+    known = {}
+    for x in targets:
+        other = found.get(x.name, x)
+        known[x] = (other.type if x.type is None else x.type, other.shape if x.shape is None else x.shape)
+    return known
+
+
+def _rewire(graph: ir.Graph, x: ir.Value, node: ir.Node, names: set[str]) -> None:
+    name, (y, mask) = x.name or "", node.outputs
+    for use in tuple(x.uses()):
+        if use.node is not node:
+            use.node.replace_input_with(use.idx, y)  # case 1
+    if x.is_graph_output():
+        for index, output in enumerate(graph.outputs):
+            if output is x:
+                graph.outputs[index] = y
+        x.name = _free(names, f"{name}/undropped")  # case 2
+        y.name = name
+    else:
+        y.name = _free(names, f"{name}/dropped")
+    mask.name = _free(names, f"{name}/mask")
+
+
+def _place(graph: ir.Graph, first: ir.Node | None, x: ir.Value, node: ir.Node) -> None:
+    producer = x.producer()
+    if producer is not None:
+        graph.insert_after(producer, node)
+    elif first is not None:
+        graph.insert_before(first, node)
+    else:
+        graph.append(node)
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    names = {*graph.initializers, *(value.name for value in graph.inputs)}
+    for node in graph.all_nodes():
+        names.update((node.name, *(out.name for out in node.outputs)))
+    return {name for name in names if name}
+
+
+def _free(names: set[str], name: str) -> str:
+    """Return ``name``, numbered where it is taken, and take it."""
+    free, number = name, 1
+    while free in names:
+        free, number = f"{name}_{number}", number + 1  # case 7
+    names.add(free)
+    return free
+
+
+@io.same_kind
+def insert(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    after: After,
+    rate: float = 0.5,
+    axes: Sequence[int] | None = None,
+    noise_shape: Sequence[int | None] | None = None,
+    data_format: str = "channels_first",
+    seed: int = 0,
+) -> io.Result:
+    """Return the model with a SpatialDropout node after each named value, switched off until training_mode is fed.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        after: the name of a value of the main graph, several names, or a mapping of names to rates.
+        rate: fraction dropped, in [0, 1], where ``after`` gives none.
+        axes: the axes along which one mask entry is shared; negatives count from the end.
+        noise_shape: the mask's shape as Keras's Dropout takes it: 1 marks a shared axis, None a full one.
+        data_format: "channels_first", the default, or "channels_last"; see operator.node.shared_axes.
+        seed: base seed from which every node gets one of its own, in [-2**63, 2**64).
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model. Names of inputs, initializers and graph outputs are
+        kept; the inputs ``training_mode`` and ``step`` are new, with defaults false and -1.
+
+    Raises:
+        SpecError: an unknown or repeated name, a value that cannot be dropped from, or an argument out of range.
+        ModelFileError: a file that cannot be read or written.
+    """
+    options = InsertPass(after, rate=rate, axes=axes, noise_shape=noise_shape, data_format=data_format, seed=seed)
+    return io.apply(model, output, options)

@@ -1,0 +1,1 @@
+"""Recognise dropout by what a graph computes: draws, two-valued masks, products. Nothing here changes a graph."""

@@ -1,0 +1,381 @@
+"""What ONNX's element-wise ops do to a draw, a mask and a product: the forms of their results. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator.node import describe
+from onnx_spatialdrop.passes.patterns import views
+from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target, dtype_of
+from onnx_spatialdrop.passes.patterns.dims import Like, Shapes
+from onnx_spatialdrop.passes.patterns.forms import (
+    Affine,
+    Form,
+    Layout,
+    NotRepresentableError,
+    Scaled,
+    Step,
+    step_of,
+)
+
+__all__ = ["Context", "Operands", "evaluate"]
+
+#: How many constant factors are looked for between a product and the activation.
+_PEEL: Final = 4
+
+
+@dataclass
+class Context:
+    """What is known of the values of one scope."""
+
+    constants: Constants
+    shapes: Shapes
+
+
+@dataclass
+class Operands:
+    """Reads a node's operands: forms of this draw, constants, or activations."""
+
+    forms: dict[ir.Value, Form]
+    context: Context
+
+    def form(self, value: ir.Value | None) -> Form | None:
+        """Return the form of a value that depends on the draw; None for any other."""
+        return None if value is None else self.forms.get(value)
+
+    def number(self, value: ir.Value | None) -> np.generic | None:
+        """Return the number that ``value`` is everywhere; None where it is none."""
+        return self.context.constants.number(value)
+
+    def general(self, value: ir.Value | None, like: Step) -> Step:
+        """Return any operand of a Where, Mul, Add, ... beside the step ``like`` as a step with its threshold."""
+        if value is None:
+            raise NotRepresentableError("an input is missing")
+        form = self.forms.get(value)
+        if isinstance(form, Affine):
+            raise NotRepresentableError("the draw is used beside its own mask")
+        if form is not None:
+            return form
+        number, blank = self.number(value), replace(like, factor=np.zeros(2), x=None)
+        if number is not None:
+            layout = self.spread(like.layout, value)
+            return replace(blank, offset=np.array([number, number], number.dtype), layout=layout)
+        x = self.scaled(value)
+        dtype = dtype_of(value) or like.offset.dtype
+        if not _is_float(dtype):
+            dtype = np.dtype(np.float32)
+        multiple = x.levels[0][1]
+        return replace(blank, factor=np.full(2, multiple), offset=np.zeros(2, dtype), x=x)
+
+    def scaled(self, value: ir.Value) -> Scaled:
+        """Return ``value`` as a multiple of what it was computed from by constant factors."""
+        levels, multiple = [(value, 1.0)], 1.0
+        for _ in range(_PEEL):
+            node = value.producer()
+            if node is None or node.domain or node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+                break
+            left, right = node.inputs
+            factor, rest = self.number(right), left
+            if factor is None and node.op_type == "Mul":
+                factor, rest = self.number(left), right
+            if factor is None or rest is None or rest in self.forms:
+                break
+            step = float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0
+            multiple, value = multiple * step, rest
+            levels.append((value, multiple))
+        # So far the numbers say value = level * number; the root is to be the unit.
+        return Scaled(value, tuple((level, multiple / m if m else 1.0) for level, m in levels))
+
+    def spread(self, layout: Layout, constant: ir.Value) -> Layout:
+        """Return ``layout`` after an element-wise op with a constant that may be larger."""
+        shapes = self.context.shapes
+        shape = shapes.of(constant)
+        if isinstance(shape, tuple) and all(shapes.number(dim) == 1 for dim in shape):
+            rank = 0 if isinstance(layout.entries, Like) else len(layout.entries)
+            if len(shape) <= rank or not shape:
+                return layout
+        if shape == layout.dims:
+            return layout
+        if isinstance(shape, Like) or isinstance(layout.entries, Like) or isinstance(layout.dims, Like):
+            raise NotRepresentableError("it meets a constant of unknown shape")
+        rank = max(len(shape), len(layout.dims))
+        entries = (1,) * (rank - len(layout.entries)) + layout.entries
+        return replace(layout, entries=entries, dims=shapes.broadcast(layout.dims, shape))
+
+
+def evaluate(node: ir.Node, operands: Operands) -> Form:
+    """Return the form of the node's first output.
+
+    Raises:
+        NotRepresentableError: the result is no form that dropout is made of; the message says why.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
+    if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
+        form = operands.form(node.inputs[0])
+        if form is None:
+            raise NotRepresentableError(f"{describe(node)} ({node.op_type}) takes it for a parameter")
+        return _of_one(node, form, operands)
+    if node.op_type == "Where":
+        return _where(node, operands)
+    if node.op_type == "Sum" and len(node.inputs) == 2:
+        return _binary(node, "Add", operands)
+    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
+        return _binary(node, node.op_type, operands)
+    raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
+
+
+_ONE_TENSOR: Final = frozenset({"CastLike", "Clip"}) | views.OPS
+_COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Equal": np.equal,
+}
+_LOGICAL: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "And": np.logical_and,
+    "Or": np.logical_or,
+    "Xor": np.logical_xor,
+}
+_ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Pow": np.power,
+    "Max": np.maximum,
+    "Min": np.minimum,
+}
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+
+
+def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
+    op_type = node.op_type
+    if op_type == "Identity":
+        return form
+    if op_type in views.OPS:
+        if isinstance(form, Step) and form.x is not None:
+            raise NotRepresentableError(f"{describe(node)} ({op_type}) rearranges it")
+        return replace(form, layout=views.view(node, form.layout, operands.context.shapes))
+    if op_type in ("Cast", "CastLike"):
+        return _cast(node, form)
+    if isinstance(form, Affine):
+        return _affine_of_one(node, form)
+    if op_type == "Clip":
+        return _clip(node, form, operands)
+    if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
+        raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
+    with np.errstate(all="ignore"):
+        if form.x is not None:
+            return replace(form, factor=-form.factor, offset=-form.offset)
+        return replace(form, offset=np.asarray(UNARY[op_type](form.offset)))
+
+
+def _cast(node: ir.Node, form: Form) -> Form:
+    target = cast_target(node) or np.dtype(np.float32)
+    if isinstance(form, Affine):
+        if _is_float(target):
+            return replace(form, dtype=form.dtype if target.itemsize > form.dtype.itemsize else target)
+        if np.issubdtype(target, np.integer) and min(form.start, form.start + form.slope) >= 0:
+            return _cut_at_integer(node, form, 0.0, np.dtype(target))
+        raise NotRepresentableError(f"{describe(node)} casts the draw to {target}")
+    if form.x is not None:
+        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
+    return replace(form, offset=form.offset.astype(target))
+
+
+def _affine_of_one(node: ir.Node, form: Affine) -> Form:
+    if node.op_type == "Neg":
+        return form.map(lambda u: -u)
+    if node.op_type == "Floor":
+        return _cut_at_integer(node, form, 0.0, form.dtype)
+    if node.op_type == "Ceil":
+        step = _cut_at_integer(node, form, 0.0, form.dtype)
+        return replace(step, offset=step.offset + step.offset.dtype.type(1))
+    if node.op_type == "Round":
+        return _cut_at_integer(node, form, 0.5, form.dtype)
+    if node.op_type == "Sign":
+        return step_of(form, 0.0, -1, 1, form.dtype)
+    raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
+
+
+def _cut_at_integer(node: ir.Node, form: Affine, shift: float, dtype: np.dtype[Any]) -> Step:
+    """Return floor(draw + shift) where that takes two values; ONNX's Round is that with a shift of one half."""
+    low, high = sorted((form.start + shift, form.start + form.slope + shift))
+    # Half an ulp of slack: 0.7f + u stays below 1.7, but its ends are only known as the type rounds them.
+    first = int(np.floor(low + 1e-9)) + 1
+    if not low < first < high or high > first + 1 + 1e-6:
+        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) does not cut the draw into two values")
+    return step_of(form, first - shift, first - 1, first, dtype)
+
+
+def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
+    if form.x is not None:
+        raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
+    bounds = [operands.number(value) for value in node.inputs[1:] if value is not None]
+    if "min" in node.attributes or "max" in node.attributes:
+        low, high = node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)
+    elif len(node.inputs) == 3 and len(bounds) == 2 and None not in bounds:
+        low, high = (float(bound) for bound in bounds if bound is not None)
+    else:
+        raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
+    return replace(form, offset=np.clip(form.offset, low, high).astype(form.offset.dtype))
+
+
+def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:
+    left, right = operands.form(node.inputs[0]), operands.form(node.inputs[1])
+    if isinstance(left, Affine) or isinstance(right, Affine):
+        return _with_draw(node, op_type, operands)
+    like = left if left is not None else right
+    if like is None:
+        raise NotRepresentableError("it does not depend on the draw")
+    a, b = operands.general(node.inputs[0], like), operands.general(node.inputs[1], like)
+    if a.x is None and b.x is None:
+        function = {**_COMPARISONS, **_LOGICAL, **_ARITHMETIC}[op_type]
+        with np.errstate(all="ignore"):
+            offset = np.asarray(function(a.offset, b.offset))
+        if op_type in _ARITHMETIC:
+            offset = offset.astype(a.offset.dtype)
+        return replace(like, offset=offset, layout=_together(a, b, operands.context.shapes))
+    return _product(node, op_type, a, b, operands)
+
+
+def _product(node: ir.Node, op_type: str, a: Step, b: Step, operands: Operands) -> Step:
+    what = f"{describe(node)} ({op_type})"
+    layout = _together(a, b, operands.context.shapes)
+    with np.errstate(all="ignore"):
+        if op_type in ("Mul", "Div"):
+            if (a.x is not None and b.x is not None) or (op_type == "Div" and b.x is not None):
+                raise NotRepresentableError(f"{what} combines two activations")
+            if op_type == "Div":
+                return replace(a, factor=_over(a.factor, b.offset), offset=_over(a.offset, b.offset), layout=layout)
+            x, mask = (a, b) if a.x is not None else (b, a)
+            scale = np.asarray(mask.offset, np.float64)
+            return replace(x, factor=x.factor * scale, offset=x.offset * mask.offset, layout=layout)
+        if op_type in ("Add", "Sub"):
+            random = [operands.form(value) is not None for value in node.inputs]
+            if (a.x is not None and not random[0] and b.x is None) or (
+                b.x is not None and not random[1] and a.x is None
+            ):
+                raise NotRepresentableError(f"{what} adds the noise to an activation instead of multiplying it")
+            root, sign = _one_root(what, a, b), 1 if op_type == "Add" else -1
+            factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
+            return replace(a, factor=factor, offset=offset, layout=layout, x=root)
+    if op_type in _LOGICAL or op_type in _COMPARISONS:
+        raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
+    raise NotRepresentableError(f"{what} reads it")
+
+
+def _over(numbers: np.ndarray, divisor: np.ndarray) -> np.ndarray:
+    # 0 * x / 0 is NaN, never dropout, and NaN is what NumPy gives.
+    return np.asarray(np.divide(numbers, divisor.astype(np.float64))).astype(numbers.dtype)
+
+
+def _one_root(what: str, a: Step, b: Step) -> Scaled:
+    if a.x is None or b.x is None:
+        x = a.x or b.x
+        assert x is not None
+        return x
+    if a.x.root is not b.x.root:
+        raise NotRepresentableError(f"{what} combines two activations")
+    return Scaled(a.x.root, tuple(dict(a.x.levels + b.x.levels).items()))
+
+
+def _where(node: ir.Node, operands: Operands) -> Step:
+    condition = operands.form(node.inputs[0])
+    what = f"{describe(node)} (Where)"
+    chosen_by = operands.number(node.inputs[0]) if condition is None else None
+    if chosen_by is not None:
+        return _chosen(node, node.inputs[1 if chosen_by else 2], operands)
+    if not isinstance(condition, Step) or condition.x is not None:
+        raise NotRepresentableError(f"{what} chooses it by a condition that is not the draw's")
+    a, b = operands.general(node.inputs[1], condition), operands.general(node.inputs[2], condition)
+    chosen = condition.offset.astype(np.bool_)
+    shapes = operands.context.shapes
+    layout = _together(replace(condition, layout=_together(condition, a, shapes)), b, shapes)
+    if a.x is None and b.x is None:
+        return replace(condition, offset=np.where(chosen, a.offset, b.offset), layout=layout)
+    x = _one_root(what, a, b)
+    factor, offset = np.where(chosen, a.factor, b.factor), np.where(chosen, a.offset, b.offset)
+    dtype = (a if a.x is not None else b).offset.dtype
+    return replace(condition, factor=factor, offset=offset.astype(dtype), layout=layout, x=x)
+
+
+def _chosen(node: ir.Node, branch: ir.Value | None, operands: Operands) -> Step:
+    """Return the branch that a switch chooses, in terms of the draw that the other branch may hold."""
+    likes = [form for form in map(operands.form, node.inputs) if isinstance(form, Step)]
+    if not likes:
+        raise NotRepresentableError(f"{describe(node)} (Where) reads the draw, and no threshold has cut it")
+    return operands.general(branch, likes[0])
+
+
+def _together(a: Step, b: Step, shapes: Shapes) -> Layout:
+    """Return the layout of a result of two operands of one draw; an operand with equal outcomes is a constant."""
+    if a.threshold != b.threshold and not (_is_sure(a) or _is_sure(b)):
+        raise NotRepresentableError("one draw is cut at two thresholds")
+    one, two = a.layout, b.layout
+    if one == two:
+        return one
+    if isinstance(one.entries, Like) or isinstance(two.entries, Like):
+        raise NotRepresentableError("masks of unknown shape meet")
+    rank = max(len(one.entries), len(two.entries))
+    padded = [(1,) * (rank - len(entries)) + entries for entries in (one.entries, two.entries)]
+    if padded[0] != padded[1] or one.view != two.view:
+        raise NotRepresentableError("one draw is used in two arrangements")
+    if isinstance(one.dims, Like) or isinstance(two.dims, Like):
+        raise NotRepresentableError("masks of unknown shape meet")
+    return Layout(padded[0], shapes.broadcast(one.dims, two.dims), one.view)
+
+
+def _is_sure(step: Step) -> bool:
+    return bool(step.factor[0] == step.factor[1] and step.offset[0] == step.offset[1])
+
+
+def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
+    what = f"{describe(node)} ({op_type})"
+    forms = [operands.form(value) for value in node.inputs]
+    first = isinstance(forms[0], Affine)
+    draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
+    if forms[0] is not None and forms[1] is not None:
+        raise NotRepresentableError(f"{what} combines two uses of one draw")
+    assert isinstance(draw, Affine)
+    assert constant is not None
+    number = operands.number(constant)
+    if number is None:
+        raise NotRepresentableError(_uncut(what, op_type))
+    c, layout = float(number), operands.spread(draw.layout, constant)
+    if layout is not draw.layout:
+        draw = replace(draw, layout=layout)
+    if op_type in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
+        less = op_type.startswith("Less") == first
+        return step_of(draw, c, less, not less, np.dtype(np.bool_))
+    functions: dict[str, Callable[[float], float]] = {
+        "Add": lambda u: u + c,
+        "Sub": (lambda u: u - c) if first else (lambda u: c - u),
+        "Mul": lambda u: u * c,
+    }
+    if c and first:
+        functions["Div"] = lambda u: u / c
+    if op_type not in functions:
+        raise NotRepresentableError(f"{what} reads the draw, and no threshold has cut it")
+    return draw.map(functions[op_type])
+
+
+def _uncut(what: str, op_type: str) -> str:
+    if op_type in ("Add", "Sub"):
+        return f"{what} adds the draw as noise"
+    if op_type in ("Mul", "Div"):
+        return f"{what} multiplies by the draw itself, which no threshold has cut"
+    if op_type in _COMPARISONS:
+        return f"{what} compares the draw with a threshold that is not one constant number"
+    return f"{what} reads the draw, and no threshold has cut it"

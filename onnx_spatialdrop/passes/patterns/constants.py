@@ -1,0 +1,190 @@
+"""Values that are one known number everywhere, however the file writes them. Never computes with big tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
+
+#: How deep a constant is followed through the nodes that compute it.
+_DEPTH: Final = 16
+#: Larger tensors are taken for weights and not looked at.
+_LARGEST: Final = 1 << 24
+
+#: Element-wise functions of one operand, as NumPy computes them.
+UNARY: Final[dict[str, Any]] = {
+    "Identity": lambda a: a,
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Not": np.logical_not,
+    "Sqrt": np.sqrt,
+    "Reciprocal": np.reciprocal,
+    "Floor": np.floor,
+    "Ceil": np.ceil,
+    "Round": np.round,
+    "Sign": np.sign,
+    "Relu": lambda a: np.maximum(a, a.dtype.type(0)),
+    "Exp": np.exp,
+    "Log": np.log,
+}
+
+_BINARY: Final[dict[str, Any]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": lambda a, b: np.divide(a, b) if np.issubdtype(a.dtype, np.inexact) else np.floor_divide(a, b),
+    "Pow": np.power,
+    "Max": np.maximum,
+    "Min": np.minimum,
+}
+
+#: Ops that move or repeat entries of their first input without changing any.
+_SAME_NUMBER: Final = frozenset(
+    {"Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Tile", "Flatten", "Slice"}
+)
+
+
+#: Ops whose result has the type of their first input; of CastLike, of its second.
+_SAME_TYPE: Final = _SAME_NUMBER | frozenset(
+    {"CastLike", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Conv", "Gemm", "MatMul", "BatchNormalization"}
+    | {
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Concat",
+        "Softmax",
+        "LeakyRelu",
+        "Elu",
+        "Clip",
+        "RandomUniformLike",
+    }
+)
+
+
+def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | None:
+    """Return the tensor that ``value`` always holds; None where there is none or its data cannot be had.
+
+    Args:
+        value: any value.
+        overridable: take the default of a graph input for constant too (before IR version 4 every initializer is
+            listed as an input).
+    """
+    if value is None or (value.is_graph_input() and not overridable):
+        return None
+    try:
+        tensor = ir.convenience.get_const_tensor(value)
+        return None if tensor is None or tensor.size > _LARGEST else tensor.numpy()
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def is_switch(value: ir.Value) -> bool:
+    """Return whether ``value`` is a graph input of one bool, which callers may set."""
+    if not value.is_graph_input() or value.dtype != ir.DataType.BOOL:
+        return False
+    return value.shape is not None and all(size == 1 for size in value.shape)
+
+
+class Constants:
+    """Memory of which values are one number everywhere.
+
+    Args:
+        overridable: see array_of.
+        training: what every switch is taken to be. A switch is a graph input of one bool.
+    """
+
+    def __init__(self, overridable: bool = False, training: bool = True) -> None:
+        self._overridable = overridable
+        self.training = training
+        self._known: dict[ir.Value, np.generic | None] = {}
+
+    def array(self, value: ir.Value | None) -> np.ndarray | None:
+        """Return array_of(value)."""
+        return array_of(value, self._overridable)
+
+    def number(self, value: ir.Value | None, depth: int = _DEPTH) -> np.generic | None:
+        """Return the number that every entry of ``value`` is, as a scalar of its type; None where that is unknown."""
+        if value is None or depth == 0:
+            return None
+        if value not in self._known:
+            with np.errstate(all="ignore"):
+                self._known[value] = self._work_out(value, depth)
+        return self._known[value]
+
+    def _work_out(self, value: ir.Value, depth: int) -> np.generic | None:
+        array = self.array(value)
+        if array is not None:
+            flat = array.reshape(-1)
+            return flat[0] if flat.size and bool((flat == flat[0]).all()) else None
+        if is_switch(value):
+            return np.bool_(self.training)
+        node = value.producer()
+        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
+            return None
+        op_type, inputs = node.op_type, node.inputs
+        if op_type == "Where":
+            condition = self.number(inputs[0], depth - 1)
+            return None if condition is None else self.number(inputs[1 if condition else 2], depth - 1)
+        if op_type == "ConstantOfShape":
+            tensor = node.attributes.get_tensor("value", None)
+            return np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
+        if op_type in _SAME_NUMBER:
+            return self.number(inputs[0], depth - 1)
+        if op_type in ("Cast", "CastLike"):
+            return self._cast(node, depth)
+        if op_type in UNARY and len(inputs) == 1:
+            operand = self.number(inputs[0], depth - 1)
+            return None if operand is None else UNARY[op_type](operand)
+        if op_type in _BINARY and len(inputs) == 2:
+            right = self.number(inputs[1], depth - 1)
+            left = self.number(inputs[0], depth - 1) if right is not None else None
+            return None if left is None or right is None else left.dtype.type(_BINARY[op_type](left, right))
+        return None
+
+    def switches(self, value: ir.Value | None, depth: int = _DEPTH) -> frozenset[ir.Value]:
+        """Return the switches that the number of ``value`` depends on."""
+        if value is None or depth == 0 or self.number(value) is None or self.array(value) is not None:
+            return frozenset()
+        if is_switch(value):
+            return frozenset({value})
+        node = value.producer()
+        operands = [] if node is None else node.inputs
+        return frozenset().union(*(self.switches(operand, depth - 1) for operand in operands))
+
+    def _cast(self, node: ir.Node, depth: int) -> np.generic | None:
+        number, target = self.number(node.inputs[0], depth - 1), cast_target(node)
+        return number if number is None or target is None else target.type(number)
+
+
+def cast_target(node: ir.Node) -> np.dtype[Any] | None:
+    """Return the type that a Cast or CastLike casts to; None where the file does not say."""
+    if node.op_type == "Cast":
+        code = node.attributes.get_int("to", 0)
+        return ir.DataType(code).numpy() if code else None
+    return dtype_of(node.inputs[1])
+
+
+def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
+    """Return the type of a value, which the file may leave to be worked out; None where that is not simple."""
+    for _ in range(_DEPTH):
+        if value is None:
+            return None
+        if value.dtype is not None:
+            return value.dtype.numpy()
+        array, node = array_of(value, overridable=True), value.producer()
+        if array is not None:
+            return array.dtype
+        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs:
+            return None
+        if node.op_type == "Cast":
+            return cast_target(node)
+        if node.op_type == "ConstantOfShape":
+            tensor = node.attributes.get_tensor("value", None)
+            return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
+        if node.op_type not in _SAME_TYPE:
+            return None
+        value = node.inputs[1 if node.op_type == "CastLike" else 0]
+    return None

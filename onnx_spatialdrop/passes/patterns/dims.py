@@ -1,0 +1,370 @@
+"""Shapes as a graph computes them: numbers, or "dimension a of value v". Reads the graph only.
+
+A dimension that is read from a value is kept as that reading even where its number is known: whether a mask's
+1 was written down or came out of X's own shape tells a shared axis from one that happens to be 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes.patterns.constants import Constants
+
+__all__ = ["Dim", "Dims", "Like", "Ref", "Shapes"]
+
+_DEPTH: Final = 64
+#: From here on the end of a slice means the end of the axis.
+_END: Final = (1 << 31) - 1
+#: Element-wise ops of one tensor: the result has its shape.
+_SAME_SHAPE: Final = frozenset(
+    {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
+)
+#: Ops that keep the shape of their one operand that is no constant number.
+_ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
+#: Comparisons: what templates are made of that must not look constant to an optimiser.
+_BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Dimension ``axis`` of ``value``."""
+
+    value: ir.Value
+    axis: int
+
+
+@dataclass(frozen=True)
+class Like:
+    """The whole shape of ``value``, whose rank is unknown."""
+
+    value: ir.Value
+
+
+Dim = int | Ref
+Dims = tuple[Dim, ...]
+
+
+class Shapes:
+    """Memory of what shapes are made of.
+
+    Args:
+        constants: the constants of the same model.
+        inferred: finds shapes that the file lacks; see inference.py.
+    """
+
+    def __init__(self, constants: Constants, inferred: Callable[[ir.Value], ir.Shape | None] | None = None) -> None:
+        self._constants = constants
+        self._inferred = inferred or (lambda _: None)
+        self._contents: dict[ir.Value, np.ndarray | None] = {}
+        self._traced: dict[ir.Value, Dims | Like] = {}
+
+    def known(self, value: ir.Value) -> ir.Shape | None:
+        """Return the shape that the file or shape inference gives ``value``."""
+        return value.shape if value.shape is not None else self._inferred(value)
+
+    def same(self, dim: Dim, value: ir.Value, axis: int) -> bool:
+        """Return whether ``dim`` is dimension ``axis`` of ``value``: read from it, of its name, or of its size."""
+        mine, theirs = self._size(dim), self._size(Ref(value, axis))
+        if mine is not None and mine == theirs:
+            return True
+        return isinstance(dim, Ref) and dim.axis == axis and self._origin(dim.value) is self._origin(value)
+
+    def _size(self, dim: Dim) -> int | str | None:
+        if isinstance(dim, int):
+            return dim
+        shape = self.known(dim.value)
+        size = shape[dim.axis] if shape is not None and dim.axis < len(shape) else None
+        return size if size is None or isinstance(size, int) else size.value
+
+    def _origin(self, value: ir.Value) -> ir.Value:
+        """Return the value furthest back that element-wise ops of one tensor made ``value`` of."""
+        for _ in range(_DEPTH):
+            node = value.producer()
+            if node is None or node.domain or not node.inputs or node.op_type not in _ELEMENTWISE:
+                return value
+            operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
+            if len(operands) != 1 or operands[0] is None or value.index():
+                return value
+            value = operands[0]
+        return value
+
+    def number(self, dim: Dim) -> int | None:
+        """Return ``dim`` as a number, where it is known to be one."""
+        size = self._size(dim)
+        return size if isinstance(size, int) else None
+
+    def of(self, value: ir.Value) -> Dims | Like:
+        """Return the shape of ``value``, in terms of the values that its computation read."""
+        chain: list[ir.Value] = []
+        while value not in self._traced and len(chain) < _DEPTH:
+            source = self._same_shape_as(value)
+            if source is None:
+                self._traced[value] = self._own(value)
+                break
+            chain.append(value)
+            value = source
+        found = self._traced[value] if value in self._traced else self._own(value)
+        for passed in chain:
+            self._traced[passed] = found
+        return found
+
+    def _same_shape_as(self, value: ir.Value) -> ir.Value | None:
+        node = value.producer()
+        if node is None or node.domain or not node.inputs or node.op_type not in _SAME_SHAPE:
+            return None
+        source = node.inputs[0]
+        # A value with a shape of its own keeps it: the trail matters for templates made of shapes, not for data.
+        if source is None or (value.shape is not None and not self._is_template(source)):
+            return None
+        return source
+
+    def _is_template(self, value: ir.Value) -> bool:
+        node = value.producer()
+        return node is not None and node.op_type in ("ConstantOfShape", "Expand", "Cast", "CastLike", "Identity")
+
+    def _own(self, value: ir.Value) -> Dims | Like:
+        node = value.producer()
+        if node is not None and not node.domain:
+            if node.op_type == "ConstantOfShape":
+                contents = self.like(node.inputs[0])
+                if contents is not None:
+                    return contents
+            elif node.op_type == "Expand":
+                shape, start = self.like(node.inputs[1]), self.of(_required(node.inputs[0]))
+                if isinstance(shape, tuple) and isinstance(start, tuple):
+                    return self.broadcast(start, shape)
+                if shape is not None and start == ():
+                    return shape
+            elif node.op_type in _BROADCASTING and len(node.inputs) == 2:
+                operands = [self.of(_required(operand)) for operand in node.inputs]
+                if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
+                    return self.broadcast(operands[0], operands[1])
+            elif node.op_type == "Slice":
+                cut = self._sliced(node)
+                if cut is not None:
+                    return cut
+        shape_ = self.known(value)
+        if shape_ is None:
+            array = self._constants.array(value)
+            return Like(value) if array is None else tuple(array.shape)
+        return tuple(Ref(value, axis) for axis in range(len(shape_)))
+
+    def _sliced(self, node: ir.Node) -> Dims | None:
+        """Return the shape of a slice of data; a cut to one entry is the dimension 1."""
+        source = _required(node.inputs[0])
+        traced = self.of(source)
+        if isinstance(traced, Like):
+            return None
+        dims: list[Dim] = list(traced)
+        if "starts" in node.attributes:
+            starts, ends = list(node.attributes.get_ints("starts")), list(node.attributes.get_ints("ends"))
+            axes, steps = list(node.attributes.get_ints("axes", range(len(starts)))), [1] * len(starts)
+        else:
+            lists: list[list[Any]] = []
+            for value in (*node.inputs[1:], None, None)[:4]:
+                bound = None if value is None else self.contents(value)
+                if value is not None and bound is None:
+                    return None
+                lists.append([] if bound is None else bound.reshape(-1).tolist())
+            starts, ends, axes, steps = lists
+            axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            if not all(isinstance(number, int) for number in (start, end, axis)) or step != 1:
+                return None
+            if (start, end) == (0, 1) or (start, end) == (-1, _END):
+                dims[axis] = 1
+            elif start != 0 or end < _END:
+                dims[axis] = Ref(node.outputs[0], axis % len(dims))
+        return tuple(dims)
+
+    def like(self, shape: ir.Value | None) -> Dims | Like | None:
+        """Return the shape that the contents of the integer tensor ``shape`` spell; None where they are unknown."""
+        contents = self.contents(shape)
+        if contents is not None:
+            return tuple(contents.reshape(-1).tolist())
+        for _ in range(_DEPTH):
+            node = shape.producer() if shape is not None else None
+            if node is None or node.domain:
+                return None
+            if node.op_type == "Shape" and not node.attributes.get_int("start", 0) and "end" not in node.attributes:
+                return Like(_required(node.inputs[0]))
+            if node.op_type not in ("Cast", "Identity"):
+                return None
+            shape = node.inputs[0]
+        return None
+
+    def broadcast(self, left: Dims, right: Dims) -> Dims:
+        """Return the shape of an element-wise result of operands of two shapes."""
+        rank = max(len(left), len(right))
+        padded = [(1,) * (rank - len(dims)) + dims for dims in (left, right)]
+        return tuple(b if self.number(a) == 1 else a for a, b in zip(*padded, strict=True))
+
+    def contents(self, value: ir.Value | None, depth: int = _DEPTH) -> np.ndarray | None:
+        """Return the elements of an integer tensor as an object array of numbers and Refs; None where unknown."""
+        if value is None or depth == 0:
+            return None
+        if value not in self._contents:
+            array = self._constants.array(value)
+            if array is None:
+                self._contents[value] = self._computed(value, depth)
+            else:
+                small = array.size <= 1024 and np.issubdtype(array.dtype, np.integer)
+                self._contents[value] = array.astype(object) if small else None
+        return self._contents[value]
+
+    def _computed(self, value: ir.Value, depth: int) -> np.ndarray | None:
+        node = value.producer()
+        if node is None or node.domain:
+            return None
+        if node.op_type == "Shape":
+            return self._shape_node(node)
+        rule = _RULES.get(node.op_type)
+        if rule is None:
+            return None
+        operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
+        try:
+            result: np.ndarray = rule(node, operands)
+        except (IndexError, TypeError, ValueError):
+            return None
+        return result
+
+    def _shape_node(self, node: ir.Node) -> np.ndarray | None:
+        source = _required(node.inputs[0])
+        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+        traced = self.of(source)
+        if isinstance(traced, tuple):
+            return _objects(list(traced[start:end]))
+        if start >= 0 and end is not None and end >= 0:
+            return _objects([Ref(source, axis) for axis in range(start, end)])
+        return None
+
+
+def _required(value: ir.Value | None) -> ir.Value:
+    if value is None:
+        raise ValueError("a required input is missing")
+    return value
+
+
+def _objects(items: Sequence[Any]) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def _ints(array: np.ndarray | None) -> list[int]:
+    if array is None:
+        raise ValueError("not constant")
+    flat = array.reshape(-1).tolist()
+    if not all(isinstance(item, int) for item in flat):
+        raise TypeError("not numbers")
+    return flat
+
+
+def _axes(node: ir.Node, operands: list[np.ndarray | None]) -> list[int] | None:
+    attribute = node.attributes.get_ints("axes", None)
+    if attribute is not None:
+        return list(attribute)
+    return _ints(operands[1]) if len(operands) > 1 and operands[1] is not None else None
+
+
+def _first(operands: list[np.ndarray | None]) -> np.ndarray:
+    if operands[0] is None:
+        raise ValueError("not known")
+    return operands[0]
+
+
+def _concat(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if any(operand is None for operand in operands):
+        raise ValueError("not known")
+    return np.concatenate([operand for operand in operands if operand is not None])
+
+
+def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if "starts" in node.attributes:
+        start, end, step = node.attributes.get_ints("starts")[0], node.attributes.get_ints("ends")[0], 1
+    else:
+        start, end = _ints(operands[1])[0], _ints(operands[2])[0]
+        step = _ints(operands[4])[0] if len(operands) > 4 and operands[4] is not None else 1
+    return _first(operands)[start : end if abs(end) < _END else None : step]
+
+
+def _gather(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    indices = operands[1]
+    if indices is None:
+        raise ValueError("not known")
+    return np.asarray(_first(operands)[indices.astype(np.int64)], object)
+
+
+def _squeeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    axes = _axes(node, operands)
+    return _first(operands).squeeze(None if axes is None else tuple(axes))
+
+
+def _unsqueeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    return np.expand_dims(_first(operands), tuple(_axes(node, operands) or ()))
+
+
+def _reshape(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    target = _ints(operands[1]) if len(operands) > 1 else list(node.attributes.get_ints("shape"))
+    return _first(operands).reshape(target)
+
+
+def _expand(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    target = tuple(_ints(operands[1]))
+    return np.broadcast_to(_first(operands), np.broadcast_shapes(_first(operands).shape, target)).copy()
+
+
+def _filled(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    tensor = node.attributes.get_tensor("value", None)
+    return np.full(_ints(operands[0]), 0 if tensor is None else int(tensor.numpy().reshape(-1)[0]), object)
+
+
+def _scatter(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    result, updates = _first(operands).copy(), operands[2]
+    if updates is None:
+        raise ValueError("not known")
+    flat = updates.reshape(-1)
+    for position, index in enumerate(_ints(operands[1])):
+        result[index] = flat[position]
+    return result
+
+
+def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if operands[0] is None or operands[1] is None:
+        raise ValueError("not known")
+    left, right = np.broadcast_arrays(operands[0], operands[1])
+    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
+    return _objects([_combined(node.op_type, a, b) for a, b in pairs]).reshape(left.shape)
+
+
+def _combined(op_type: str, a: Dim, b: Dim) -> Dim:
+    if op_type in ("Mul", "Div") and b == 1:
+        return a
+    if op_type == "Mul" and a == 1:
+        return b
+    if not isinstance(a, int) or not isinstance(b, int):
+        raise TypeError("not numbers")
+    return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
+
+
+_RULES: Final[dict[str, Any]] = {
+    "Cast": lambda _, operands: _first(operands),
+    "CastLike": lambda _, operands: _first(operands),
+    "Identity": lambda _, operands: _first(operands),
+    "Concat": _concat,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
+    "Expand": _expand,
+    "ConstantOfShape": _filled,
+    "ScatterElements": _scatter,
+    "ScatterND": _scatter,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
+}

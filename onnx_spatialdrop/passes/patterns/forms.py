@@ -1,0 +1,125 @@
+"""What a value is, given one random draw: a two-valued mask, or an activation times one. Plain arithmetic.
+
+An entry of the draw has two outcomes: 0, its number lies below the threshold, and 1, it does not. A value that
+depends on the draw is x * factor + offset, with one factor and one offset an outcome; a mask has no x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes.patterns.dims import Dims, Like
+
+__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "half_ulp", "recover", "step_of"]
+
+
+class NotRepresentableError(Exception):
+    """A value that is none of these forms; the message says what it is instead."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the entries of a draw stand in a tensor.
+
+    Attributes:
+        entries: the shape of the draw: 1 along axes where one entry is repeated.
+        dims: the shape of the tensor itself.
+        view: by which reshapings and transpositions the draw's own order was left; equal views, equal order.
+    """
+
+    entries: Dims | Like
+    dims: Dims | Like
+    view: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The draw itself: ``slope`` times a uniform number in [0, 1), plus ``start``."""
+
+    slope: float
+    start: float
+    layout: Layout
+    dtype: np.dtype[Any]
+
+    def map(self, function: Callable[[float], float]) -> Affine:
+        """Return the draw after an increasing or decreasing linear function."""
+        start, end = function(self.start), function(self.start + self.slope)
+        return replace(self, start=start, slope=end - start)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A value that is a root times a number, and what lies between.
+
+    Attributes:
+        root: the value that everything is a multiple of.
+        levels: (value, multiple of the root) for the operand itself and what it was computed from, nearest first;
+            the root is the last.
+    """
+
+    root: ir.Value
+    levels: tuple[tuple[ir.Value, float], ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A value with two outcomes an entry.
+
+    Attributes:
+        threshold: the probability of outcome 0, in (0, 1).
+        factor: what the root is multiplied by, one number an outcome; zeros for a mask.
+        offset: what is added, one number an outcome; its dtype is the value's.
+        layout: where the entries stand; for x * factor, in the factor's own shape.
+        precision: how exactly the threshold is known; half a unit in the last place of its type.
+        x: the activation; None for a mask.
+    """
+
+    threshold: float
+    factor: np.ndarray
+    offset: np.ndarray
+    layout: Layout
+    precision: float = 0.0
+    x: Scaled | None = None
+
+
+Form = Affine | Step
+
+
+def step_of(affine: Affine, cut: float, below: Any, above: Any, dtype: np.dtype[Any]) -> Step:
+    """Return the mask that is ``below`` where the draw is less than ``cut``, and ``above`` elsewhere.
+
+    A cut outside the range of the draw makes both outcomes the same: nothing is random.
+
+    Raises:
+        NotRepresentableError: the draw is no draw.
+    """
+    if affine.slope == 0:
+        raise NotRepresentableError("the draw is multiplied by 0")
+    threshold = (cut - affine.start) / affine.slope
+    outcomes = (above, below) if affine.slope < 0 else (below, above)
+    if not 0.0 < threshold < 1.0:
+        threshold, outcomes = 0.5, (outcomes[threshold <= 0.0],) * 2
+    precision = half_ulp(affine.dtype) / abs(affine.slope)
+    return Step(threshold, np.zeros(2), np.array(outcomes, dtype), affine.layout, precision)
+
+
+def half_ulp(dtype: np.dtype[Any]) -> float:
+    """Return half a unit in the last place of numbers in [0.5, 1); of float32 for wider types, being their source."""
+    finfo: Any = ml_dtypes.finfo
+    return max(float(finfo(dtype).eps) / 4, 2.0**-25)
+
+
+def recover(probability: float, precision: float) -> float:
+    """Return the shortest decimal, or the simple fraction, that rounds to ``probability``: what somebody wrote down."""
+    decimals = [round(probability, digits) for digits in range(1, 7)]
+    fractions = [round(probability * n) / n for n in (3, 6, 7, 9, 11, 12)]
+    for written in (*decimals, *fractions):
+        if abs(written - probability) <= precision and 0.0 < written < 1.0:
+            return written
+    return probability

@@ -1,0 +1,92 @@
+"""Find masks that an exporter drew once and froze into a constant. Looks at small constants; changes nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.forms import recover
+from onnx_spatialdrop.passes.report import Record
+
+__all__ = ["frozen_masks"]
+
+_LARGEST: Final = 1 << 20
+_PRODUCTS: Final = ("Mul", "Where")
+
+
+def frozen_masks(model: ir.Model) -> list[Record]:
+    """Return a record for every constant of 0 and 1/(1-ratio) that multiplies an activation.
+
+    The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), and
+    an axis of size 1 along which it is repeated, or it is not spoken of: a table of weights may hold zeros as well.
+    """
+    constants = Constants()
+    records = []
+    for scope in scopes.scopes(model):
+        if isinstance(scope, ir.Function):
+            continue
+        for value in scope.initializers.values():
+            record = _frozen(value, constants)
+            if record is not None:
+                records.append(record)
+    return records
+
+
+def _frozen(value: ir.Value, constants: Constants) -> Record | None:
+    users = [use.node for use in value.uses() if use.node.op_type in _PRODUCTS]
+    tensor = value.const_value
+    if not users or tensor is None or not 1 < tensor.size <= _LARGEST or value.is_graph_input():
+        return None
+    array = constants.array(value)
+    if array is None or array.ndim < 2 or 1 not in array.shape:
+        return None
+    flat = array.reshape(-1).astype(np.float64)
+    kept = float(flat.max())
+    zeros = int((flat == 0).sum())
+    if kept <= 0 or zeros == 0 or zeros + int((flat == kept).sum()) != flat.size:
+        return None
+    scale = kept if kept != 1.0 else _scale_beside(users[0], value, constants)
+    if scale <= 1.0:
+        return None
+    ratio = recover(1.0 - 1.0 / scale, 1e-6)
+    if abs(zeros - flat.size * ratio) > 5.0 * math.sqrt(flat.size * ratio * (1.0 - ratio)) + 1.0:
+        return None
+    x = next((other for other in users[0].inputs if other is not None and other is not value), None)
+    axes = None if x is None or x.shape is None else _axes(array.shape, x.shape)
+    return Record(
+        name=value.name or "",
+        kind="frozen",
+        nodes=tuple(node.name or "" for node in users),
+        axes=axes,
+        ratio=ratio,
+        scale=scale,
+        rank=array.ndim,
+        proven=(f"{value.name!r} holds 0 and {kept:g} only: {zeros} of {flat.size} entries are 0",),
+        reason="the exporter drew this mask once and froze it into a constant: every run drops the same entries",
+        notes=("export again from a model with a symbolic batch size, or in inference mode",),
+    )
+
+
+def _scale_beside(user: ir.Node, mask: ir.Value, constants: Constants) -> float:
+    """Return the constant that the other operand of ``user`` was multiplied by, 0 where there is none."""
+    other = next((operand for operand in user.inputs if operand is not None and operand is not mask), None)
+    product = other.producer() if other is not None else None
+    neighbours = [product, *(use.node for use in user.outputs[0].uses())]
+    for node in neighbours:
+        if node is None or node.op_type not in ("Mul", "Div"):
+            continue
+        for operand in node.inputs:
+            number = constants.number(operand)
+            if number is not None and float(number):
+                return float(number) if node.op_type == "Mul" else 1.0 / float(number)
+    return 0.0
+
+
+def _axes(mask: tuple[int, ...], shape: ir.Shape) -> tuple[int, ...]:
+    padded = (1,) * (len(shape) - len(mask)) + mask
+    return tuple(axis for axis, (entry, size) in enumerate(zip(padded, shape, strict=False)) if entry == 1 != size)

@@ -1,0 +1,225 @@
+"""Decide whether x * factor + offset is dropout of x: its ratio, its scale, its axes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.node import FLOAT_TYPES
+from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
+from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
+
+__all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
+
+#: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
+_ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was proven of a product, and why it is no dropout, if it is not.
+
+    Attributes:
+        y: the product.
+        x: what the mask is applied to.
+        ratio: probability that an entry is dropped; None where no outcome is dropped.
+        scale: what kept values are multiplied by.
+        axes: the axes of x along which one entry is shared; None where that is not proven.
+        rank: the rank of x.
+        kind: "spatial", "elementwise", "drop_path", "variational", "alpha", "feature_alpha" or "unknown".
+        facts: what was proven, in words.
+        reason: why this is no dropout; "" where it is.
+    """
+
+    y: ir.Value
+    x: ir.Value
+    ratio: float | None = None
+    scale: float | None = None
+    axes: tuple[int, ...] | None = None
+    rank: int | None = None
+    kind: str = "unknown"
+    facts: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def is_dropout(form: Step) -> bool:
+    """Return whether a product has dropout's two values; its axes are not looked at."""
+    scaled = _values(form)
+    return scaled is not None and scaled[3] == ""
+
+
+def _values(form: Step) -> tuple[float, float, ir.Value, str] | None:
+    """Return ratio, scale, the level of x that they hold for, and why it is no dropout; None without a dropped side."""
+    assert form.x is not None
+    zero = form.factor == 0
+    if zero.sum() != 1 or not np.isfinite(form.factor).all():
+        return None
+    dropped = int(np.flatnonzero(zero)[0])
+    probability = form.threshold if dropped == 0 else 1.0 - form.threshold
+    kept, wanted = float(form.factor[1 - dropped]), 1.0 / (1.0 - probability)
+    tolerance = 2 * _eps(form.offset.dtype) + 2 * form.precision * wanted + 1e-6
+    ratio = recover(probability, form.precision)
+    usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
+    for value, scale in usable:
+        if abs(scale / wanted - 1.0) <= tolerance:
+            reason = "" if not form.offset.any() else _misplaced(form, dropped)
+            return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
+    value, scale = usable[0]
+    reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
+    return ratio, scale, value, reason
+
+
+def _misplaced(form: Step, dropped: int) -> str:
+    if form.offset[dropped]:
+        return f"dropped values become {form.offset[dropped]:g}, not 0"
+    return f"kept values have {form.offset[1 - dropped]:g} added to them"
+
+
+def _eps(dtype: np.dtype[Any]) -> float:
+    finfo: Any = ml_dtypes.finfo
+    return float(finfo(dtype).eps) if dtype in spec.DTYPES.values() else 2.0**-23
+
+
+def _stored(scale: float, ratio: float, dtype: np.dtype[Any]) -> float:
+    """Return the scale to store: the user's 1 / (1 - ratio) where the graph's is that to an ulp, else the graph's."""
+    exact = spec.explicit_scale(ratio, dtype if dtype in spec.DTYPES.values() else None)
+    rounded = float(np.asarray(scale).astype(dtype if dtype.itemsize < 4 and dtype.kind != "b" else np.float32))
+    return exact if abs(rounded / exact - 1.0) <= 2.0**-23 else rounded
+
+
+def prove(y: ir.Value, form: Step, shapes: Shapes) -> Proof:
+    """Return whether ``y``, of the form x * factor + offset, is dropout of x, and which."""
+    assert form.x is not None
+    found = _values(form)
+    if found is None:
+        return _not_dropped(y, form, shapes)
+    ratio, scale, x, reason = found
+    proof = Proof(y, x, ratio, scale, facts=(f"each entry is 0 with probability {ratio:g}",), reason=reason)
+    proof = _with_axes(proof, form.layout, shapes)
+    if not reason:
+        proof = replace(proof, facts=(*proof.facts, f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio)"))
+    return proof
+
+
+def _not_dropped(y: ir.Value, form: Step, shapes: Shapes) -> Proof:
+    """Return what a product without a dropped side is: alpha dropout, or nothing known."""
+    assert form.x is not None
+    proof = _with_axes(Proof(y, form.x.levels[0][0]), form.layout, shapes)
+    values = " or ".join(f"x * {a:g} + {b:g}" for a, b in zip(form.factor, form.offset, strict=True))
+    return replace(proof, kind="unknown", reason=f"no entry is dropped: the values are {values}")
+
+
+def alpha(proof: Proof, form: Step) -> Proof:
+    """Return ``proof`` as alpha dropout where the numbers are its numbers (Klambauer et al. 2017), else unchanged."""
+    zero = form.factor == 0
+    if zero.sum() != 1 or proof.ratio is None:
+        return proof
+    dropped = int(np.flatnonzero(zero)[0])
+    q = 1.0 - (form.threshold if dropped == 0 else 1.0 - form.threshold)
+    a = (q + _ALPHA**2 * q * (1.0 - q)) ** -0.5
+    b = -a * _ALPHA * (1.0 - q)
+    seen = (float(form.factor[1 - dropped]), float(form.offset[1 - dropped]), float(form.offset[dropped]))
+    tolerance = 1e-4 + 4 * _eps(form.offset.dtype)
+    if not np.allclose(seen, (a, b, a * _ALPHA + b), rtol=tolerance, atol=tolerance):
+        return proof
+    kind = "alpha" if proof.axes == () else "feature_alpha"
+    reason = "alpha dropout: dropped values become SELU's lower bound, not 0"
+    return replace(proof, kind=kind, reason=reason, scale=a)
+
+
+def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
+    axes, rank, problem = _axes(proof, layout, shapes)
+    if problem:
+        return replace(proof, rank=rank, reason=proof.reason or problem)
+    assert axes is not None
+    assert rank is not None
+    x = proof.x
+    if x.dtype is not None and x.dtype not in FLOAT_TYPES:
+        problem = f"x has type {x.dtype.name}"
+    where = (
+        f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
+    )
+    kind = kind_of_axes(axes, rank)
+    return replace(
+        proof, axes=axes, rank=rank, kind=kind, facts=(*proof.facts, where), reason=proof.reason or problem or ""
+    )
+
+
+def kind_of_axes(axes: tuple[int, ...], rank: int) -> str:
+    """Return the usual name of a mask that is shared along ``axes`` of ``rank``."""
+    if not axes:
+        return "elementwise"
+    if axes == tuple(range(1, rank)) or len(axes) == rank:
+        return "drop_path"
+    return "variational" if axes == (0,) and rank == 3 else "spatial"
+
+
+def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...] | None, int | None, str]:
+    """Return the shared axes, the rank of x, and why they could not be proven."""
+    x, entries, dims = proof.x, layout.entries, layout.dims
+    shape = shapes.known(x)
+    if isinstance(entries, Like) or isinstance(dims, Like):
+        return _of_unknown_shape(x, entries, shapes)
+    rank = len(shape) if shape is not None else _rank_from(entries, x)
+    if rank is None:
+        return None, None, "the rank of x is not known"
+    if len(dims) > rank:
+        if any(shapes.number(dim) != 1 for dim in dims[: len(dims) - rank]):
+            return None, rank, f"the mask has {len(dims)} dimensions and x has {rank}: the mask repeats x"
+        return None, rank, f"the mask has {len(dims)} dimensions and x has {rank}"
+    padded = (1,) * (rank - len(entries)) + entries
+    sizes: list[int | None] = [None] * rank
+    if shape is not None:
+        sizes = [size if isinstance(size, int) else None for size in shape]
+    for axis, dim in enumerate((1,) * (rank - len(dims)) + dims):
+        if sizes[axis] == 1 and dim != 1 and not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) != 1:
+            return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
+    for axis, dim in enumerate(padded):
+        if shapes.number(dim) is None and not shapes.same(dim, x, axis):
+            return None, rank, f"along axis {axis} the mask's size is not known to be that of x"
+    y_shape = shapes.known(proof.y)
+    if shape is not None and y_shape is not None and len(y_shape) != len(shape):
+        return None, rank, "the product has another rank than x"
+    return _shared(x, padded, sizes, shapes), rank, ""
+
+
+def _of_unknown_shape(
+    x: ir.Value, entries: Dims | Like, shapes: Shapes
+) -> tuple[tuple[int, ...] | None, int | None, str]:
+    shape = shapes.known(x)
+    if isinstance(entries, Like) and entries.value is x:
+        return (), len(shape) if shape is not None else 1, ""
+    return None, None, "the shape of the mask is not known"
+
+
+def _rank_from(entries: Dims, x: ir.Value) -> int | None:
+    """Return the rank of the mask where the mask itself reads dimension a of x at axis a, so both ranks agree."""
+    aligned = any(isinstance(dim, Ref) and dim.value is x and dim.axis == axis for axis, dim in enumerate(entries))
+    return len(entries) if aligned else None
+
+
+def _shared(x: ir.Value, entries: Dims, sizes: list[int | None], shapes: Shapes) -> tuple[int, ...]:
+    """Return the axes along which one entry is shared.
+
+    Where both the mask and x have size 1, sharing and not sharing draw the same. Such an axis is counted in where the
+    file spells out that 1 and the other axes show which of them hold channels, so that a layer on 1 x W maps reads as
+    the layer that it is.
+    """
+    last = len(entries) - 1
+    written: set[int] = set()
+    possible: set[int] = set()
+    for axis, dim in enumerate(entries):
+        if not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) == 1:
+            (possible if sizes[axis] == 1 else written).add(axis)
+    full = set(range(1, len(entries))) - written - possible
+    spelled = {axis for axis in possible if entries[axis] == 1}
+    if last >= 2 and 1 in full:
+        written |= spelled & set(range(2, last + 1))
+    elif last >= 2 and last in full:
+        written |= spelled & set(range(1, last))
+    return tuple(sorted(written))

@@ -1,0 +1,186 @@
+"""Find everything in a model that is or might be dropout, and what each is. Never changes the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.patterns import algebra, prove
+from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.dims import Shapes
+from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
+from onnx_spatialdrop.passes.patterns.forms import Step
+from onnx_spatialdrop.passes.patterns.inference import Inferred
+from onnx_spatialdrop.passes.patterns.prove import Proof
+from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
+from onnx_spatialdrop.passes.patterns.trace import Trace, follow
+
+__all__ = ["Candidate", "recognise"]
+
+
+@dataclass
+class Candidate:
+    """One draw and what was proven of it.
+
+    Attributes:
+        trace: everything that the draw reaches.
+        scope: the main graph or the function that holds it.
+        proofs: one a product that the rest of the graph reads.
+        kind: what the whole is.
+        reason: why the whole is no dropout; "" where every product is one and the mask goes nowhere else.
+        notes: what is wrong with the file here.
+        training_mode: the value that switches the dropout on and off; None where it is always on.
+    """
+
+    trace: Trace
+    scope: scopes.Scope
+    proofs: list[Proof] = field(default_factory=list)
+    kind: str = "unknown"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    training_mode: ir.Value | None = None
+
+    @property
+    def source(self) -> Source:
+        """The random node."""
+        return self.trace.source
+
+
+def recognise(model: ir.Model) -> list[Candidate]:
+    """Return one candidate for every random node, in the order of the file; subgraphs and functions included."""
+    anchors = [
+        (node, scope, scopes.default_opset(scope, model))
+        for scope in scopes.scopes(model)
+        for node in scope.all_nodes()
+        if is_source(node)
+    ]
+    if not anchors:
+        return []
+    position = {node: index for index, node in enumerate(scopes.all_nodes(model))}
+    found = _candidates(model, anchors, position, None)
+    if any(candidate.reason and _lacks_shapes(candidate) for candidate in found):
+        found = _candidates(model, anchors, position, Inferred(model))
+    return found
+
+
+def _lacks_shapes(candidate: Candidate) -> bool:
+    return (
+        any(proof.axes is None for proof in candidate.proofs)
+        or (not candidate.proofs and any(value.shape is None for value in candidate.trace.forms))
+        or not candidate.source.forms
+    )
+
+
+def _candidates(
+    model: ir.Model,
+    anchors: list[tuple[ir.Node, scopes.Scope, int]],
+    position: dict[ir.Node, int],
+    inferred: Inferred | None,
+) -> list[Candidate]:
+    overridable = (model.ir_version or 10) < 4
+    context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
+    found = []
+    for node, scope, opset in anchors:
+        source = read_source(node, opset, context.constants, context.shapes)
+        trace = follow(source, context, position, lambda _, form: prove.is_dropout(form))
+        found.append(Candidate(trace, scope))
+    masks = {
+        value: candidate.source.node
+        for candidate in found
+        for value, form in candidate.trace.forms.items()
+        if not isinstance(form, Step) or form.x is None
+    }
+    for candidate, (node, _, opset) in zip(found, anchors, strict=True):
+        _judge(candidate, context.shapes, masks)
+        if not candidate.reason:
+            switched = _switches(candidate, context)
+            if switched:
+                idle = read_source(node, opset, off.constants, off.shapes)
+                _judge_off(candidate, switched, follow(idle, off, position, lambda _, __: False))
+        candidate.kind = kind_of(candidate.kind, candidate.proofs, model.producer_name or "")
+        bug = bug_of(candidate.source, model.producer_name or "")
+        candidate.notes = (*candidate.source.notes, *((bug,) if bug else ()))
+    _name_equal_seeds(found)
+    return found
+
+
+def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
+    return algebra.Context(constants, Shapes(constants, inferred))
+
+
+def _switches(candidate: Candidate, context: algebra.Context) -> frozenset[ir.Value]:
+    """Return the values that switch a dropout on and off."""
+    source, forms = candidate.source, candidate.trace.forms
+    found: frozenset[ir.Value] = frozenset()
+    if source.training_mode is not None:
+        found = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
+    for node in candidate.trace.nodes[1:]:
+        for value in node.inputs:
+            if value not in forms:
+                found |= context.constants.switches(value)
+    return found
+
+
+def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) -> None:
+    """Accept a switch that makes every product the identity; refuse the candidate otherwise."""
+    names = ", ".join(sorted(repr(value.name) for value in switches))
+    if len(switches) > 1:
+        candidate.reason = f"several values switch it on and off: {names}"
+        return
+    for proof in candidate.proofs:
+        form = off.forms.get(proof.y)
+        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.x):
+            candidate.reason = f"with {names} false it is not the identity"
+            return
+    candidate.training_mode = next(iter(switches))
+
+
+def _is_identity(form: Step, x: ir.Value) -> bool:
+    assert form.x is not None
+    multiple = dict(form.x.levels).get(x)
+    return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
+
+
+def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node]) -> None:
+    trace, source = candidate.trace, candidate.source
+    if not source.forms:
+        candidate.kind, candidate.reason = source.kind, source.reason
+        return
+    for y, form in trace.products.items():
+        proof = prove.prove(y, form, shapes)
+        if proof.reason:
+            proof = prove.alpha(proof, form)
+        assert form.x is not None
+        if any(level in masks for level, _ in form.x.levels):
+            proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
+        candidate.proofs.append(proof)
+    candidate.kind, candidate.reason = _verdict(trace, candidate.proofs)
+
+
+def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
+    """Return what the whole is, and why it is no dropout."""
+    bad = next((proof for proof in proofs if proof.reason), None)
+    if trace.ends:
+        end = trace.ends[0]
+        kind = proofs[0].kind if proofs else "unknown"
+        return kind, f"the mask is also used otherwise: {end.reason}" if proofs else end.reason
+    if bad is not None:
+        return bad.kind, bad.reason
+    if not proofs:
+        return "unknown", "nothing reads the draw"
+    views = {trace.products[proof.y].layout.view for proof in proofs}
+    if len(views) > 1:
+        return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"
+    return ("shared_mask" if len(proofs) > 1 else proofs[0].kind), ""
+
+
+def _name_equal_seeds(found: list[Candidate]) -> None:
+    seeds = Counter(candidate.source.seed for candidate in found if candidate.source.seed is not None)
+    for candidate in found:
+        seed = candidate.source.seed
+        if seed is not None and seeds[seed] > 1:
+            note = f"{seeds[seed]} random nodes have the seed {seed:g}: with equal shapes they draw the same numbers"
+            candidate.notes = (*candidate.notes, note)

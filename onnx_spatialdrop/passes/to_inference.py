@@ -1,0 +1,81 @@
+"""Clean a training-mode export: whatever it holds of dropout goes, recognised first where it is spelled out.
+
+It does what fuse.py can prove and no more: noise that is no dropout stays, and so do masks frozen into constants.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.passes import replace, scopes
+from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.sources import switched_off
+from onnx_spatialdrop.passes.remove import RemovePass
+from onnx_spatialdrop.passes.report import Report
+
+__all__ = ["InferencePass", "to_inference"]
+
+
+class InferencePass(ir.passes.InPlacePass):
+    """Fuse, then remove; ``report`` is that of the fusion.
+
+    1. Dropout of every kind that fuse recognises becomes SpatialDropout, also element-wise dropout, alpha dropout and
+       ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
+    2. Dropout nodes that are off go, where their mask is unused.
+    3. Every SpatialDropout node goes, with its switches; see remove.py.
+    4. A pair of views around a removed node that undo each other goes too.
+    5. What was refused stays; ``report.refused`` says why.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.report = Report()
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        fusion = FusePass(for_inference=True)  # cases 1 and 4
+        modified = fusion.call(model).modified
+        self.report = fusion.report
+        modified = _drop_idle(model) or modified  # case 2
+        modified = RemovePass().call(model).modified or modified  # case 3
+        return ir.passes.PassResult(model, modified=modified)
+
+
+def _drop_idle(model: ir.Model) -> bool:
+    constants, modified = Constants(), False
+    for scope in scopes.scopes(model):
+        opset = scopes.default_opset(scope, model)
+        for node in list(scope.all_nodes()):
+            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+                continue
+            masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
+            if masked or not switched_off(node, opset, constants):
+                continue
+            modified = True
+            if not replace.splice(node, node.inputs[0]):
+                node.op_type = "Identity"
+                node.attributes.clear()
+                node.resize_inputs(1)
+                node.resize_outputs(1)
+    return modified
+
+
+@io.same_kind
+def to_inference(model: io.Source, output: io.PathLike | None = None) -> io.Result:
+    """Return the inference model of any export: no dropout that can be recognised, spelled out or as a node.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+
+    Returns:
+        The same kind of model as came in; from a path, an ir.Model. What could not be proven to be dropout is still in
+        it; ``fuse(model)`` reports that.
+
+    Raises:
+        SpecError: a SpatialDropout node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.apply(model, output, InferencePass())

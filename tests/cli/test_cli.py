@@ -1,0 +1,145 @@
+"""The command line as people type it: exit codes, one-line errors, files that are whole."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from building import dropout_model
+
+import onnx_spatialdrop as sd
+from onnx_spatialdrop.cli import main
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return sd.save(dropout_model(wrap=True), tmp_path / "model.onnx")
+
+
+def test_inspect_lists_nodes_for_people_and_machines(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(file)]) == 0
+    assert "drop" in capsys.readouterr().out
+    assert main(["inspect", "--json", str(file)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (node,) = told["nodes"]
+    assert (node["name"], node["axes"], node["seed"], node["training_mode"]) == (
+        "drop", [2, 3], 7, "switch training_mode (false)",
+    )  # fmt: skip
+    assert told["runs"]["onnxruntime alone"] == {"runs": "no", "why": "no function body: attach"}
+
+
+def test_inspect_says_what_attach_changed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attach", str(file), str(file)]) == 0
+    assert main(["inspect", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"]["onnxruntime alone"]["runs"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("verb", "suffix"),
+    [("to-inference", "inference"), ("attach", "attached"), ("detach", "detached"), ("seeds", "seeded")],
+)
+def test_without_an_output_the_input_stays_and_a_named_file_appears(file: Path, verb: str, suffix: str) -> None:
+    before = file.read_bytes()
+    assert main([verb, str(file)]) == 0
+    assert file.read_bytes() == before
+    onnx.checker.check_model(str(file.with_name(f"model.{suffix}.onnx")))
+
+
+def test_to_inference_in_place(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["to-inference", str(file), str(file)]) == 0
+    assert sd.find(file) == []
+    assert "1 " in capsys.readouterr().err
+
+
+def test_seeds_takes_a_base(file: Path) -> None:
+    assert main(["seeds", str(file), str(file), "--base", "5"]) == 0
+    assert sd.find(file)[0].seed == sd.find(sd.assign_seeds(dropout_model(wrap=True), base=5))[0].seed
+
+
+def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [kernel["kernel"] for kernel in report["kernels"]] == ["native", "python", "body"]
+    assert report["kernels"][2]["usable"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "none.onnx"], "onnx-spatialdrop: none.onnx: cannot be read: No such file or directory"),
+        (
+            ["attach", "old.onnx"],
+            "onnx-spatialdrop: the model: imports opset 14, and a function body needs 15 or newer",
+        ),
+        (
+            ["seeds", "old.onnx", "--base", str(2**70)],
+            "onnx-spatialdrop: base seed: seed is 1180591620717411303424; it must",
+        ),
+        (
+            ["to-inference", "old.onnx", "no/folder/out.onnx"],
+            "onnx-spatialdrop: no/folder/out.onnx: cannot be written: No",
+        ),
+    ],
+)
+def test_expected_faults_are_one_line_and_exit_code_1(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sd.save(dropout_model(opset=14), "old.onnx")
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(message)
+    assert told.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.onnx"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["inspect"], ["seeds", "a.onnx", "--base", "x"]])
+def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_python_m_runs_the_command_line(file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "onnx_spatialdrop", "inspect", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["nodes"][0]["ratio"] == pytest.approx(0.3)
+
+
+def test_expand_takes_a_form_or_a_target(file: Path) -> None:
+    assert main(["expand", str(file), "--form", "uniform"]) == 0
+    uniform = {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
+    assert "RandomUniformLike" in uniform
+    assert "SpatialDropout" not in uniform
+    assert main(["expand", str(file), "--target", "training"]) == 0
+    assert "Dropout" in {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
+
+
+def test_a_form_that_the_target_cannot_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sd.save(dropout_model(opset=22), tmp_path / "new.onnx")
+    assert main(["expand", str(file), "--form", "uniform"]) == 1
+    told = capsys.readouterr().err
+    assert "node 'drop': form 'uniform' in onnxruntime needs opset 9 to 21, and the model imports 22; use form=" in told
+
+
+def test_the_demo_shows_that_every_step_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    told = capsys.readouterr().out
+    assert "NO" not in told.replace("NOT", "")
+    for claim in ("accuracy is PyTorch's", "uniform", "philox", "python", "body", "digits it gets wrong"):
+        assert claim in told
+
+
+def test_the_demo_needs_its_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--models", str(tmp_path)]) == 1
+    assert "digits_torch.npz is not in" in capsys.readouterr().err
