@@ -7,6 +7,7 @@ operator. It does not train, convert weights or change a model.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def export(
         seed: base of the derived seeds, in [-2**63, 2**64).
         elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
         input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
-        opset_version: as in ``keras.Model.export``; the default is the backend's.
+        opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; otherwise at least
+            18, from which on every form of the operator draws its own bits (tf2onnx's own default is 15).
         arguments: further arguments of ``keras.Model.export``, such as ``verbose`` (False by default).
 
     Returns:
@@ -64,7 +66,7 @@ def export(
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
     keras = require("keras", "keras")
     if not isinstance(model, keras.Model):
-        raise SpatialDropError(f"export takes a keras.Model of Keras 3, not a {type(model).__module__} object")
+        raise SpatialDropError(f"export takes a keras.Model of Keras 3, not a {type(model).__module__}.{type(model).__name__} object")
     backend = backend_of(keras.backend.backend())
     for package in backend.packages:
         require(package, EXTRAS[backend.name])
@@ -77,6 +79,8 @@ def export(
         from keras.src.export.export_utils import get_input_signature
 
         input_signature = get_input_signature(model)  # Keras would refuse a model that was never called
+    if opset_version is None and dropout != "inference":
+        opset_version = backend.opset
     arguments = {"verbose": False, "input_signature": input_signature, "opset_version": opset_version, **arguments}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
@@ -93,14 +97,19 @@ def export(
 def _run_exporter(
     model: Any, file: Path, watch: keras_layers.Watch, backend: Backend, arguments: dict[str, Any]
 ) -> None:
-    with keras_layers.watching(watch), backend.exporting():
+    with keras_layers.watching(watch), backend.exporting(model):
         try:
             model.export(os.fspath(file), format="onnx", **arguments)
         except Exception as error:
             if watch.error is not None:
                 raise watch.error from None
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise SpatialDropError(
-                f"Keras {backend.name} backend: model.export(format='onnx') failed for {model.name!r}: {text}; "
-                f"{backend.advice}"
+                f"Keras {backend.name} backend: model.export(format='onnx') failed for {model.name!r}: "
+                f"{_one_line(error)}; {backend.advice}"
             ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received by")[0]  # Keras writes bold, and a listing
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[:300].rstrip(".") or type(error).__name__

@@ -27,15 +27,17 @@ class Backend:
         name: as ``keras.backend.backend()`` names it.
         packages: what Keras's exporter needs there.
         mark: (tensor, index of the call, axes) -> the tensor behind a marker.
-        exporting: context in which the backend's exporter writes markers.
+        exporting: context in which the backend's exporter writes markers and leaves the model given as it was.
         advice: what to do when Keras's exporter fails.
+        opset: what to export to where the exporter's own default is too old; None where it is not.
     """
 
     name: str
     packages: tuple[str, ...]
     mark: Callable[[Any, int, tuple[int, ...]], Any]
-    exporting: Callable[[], AbstractContextManager[None]]
+    exporting: Callable[[Any], AbstractContextManager[None]]
     advice: str
+    opset: int | None = None
 
 
 #: The extra of this package that brings what a backend needs.
@@ -57,6 +59,10 @@ def backend_of(name: str) -> Backend:
     )
 
 
+_ELSEWHERE: Final = (
+    "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
+    "there"
+)
 _TAG: Final = "onnx_spatialdrop:"
 
 
@@ -99,7 +105,7 @@ def _through(optimizer: Any, transpose: Any, node: Any) -> bool:
 
 
 @contextmanager
-def _exporting_tensorflow() -> Iterator[None]:
+def _exporting_tensorflow(_model: Any) -> Iterator[None]:
     import tf2onnx.convert
     import tf2onnx.utils
     from onnx.helper import make_opsetid
@@ -136,6 +142,7 @@ _TENSORFLOW: Final = Backend(
     _exporting_tensorflow,
     "call the model once on data, or give input_signature and opset_version; if model.export fails without this package "
     "too, the model is beyond Keras's exporter",
+    opset=18,
 )
 
 
@@ -182,8 +189,7 @@ _JAX: Final = Backend(
     ("jax", "jax2onnx"),
     _mark_jax,
     nullcontext,
-    "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
-    "there",
+    _ELSEWHERE,
 )
 
 
@@ -217,11 +223,22 @@ def _torchscript_marker() -> Any:
     return Marker
 
 
+@contextmanager
+def _exporting_torch(model: Any) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
+            yield
+    finally:
+        for module, training in modes:  # Keras calls model.eval() and leaves it at that
+            module.training = training
+
+
 _TORCH: Final = Backend(
     "torch",
     ("torch", "onnxscript"),
     _mark_torch,
-    nullcontext,
-    "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
-    "there",
+    _exporting_torch,
+    _ELSEWHERE,
 )

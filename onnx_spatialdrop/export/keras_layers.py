@@ -174,7 +174,7 @@ def refuse_unsupported(model: Any, elementwise: bool) -> None:
     """
     import keras
 
-    kinds = {keras.layers.AlphaDropout: "replaces values by a constant", keras.layers.GaussianDropout: "multiplies"}
+    kinds = {keras.layers.AlphaDropout: "replaces values by a constant", keras.layers.GaussianDropout: "multiplies by noise"}
     names = layer_names(model)
     for layer in model._flatten_layers(include_self=False, recursive=True):
         for kind, what in kinds.items():
