@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import keras_layers, markers
+from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import DROPOUT, Dropout, finish, require
 from onnx_spatialdrop.export.keras_backends import EXTRAS, Backend, backend_of
 
@@ -88,6 +89,8 @@ def export(
         exported = io.load(file)
         exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
         markers.replace_markers(exported, watch.calls(), seed)
+        if backend.name == "tensorflow":
+            canonicalize(exported)  # tf2onnx walks sets
         finish(exported, dropout, target)
         if output is None:
             return ir.external_data.load_to_model(exported)  # the folder is about to go

@@ -90,13 +90,15 @@ def test_every_spatial_layer_becomes_a_node_on_the_switches_with_a_seed_of_its_o
     onnx.checker.check_model(ir.to_proto(model))
 
 
-def test_axes_are_those_of_the_layout_in_the_file(exported: Any) -> None:
+def test_axes_are_the_layers_or_where_tf2onnx_moved_a_transpose_those_behind_the_channels(exported: Any) -> None:
     name, _, _, model = exported
-    for layer, node in nodes(model).items():
-        axes = list(op.read(node).axes)
-        moved = BACKEND == "tensorflow" and node.inputs[0].shape is not None and axes != AXES[name][layer]
-        # tf2onnx moves transposes through; then channels come second.
-        assert axes == (list(range(2, len(axes) + 2)) if moved else AXES[name][layer])
+    moved = {layer: [axis + 1 for axis in axes] if axes[0] == 1 else axes for layer, axes in AXES[name].items()}
+    got = {layer: list(op.read(node).axes) for layer, node in nodes(model).items()}
+    assert all(axes in (AXES[name][layer], moved[layer]) for layer, axes in got.items())
+    if BACKEND != "tensorflow" or name.startswith("text"):
+        assert got == AXES[name]
+    else:
+        assert got == moved
 
 
 def test_with_training_mode_false_the_output_is_keras_s_own(exported: Any) -> None:
@@ -128,17 +130,17 @@ def test_inference_is_keras_s_own_export_and_op_adds_one_node_a_layer(exported: 
     own = onnx.load(tmp_path / "own.onnx")
     sdk.export(model, tmp_path / "ours.onnx", dropout="inference", opset_version=opset)
     ours = onnx.load(tmp_path / "ours.onnx")
-    assert [node.op_type for node in ours.graph.node] == [node.op_type for node in own.graph.node]
+    assert sorted(node.op_type for node in ours.graph.node) == sorted(node.op_type for node in own.graph.node)
     assert [(i.domain, i.version) for i in ours.opset_import] == [(i.domain, i.version) for i in own.opset_import]
     close(run(ir.from_proto(ours), x), run(ir.from_proto(own), x))
     extra = onnx_model.graph.num_nodes() - len(ours.graph.node) - len(AXES[name])
-    # The layer between two LSTMs stops the one transpose that would put time before samples.
-    assert 0 <= extra <= (2 if name == "text_lstm" else 0)
+    # tf2onnx moves no rank-3 transpose through anything with two users; jax2onnx merges one less around a scan.
+    assert extra == {("tensorflow", "text_cnn"): 4, ("jax", "text_lstm"): 1}.get((BACKEND, name), 0)
 
 
-@pytest.mark.parametrize("dropout", ["op", "inference"])
-def test_equal_models_give_equal_bytes(dropout: Any, tmp_path: Path) -> None:
-    model, _ = build("cnn2d")
+@pytest.mark.parametrize(("name", "dropout"), [("cnn2d", "inference"), ("cnn2d", "op"), ("text_lstm", "op")])
+def test_equal_models_give_equal_bytes(name: str, dropout: Any, tmp_path: Path) -> None:
+    model, _ = build(name)
     first = sdk.export(model, tmp_path / "first.onnx", dropout=dropout).read_bytes()
     assert sdk.export(model, tmp_path / "second.onnx", dropout=dropout).read_bytes() == first
 
@@ -162,12 +164,13 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     layer_class = keras.layers.Dropout
     before = [keras.ops.convert_to_numpy(weight) for weight in model.variables]
     call, output = layer_class.call, keras.ops.convert_to_numpy(model(x, training=False))
-    attributes = {layer.name: sorted(vars(layer)) for layer in model.layers}
+    written = {"train_function", "test_function", "predict_function"}  # set to None by Keras, whenever TensorFlow asks
+    attributes = {layer.name: set(vars(layer)) - written for layer in model.layers}
     config = model.to_json()
     sdk.export(model, tmp_path / "model.onnx")
     assert layer_class.call is call
     assert model.to_json() == config
-    assert {layer.name: sorted(vars(layer)) for layer in model.layers} == attributes
+    assert {layer.name: set(vars(layer)) - written for layer in model.layers} == attributes
     for weight, old in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), old)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(x, training=False)), output)
