@@ -42,8 +42,8 @@ def export(
     """Export a torch module, its spatial dropout intact.
 
     nn.Dropout1d, 2d and 3d, F.dropout1d, 2d and 3d, and ``aten.feature_dropout`` however it is called become
-    SpatialDropout nodes, whatever ``training`` the calls are given; one with p = 0 becomes nothing. All nodes of a model
-    share the switches ``training_mode`` and ``step``.
+    SpatialDropout nodes, whatever ``training`` the calls are given; one with p = 0 becomes nothing. All nodes of a
+    model share the switches ``training_mode`` and ``step``.
 
     Args:
         module: an nn.Module (its modes, weights and attributes are as before afterwards) or an ExportedProgram.
@@ -116,7 +116,7 @@ def exporting(
     finish(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), dropout, target)  # wrong arguments are refused early
     torch = require("torch", "torch")
     require("onnxscript", "torch")
-    from onnx_spatialdrop.export import torch_capture
+    from onnx_spatialdrop.export import torch_capture, torch_script
 
     capture = torch_capture.Capture(dropout, elementwise, keep_mode)
     original = torch.onnx.export
@@ -151,7 +151,7 @@ def exporting(
 
     torch.onnx.export = replacement
     try:
-        with torch_capture.capturing(capture):
+        with torch_capture.capturing(capture), torch_script.capturing(capture):
             yield
     finally:
         torch.onnx.export = original

@@ -15,12 +15,11 @@ from typing import Any, Final, Literal
 import onnx
 import torch
 
-from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout
 from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["Capture", "capturing", "modes", "translation_table"]
+__all__ = ["KINDS", "Capture", "capturing", "description", "modes", "translation_table"]
 
 _LIBRARY: Final = torch.library.Library(spec.DOMAIN, "FRAGMENT")
 _LIBRARY.define(
@@ -31,10 +30,8 @@ _LIBRARY.impl("spatial_dropout", lambda x, *_: x.clone(), "CompositeExplicitAuto
 torch.library.register_fake(f"{spec.DOMAIN}::spatial_dropout", lambda x, *_: torch.empty_like(x), lib=_LIBRARY)
 
 _PLACEHOLDER: Final = torch.ops.onnx_spatialdrop.spatial_dropout.default
-#: Those of the TorchScript exporter; it prefers its own translation for a newer opset to ours for an older one.
-_OPSETS: Final = range(9, 24)
-_KINDS: Final = ("feature_dropout", "feature_alpha_dropout", "dropout", "alpha_dropout")
-_NAMES: Final = {
+#: torch's dropout operators, each with a twin that works in place, and the kind that placeholders call them.
+KINDS: Final = {
     "feature_dropout": "feature",
     "feature_alpha_dropout": "feature_alpha",
     "dropout": "elementwise",
@@ -104,7 +101,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
 
 @contextmanager
 def capturing(capture: Capture) -> Iterator[None]:
-    """Let both exporters of torch.onnx write placeholders for dropouts, inside the context.
+    """Let the exporter built on torch.export write placeholders for dropouts, inside the context.
 
     torch decomposes ``aten.feature_dropout`` before it looks into a translation table; the graph in which it is still
     whole is the one that ``run_decompositions`` is called on, however that graph was made.
@@ -117,16 +114,11 @@ def capturing(capture: Capture) -> Iterator[None]:
         with _retargeted(self, capture):
             return original(self, *arguments, **keywords)
 
-    symbolics = [(name, symbolic, opset) for name, symbolic in _symbolics(capture).items() for opset in _OPSETS]
     program.run_decompositions = run_decompositions
-    for each in symbolics:
-        torch.onnx.register_custom_op_symbolic(*each)
     try:
         yield
     finally:
         program.run_decompositions = original
-        for name, _, opset in symbolics:
-            torch.onnx.unregister_custom_op_symbolic(name, opset)
 
 
 @contextmanager
@@ -170,8 +162,8 @@ def _targets() -> dict[Any, tuple[str, bool]]:
     """Return the kind of each of torch's dropout operators, and whether it works in place."""
     packets = torch.ops.aten
     return {
-        getattr(packets, f"{name}{suffix}").default: (_NAMES[name], suffix == "_")
-        for name in _KINDS
+        getattr(packets, f"{name}{suffix}").default: (kind, suffix == "_")
+        for name, kind in KINDS.items()
         for suffix in ("", "_")
     }
 
@@ -192,7 +184,7 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
         node.args = (x, ratio, False)
         return
     value = x.meta["val"]
-    arguments = (x, *_description(kind, value.dim(), value.dtype, ratio), next(capture.calls))
+    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls))
     if not in_place:
         node.target, node.args, node.kwargs = _PLACEHOLDER, arguments, {}
         return
@@ -204,44 +196,7 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
     node.target, node.args, node.kwargs = torch.ops.aten.copy_.default, (x, drawn), {}
 
 
-def _description(kind: str, rank: int, dtype: Any, ratio: float) -> tuple[str, int, int, float, float]:
+def description(kind: str, rank: int, dtype: Any, ratio: float) -> tuple[str, int, int, float, float]:
     """Return kind, first shared axis, rank, ratio and scale of a dropout; every axis from the first on is shared."""
     numpy_dtype = spec.DTYPES.get(str(dtype).removeprefix("torch."))
     return kind, 2 if kind.startswith("feature") else rank, rank, ratio, spec.explicit_scale(ratio, numpy_dtype)
-
-
-def _symbolics(capture: Capture) -> dict[str, Callable[..., Any]]:
-    """Return the TorchScript exporter's translation of each dropout that is not left as it is."""
-    found = {}
-    for name in _KINDS:
-        if capture.fate(_NAMES[name], 0.5) != "keep":
-            symbolic = _symbolic(_NAMES[name], capture)
-            found[f"aten::{name}"] = found[f"aten::{name}_"] = symbolic
-    return found
-
-
-def _symbolic(kind: str, capture: Capture) -> Callable[..., Any]:
-    @torch.onnx.symbolic_helper.parse_args("v", "f", "none")
-    def symbolic(g: Any, x: Any, ratio: float, _train: Any) -> Any:
-        if capture.fate(kind, ratio) == "off":
-            return x
-        rank = x.type().dim()
-        if rank is None or x.type().dtype() is None:
-            raise SpatialDropError(
-                f"a {kind} dropout of a scripted module reads {x.debugName()!r}, whose rank is unknown; "
-                "export the module itself instead of torch.jit.script of it, or use dynamo=True"
-            )
-        _, first, rank, ratio, scale = _description(kind, rank, x.type().dtype(), ratio)
-        y = g.op(
-            f"{DOMAIN}::{OP_TYPE}",
-            x,
-            kind_s=kind,
-            first_i=first,
-            rank_i=rank,
-            ratio_f=ratio,
-            scale_f=scale,
-            call_i=next(capture.calls),
-        )
-        return y.setType(x.type())
-
-    return symbolic
