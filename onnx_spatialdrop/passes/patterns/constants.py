@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of"]
+__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
@@ -81,15 +81,24 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
         return None
 
 
+def is_switch(value: ir.Value) -> bool:
+    """Return whether ``value`` is a graph input of one bool, which callers may set."""
+    if not value.is_graph_input() or value.dtype != ir.DataType.BOOL:
+        return False
+    return value.shape is not None and all(size == 1 for size in value.shape)
+
+
 class Constants:
     """Memory of which values are one number everywhere.
 
     Args:
         overridable: see array_of.
+        training: what every switch is taken to be. A switch is a graph input of one bool.
     """
 
-    def __init__(self, overridable: bool = False) -> None:
+    def __init__(self, overridable: bool = False, training: bool = True) -> None:
         self._overridable = overridable
+        self.training = training
         self._known: dict[ir.Value, np.generic | None] = {}
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
@@ -110,10 +119,15 @@ class Constants:
         if array is not None:
             flat = array.reshape(-1)
             return flat[0] if flat.size and bool((flat == flat[0]).all()) else None
+        if is_switch(value):
+            return np.bool_(self.training)
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
             return None
         op_type, inputs = node.op_type, node.inputs
+        if op_type == "Where":
+            condition = self.number(inputs[0], depth - 1)
+            return None if condition is None else self.number(inputs[1 if condition else 2], depth - 1)
         if op_type == "ConstantOfShape":
             tensor = node.attributes.get_tensor("value", None)
             return np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
@@ -129,6 +143,16 @@ class Constants:
             left = self.number(inputs[0], depth - 1) if right is not None else None
             return None if left is None or right is None else left.dtype.type(_BINARY[op_type](left, right))
         return None
+
+    def switches(self, value: ir.Value | None, depth: int = _DEPTH) -> frozenset[ir.Value]:
+        """Return the switches that the number of ``value`` depends on."""
+        if value is None or depth == 0 or self.number(value) is None or self.array(value) is not None:
+            return frozenset()
+        if is_switch(value):
+            return frozenset({value})
+        node = value.producer()
+        operands = [] if node is None else node.inputs
+        return frozenset().union(*(self.switches(operand, depth - 1) for operand in operands))
 
     def _cast(self, node: ir.Node, depth: int) -> np.generic | None:
         number, target = self.number(node.inputs[0], depth - 1), cast_target(node)
