@@ -73,19 +73,22 @@ class OpsetPass(ir.passes.InPlacePass):
 
 def _without_large(model: ir.Model) -> tuple[ir.Model, dict[str, Any]]:
     """Return a copy in which large initializers are inputs, and their tensors."""
-    copy = model.clone()
-    tensors = {
-        name: value.const_value
-        for name, value in copy.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > _LARGE
-    }
-    for name, tensor in tensors.items():
-        value = copy.graph.initializers.pop(name)
+    copy, large = model.clone(), dict[str, Any]()
+    for name, value in list(copy.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        if tensor.nbytes <= _LARGE:
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.tensor(tensor.numpy().copy(), name=name)
+            continue
+        large[name] = tensor
+        del copy.graph.initializers[name]
         value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.dims)
         value.const_value = None
         if value not in copy.graph.inputs:
             copy.graph.inputs.append(value)
-    return copy, tensors
+    return copy, large
 
 
 def _take_over(model: ir.Model, converted: ir.Model, large: dict[str, Any]) -> None:
@@ -97,13 +100,17 @@ def _take_over(model: ir.Model, converted: ir.Model, large: dict[str, Any]) -> N
             new.register_initializer(value)
             if value.name not in inputs:
                 new.inputs.remove(value)
+    for name, value in new.initializers.items():
+        known = old.initializers.get(name)
+        if known is not None and isinstance(known.const_value, ir.ExternalTensor):
+            value.const_value = known.const_value  # case 2, for small ones
     values = {output.name: output for node in old.all_nodes() for output in node.outputs}
     nodes = {node.name: node for node in old.all_nodes() if node.name}
     for node in new.all_nodes():  # case 3
-        known = nodes.get(node.name)
-        if known is not None and known.op_identifier() == node.op_identifier():
-            node.metadata_props.update(known.metadata_props)
-            node.doc_string = known.doc_string
+        before = nodes.get(node.name)
+        if before is not None and before.op_identifier() == node.op_identifier():
+            node.metadata_props.update(before.metadata_props)
+            node.doc_string = before.doc_string
         for output in node.outputs:
             like = values.get(output.name)
             if like is not None:

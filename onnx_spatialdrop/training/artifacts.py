@@ -23,7 +23,7 @@ from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.training import trainer
-from onnx_spatialdrop.training.parameters import trainable
+from onnx_spatialdrop.training.parameters import in_memory, trainable
 
 __all__ = ["Artifacts", "artifacts"]
 
@@ -123,7 +123,7 @@ def _prepared(model: io.Source, said: list[str]) -> ir.Model:
     result = io.rewrite(model, None, prepare.call)[0]
     said.extend(prepare.said)
     prepared = ir.from_proto(result) if isinstance(result, onnx.ModelProto) else cast("ir.Model", result)
-    return ir.external_data.load_to_model(prepared)  # they are to be trained, and its checker looks for no files
+    return in_memory(prepared)
 
 
 def _checked(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which initializers of a model are weights that training changes. It reads graphs and changes none."""
+"""Which initializers of a model are weights that training changes, and their numbers in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator import node as op
 
-__all__ = ["trainable"]
+__all__ = ["in_memory", "trainable"]
 
 #: Operators with weights -> the inputs that hold them. Batch norm's statistics are not trained by gradients.
 _WEIGHTS: Final[dict[str, tuple[int, ...]]] = {
@@ -53,3 +53,11 @@ def _is_weight(node: ir.Node, index: int) -> bool:
         producer = None if other is None else other.producer()
         return producer is not None and producer.op_type in _BIASED
     return index in _WEIGHTS.get(node.op_type, ())
+
+
+def in_memory(model: ir.Model) -> ir.Model:
+    """Read external weights into memory, in place, and return the model; trainers look for no files."""
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=name)
+    return model

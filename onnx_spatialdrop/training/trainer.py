@@ -75,8 +75,6 @@ def generate(model: onnx.ModelProto, folder: Path, loss: Any, optimizer: Any, re
         TrainerError: onnxruntime-training is not here, knows no such loss or optimizer, or cannot build a gradient.
     """
     artifacts = require()
-    # It logs every graph transformer that it tries, unless told to keep to ONNX Runtime's own default, warnings.
-    importlib.import_module("onnxruntime").set_default_logger_severity(2)
     with _ir_version(_LAST_IR):
         try:
             artifacts.generate_artifacts(
