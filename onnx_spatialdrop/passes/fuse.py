@@ -19,7 +19,7 @@ from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, tie
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
-from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
+from onnx_spatialdrop.passes.patterns.prove import Proof, kind_of_axes
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
 
@@ -103,6 +103,7 @@ class _Rewriter:
         self._lifting = lifting
         self._new: dict[ir.Value, ir.Value] = {}
         self._idle: list[ir.Value] = []
+        self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
     def undo(self, group: Group) -> Record:
@@ -141,7 +142,7 @@ class _Rewriter:
             assert proof.axes is not None
             assert proof.ratio is not None
             assert proof.scale is not None
-            place = Place(self._current(proof.x), proof.y, proof.axes)
+            place = Place(self._materialized(proof), proof.y, proof.axes)
             if self._lifting and not tied:
                 place = lift(place)
             name = _name_of(place.y)
@@ -166,6 +167,25 @@ class _Rewriter:
             )
         self._idle += candidate.trace.forms
         return records
+
+    def _materialized(self, proof: Proof) -> ir.Value:
+        """Return what the mask is applied to; views that the graph applies to other numbers are repeated for it."""
+        value = proof.level.value
+        for view in proof.level.views:
+            if (value, view) not in self._views:
+                self._views[value, view] = self._repeat(view, self._current(value))
+            value = self._views[value, view]
+        return self._current(value)
+
+    def _repeat(self, view: ir.Node, value: ir.Value) -> ir.Value:
+        seen = view.outputs[0]
+        output = ir.Value(name=f"{seen.name}/unscaled", type=seen.type, shape=seen.shape)
+        attributes = list(view.attributes.values())
+        inputs, name = [value, *view.inputs[1:]], f"{view.name}/unscaled"
+        assert view.graph is not None
+        view.graph.insert_after(view, ir.Node("", view.op_type, inputs, attributes, outputs=[output], name=name))
+        self._idle.append(output)
+        return output
 
     def finish(self) -> None:
         """Remove what nothing needs any more; once for all nodes, since they may share what they read."""

@@ -18,6 +18,7 @@ from onnx_spatialdrop.passes.patterns.forms import (
     Affine,
     Form,
     Layout,
+    Level,
     NotRepresentableError,
     Scaled,
     Step,
@@ -26,8 +27,10 @@ from onnx_spatialdrop.passes.patterns.forms import (
 
 __all__ = ["Context", "Operands", "evaluate"]
 
-#: How many constant factors are looked for between a product and the activation.
-_PEEL: Final = 4
+#: How many constant factors and views are looked through between a product and the activation.
+_PEEL: Final = 6
+#: Ops that may stand between them.
+_REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
 
 
 @dataclass
@@ -74,23 +77,34 @@ class Operands:
         return replace(blank, factor=np.full(2, multiple), offset=np.zeros(2, dtype), x=x)
 
     def scaled(self, value: ir.Value) -> Scaled:
-        """Return ``value`` as a multiple of what it was computed from by constant factors."""
-        levels, multiple = [(value, 1.0)], 1.0
+        """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
+        levels, multiple, views = [(Level(value), 1.0)], 1.0, tuple[ir.Node, ...]()
         for _ in range(_PEEL):
             node = value.producer()
-            if node is None or node.domain or node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+            if node is None or node.domain or not node.inputs:
                 break
-            left, right = node.inputs
-            factor, rest = self.number(right), left
-            if factor is None and node.op_type == "Mul":
-                factor, rest = self.number(left), right
+            if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
+                views, value = (node, *views), node.inputs[0]
+                continue
+            factor, rest = self._constant_factor(node)
             if factor is None or rest is None or rest in self.forms:
                 break
-            step = float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0
-            multiple, value = multiple * step, rest
-            levels.append((value, multiple))
+            multiple, value = multiple * factor, rest
+            levels.append((Level(value, views), multiple))
         # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(value, tuple((level, multiple / m if m else 1.0) for level, m in levels))
+        return Scaled(levels[-1][0], tuple((level, multiple / m if m else 1.0) for level, m in levels))
+
+    def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
+        """Return what a node multiplies by, and what it multiplies; None where it does something else."""
+        if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+            return None, None
+        left, right = node.inputs
+        factor, rest = self.number(right), left
+        if factor is None and node.op_type == "Mul":
+            factor, rest = self.number(left), right
+        if factor is None:
+            return None, None
+        return float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0, rest
 
     def spread(self, layout: Layout, constant: ir.Value) -> Layout:
         """Return ``layout`` after an element-wise op with a constant that may be larger."""
@@ -286,7 +300,7 @@ def _one_root(what: str, a: Step, b: Step) -> Scaled:
         x = a.x or b.x
         assert x is not None
         return x
-    if a.x.root is not b.x.root:
+    if a.x.root != b.x.root:
         raise NotRepresentableError(f"{what} combines two activations")
     return Scaled(a.x.root, tuple(dict(a.x.levels + b.x.levels).items()))
 

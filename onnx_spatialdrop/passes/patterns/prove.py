@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
+from onnx_spatialdrop.passes.patterns.forms import Layout, Level, Step, recover
 
 __all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
 
@@ -26,7 +26,7 @@ class Proof:
 
     Attributes:
         y: the product.
-        x: what the mask is applied to.
+        level: what the mask is applied to.
         ratio: probability that an entry is dropped; None where no outcome is dropped.
         scale: what kept values are multiplied by.
         axes: the axes of x along which one entry is shared; None where that is not proven.
@@ -37,7 +37,7 @@ class Proof:
     """
 
     y: ir.Value
-    x: ir.Value
+    level: Level
     ratio: float | None = None
     scale: float | None = None
     axes: tuple[int, ...] | None = None
@@ -46,6 +46,11 @@ class Proof:
     facts: tuple[str, ...] = ()
     reason: str = ""
 
+    @property
+    def x(self) -> ir.Value:
+        """A value of the shape and type of what the mask is applied to."""
+        return self.level.outer
+
 
 def is_dropout(form: Step) -> bool:
     """Return whether a product has dropout's two values; its axes are not looked at."""
@@ -53,7 +58,7 @@ def is_dropout(form: Step) -> bool:
     return scaled is not None and scaled[3] == ""
 
 
-def _values(form: Step) -> tuple[float, float, ir.Value, str] | None:
+def _values(form: Step) -> tuple[float, float, Level, str] | None:
     """Return ratio, scale, the level of x that they hold for, and why it is no dropout; None without a dropped side."""
     assert form.x is not None
     zero = form.factor == 0
