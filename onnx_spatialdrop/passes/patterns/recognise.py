@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
-from onnx_spatialdrop.passes.patterns import algebra, prove
+from onnx_spatialdrop.passes.patterns import prove
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
 from onnx_spatialdrop.passes.patterns.forms import Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
+from onnx_spatialdrop.passes.patterns.operands import Context
 from onnx_spatialdrop.passes.patterns.prove import Proof
 from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
 from onnx_spatialdrop.passes.patterns.trace import Trace, follow
@@ -107,11 +108,11 @@ def _candidates(
     return found
 
 
-def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
-    return algebra.Context(constants, Shapes(constants, inferred))
+def _context(constants: Constants, inferred: Inferred | None) -> Context:
+    return Context(constants, Shapes(constants, inferred))
 
 
-def _switches(candidate: Candidate, context: algebra.Context) -> frozenset[ir.Value]:
+def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
     """Return the values that switch a dropout on and off."""
     source, forms = candidate.source, candidate.trace.forms
     found: frozenset[ir.Value] = frozenset()
