@@ -120,15 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     TABLE.write_text(
         "# torch networks, exported and compared\n\n"
-        f"Written by `python benchmarks/exporters_torch.py` with {used}; float32, a batch of 3 through a model that was "
-        "exported with\na batch of 2.\n\n"
-        "| network | exporter | SpatialDropout nodes | axes | rates | difference in inference | difference with the same "
-        "masks | nodes, op / inference | bytes |\n"
+        f"Written by `python benchmarks/exporters_torch.py` with {used}; float32, a batch of 3 through\n"
+        "a model that was exported with a batch of 2.\n\n"
+        "| network | exporter | SpatialDropout nodes | axes | rates | difference in inference "
+        "| difference with the same masks | nodes, op / inference | bytes |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n\n"
-        "The differences are the largest absolute ones between ONNX Runtime, with the native kernel where it is built, "
-        "and torch's own\nforward pass: in inference mode, and with the masks that the file draws at steps "
-        f"{' and '.join(map(str, STEPS))} put into torch's\ndropouts. The networks are small, have random weights from "
-        "fixed seeds, and are in `tests/export/torch_networks.py`.\n",
+        "The differences are the largest absolute ones between ONNX Runtime and torch's own forward pass: in inference\n"
+        f"mode, and with the masks that the file draws at steps {' and '.join(map(str, STEPS))} put into torch's "
+        "dropouts. The networks are\nsmall, have random weights from fixed seeds, and are in "
+        "`tests/export/torch_networks.py`.\n",
         encoding="utf-8",
     )
     if record:

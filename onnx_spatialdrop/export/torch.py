@@ -135,12 +135,17 @@ def exporting(
             )
         table = {**translation_table(), **(arguments.pop("custom_translation_table", None) or {})}
         before = capture.programs
-        with torch_capture.modes(model, capture):
-            program = _written(
-                lambda file: original(model, args, file, custom_translation_table=table, **arguments),
-                f,
-                lambda written: finished(written, model),
-            )
+
+        def run(file: Any) -> Any:
+            with torch_capture.modes(model, capture):
+                return original(model, args, file, custom_translation_table=table, **arguments)
+
+        try:
+            program = _written(run, f, lambda written: finished(written, model))
+        except Exception as error:
+            if capture.refusal is not None and error is not capture.refusal:
+                raise capture.refusal from error
+            raise
         if program is not None:
             if capture.programs == before:
                 raise SpatialDropError(

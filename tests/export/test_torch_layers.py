@@ -21,7 +21,7 @@ import onnx_spatialdrop as sd  # noqa: E402
 import onnx_spatialdrop.export.torch as sdt  # noqa: E402
 from onnx_spatialdrop.export.torch_settle import LAYER_KEY  # noqa: E402
 
-pytestmark = [*TORCH_WARNINGS, pytest.mark.filterwarnings("ignore:dropout2d. Received a .-D input:UserWarning")]
+pytestmark = [*TORCH_WARNINGS, pytest.mark.filterwarnings("ignore:dropout2d. Received a 3D input:UserWarning")]
 
 exporters = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
 
@@ -164,16 +164,16 @@ def test_an_in_place_layer_is_seen_by_everybody_who_reads_the_tensor_later(dynam
 
 
 @exporters
-@pytest.mark.parametrize("p", [0.0, 1.0])
-def test_the_ends_of_the_range(p: float, dynamo: bool) -> None:
-    module = nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout2d(p), nn.Conv2d(6, 3, 1))
-    model = check(module, image(), int(p), dynamo=dynamo)
-    if p == 1.0:
-        assert sd.find(model)[0].ratio == 1.0
+def test_a_rate_of_one_drops_all_and_a_rate_of_zero_leaves_no_node(dynamo: bool) -> None:
+    model = check(nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout2d(1.0), nn.Conv2d(6, 3, 1)), image(), 1, dynamo=dynamo)
+    assert sd.find(model)[0].ratio == 1.0
+    model = export(nn.Sequential(nn.Conv2d(6, 6, 1), nn.Dropout2d(0.0), nn.Conv2d(6, 3, 1)), image(), dynamo=dynamo)
+    assert [node.op_type for node in model.graph] == ["Conv", "Conv"]
+    assert [value.name for value in model.graph.inputs] == ["x"]
 
 
 @exporters
-@pytest.mark.parametrize("p", [0.3, 0.7, 0.045, 0.999, 1 - 1e-7])
+@pytest.mark.parametrize("p", [0.3, 0.7, 0.111, 0.999, 1 - 1e-7])
 def test_the_scale_comes_from_the_double(p: float, dynamo: bool) -> None:
     model = export(nn.Sequential(nn.ReLU(), nn.Dropout2d(p)), image(), dynamo=dynamo)
     assert sd.find(model)[0].scale == np.float32(1 / (1 - p))
@@ -181,7 +181,7 @@ def test_the_scale_comes_from_the_double(p: float, dynamo: bool) -> None:
 
 
 def test_the_scale_of_the_float32_ratio_would_differ() -> None:
-    assert np.float32(1 / (1 - 0.7)) != np.float32(1 / (1 - float(np.float32(0.7))))
+    assert np.float32(1 / (1 - 0.111)) != np.float32(1 / (1 - float(np.float32(0.111))))
 
 
 @exporters
@@ -227,9 +227,35 @@ def test_dropout_is_left_out_unless_it_is_asked_for(dynamo: bool) -> None:
 @exporters
 def test_a_functional_dropout_that_is_always_on_goes_too(dynamo: bool) -> None:
     module = Calls(lambda _, x: F.dropout(F.dropout2d(x.relu(), 0.5, True), 0.5, True) * 2)
-    check(module, image(), 1, dynamo=dynamo)
+    model = export(module, image(), dynamo=dynamo)
+    assert {node.op_type for node in model.graph} <= {"Relu", "SpatialDropout", "Mul", "Constant"}
+    session, feeds = sd.session(model), {"x": image().numpy()}
+    np.testing.assert_array_equal(session.run(None, feeds)[0], image().relu() * 2)
+    forced, _ = run_forced(module, model, 1, image())
+    feeds |= {"training_mode": np.array(True), "step": np.array([1])}
+    np.testing.assert_array_equal(session.run(None, feeds)[0], forced)
     model = export(module, image(), dynamo=dynamo, dropout="inference")
     assert {node.op_type for node in model.graph} <= {"Relu", "Mul", "Constant"}
+
+
+@exporters
+def test_what_reads_a_layers_input_goes_on_reading_the_input(dynamo: bool) -> None:
+    # In inference mode torch's dropout returns its input, and tracers mix the two up.
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = x.relu()
+        return 100 * self.a(y) + 10 * F.dropout2d(y, 0.5, self.training) + y + 7 * torch.feature_dropout(y, 0.5, False)
+
+    check(Calls(forward, a=nn.Dropout2d(0.5)), image(), 3, 1e-5, dynamo=dynamo)
+    residual = Calls(lambda self, x: self.a(x) + x, a=nn.Dropout(0.5))
+    check(residual, image(), 1, dynamo=dynamo, elementwise=True)
+
+
+@exporters
+def test_torchs_generator_is_left_alone(dynamo: bool) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    export(nn.Sequential(nn.ReLU(), nn.Dropout2d(0.5)), torch.ones(1, 2, 3, 4), dynamo=dynamo)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @exporters
@@ -244,7 +270,7 @@ def test_keep_mode_leaves_the_modes_to_the_caller(dynamo: bool) -> None:
             kept = export(module, image(), keep_mode=True)
     else:
         mode = torch.onnx.TrainingMode.PRESERVE
-        kept = export(module, image(), keep_mode=True, dynamo=False, training=mode)
+        kept = export(module, image(), keep_mode=True, dynamo=False, training=mode, do_constant_folding=False)
     assert {"Add", "Dropout", "SpatialDropout"} <= {node.op_type for node in kept.graph}
     usual = {node.op_type for node in export(module, image(), dynamo=dynamo).graph}
     assert usual & {"Add", "Dropout", "Mul", "SpatialDropout"} == {"Mul", "SpatialDropout"}
@@ -317,6 +343,22 @@ def test_an_exported_program_is_read_and_not_changed(training: bool, strict: boo
     name = model.graph.inputs[0].name
     got = sd.session(model).run(None, {name: image().numpy()})[0]
     np.testing.assert_allclose(got, module.eval()(image()).detach(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_exported_program_in_which_input_and_output_are_mixed_up_is_refused(strict: bool) -> None:
+    module = Calls(lambda self, x: self.drop(x) + x, drop=nn.Dropout2d(0.4)).eval()
+    program = torch.export.export(module, (image(),), strict=strict)
+    with pytest.raises(sd.SpatialDropError) as error:
+        sdt.export(program)
+    assert str(error.value) == (
+        "layer 'drop' of the exported program was in inference mode when torch.export.export ran, which then cannot "
+        "tell its output from its input; give the module itself, or export the program inside exporting()"
+    )
+    with sdt.exporting():
+        program = torch.export.export(module, (image(),), strict=strict)
+        model = torch.onnx.export(program).model
+    assert {value.name for value in model.graph[-1].inputs} == {"x", model.graph[0].outputs[0].name}
 
 
 def test_a_scripted_module_goes_through_the_torchscript_exporter() -> None:

@@ -76,15 +76,18 @@ def run_forced(module: nn.Module, model: ir.Model, step: int, *inputs: torch.Ten
 
     modes = {each: each.training for each in module.modules()}
     module.eval()
-    variables: Any = torch._VF
+    variables: Any = torch._VF  # where torch.nn.functional looks
+    originals = {name: getattr(torch, name) for name in _PATCHED}
     with _calls(module) as running, torch.no_grad():
         for name in _PATCHED:
-            setattr(variables, name, drop_ if name.endswith("_") else drop)
+            for home in (variables, torch):
+                setattr(home, name, drop_ if name.endswith("_") else drop)
         try:
             output = module(*(each.clone() for each in inputs))
         finally:
-            for name in _PATCHED:
+            for name, original in originals.items():
                 delattr(variables, name)
+                setattr(torch, name, original)
             for each, mode in modes.items():
                 each.training = mode
     return output, sum(seen.values())
