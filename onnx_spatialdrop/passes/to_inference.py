@@ -50,7 +50,9 @@ def _drop_idle(model: ir.Model) -> int:
     for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         for node in list(scope.all_nodes()):
-            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
+                continue
+            if not node.inputs or node.inputs[0] is None:
                 continue
             masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
             if masked or not switched_off(node, opset, constants):

@@ -15,7 +15,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import RULES, Where
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.sources import is_source
@@ -63,7 +63,10 @@ def _nodes(model: ir.Model) -> list[Finding]:
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
             for rule in RULES:
-                message = rule.find(node, inside if in_if else plain)
+                try:
+                    message = rule.find(node, inside if in_if else plain)
+                except MALFORMED:
+                    continue  # onnx.checker says what is wrong with a node that its operator does not allow
                 if message:
                     found[rule.name, message, rule.fix].append(node.name or op.describe(node))
     order = {rule.name: index for index, rule in enumerate(RULES)}

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 
 __all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
 
@@ -112,11 +112,11 @@ class Shapes:
         while value not in self._traced and len(chain) < _DEPTH:
             source = self._same_shape_as(value)
             if source is None:
-                self._traced[value] = self._own(value)
+                self._traced[value] = self._safely_own(value)
                 break
             chain.append(value)
             value = source
-        found = self._traced[value] if value in self._traced else self._own(value)
+        found = self._traced[value] if value in self._traced else self._safely_own(value)
         for passed in chain:
             self._traced[passed] = found
         return found
@@ -134,6 +134,12 @@ class Shapes:
     def _is_template(self, value: ir.Value) -> bool:
         node = value.producer()
         return node is not None and node.op_type in ("ConstantOfShape", "Expand", "Cast", "CastLike", "Identity")
+
+    def _safely_own(self, value: ir.Value) -> Dims | Like:
+        try:
+            return self._own(value)
+        except MALFORMED:
+            return Like(value)
 
     def _own(self, value: ir.Value) -> Dims | Like:
         node = value.producer()
@@ -200,7 +206,7 @@ class Shapes:
             return tuple(contents.reshape(-1).tolist())
         for _ in range(_DEPTH):
             node = shape.producer() if shape is not None else None
-            if node is None or node.domain:
+            if node is None or node.domain or not node.inputs:
                 return None
             if node.op_type == "Shape" and not node.attributes.get_int("start", 0) and "end" not in node.attributes:
                 return Like(_required(node.inputs[0]))
@@ -232,7 +238,7 @@ class Shapes:
         node = value.producer()
         if node is None or node.domain:
             return None
-        if node.op_type == "Shape":
+        if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
         rule = _RULES.get(node.op_type)
         if rule is None:
@@ -240,7 +246,7 @@ class Shapes:
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
             result: np.ndarray = rule(node, operands)
-        except (IndexError, TypeError, ValueError):
+        except MALFORMED:
             return None
         return result
 

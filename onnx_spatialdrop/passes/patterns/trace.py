@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import algebra
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED
 from onnx_spatialdrop.passes.patterns.forms import Form, NotRepresentableError, Step
 from onnx_spatialdrop.passes.patterns.sources import Source
 
@@ -86,6 +87,8 @@ def follow(
                 form = algebra.evaluate(node, reached)
             except NotRepresentableError as error:
                 reason = str(error)
+            except MALFORMED:
+                reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
                 trace.forms[node.outputs[0]] = form
                 trace.nodes.append(node)
