@@ -125,9 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "| network | exporter | SpatialDropout nodes | axes | rates | difference in inference "
         "| difference with the same masks | nodes, op / inference | bytes |\n"
         "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(lines) + "\n\n"
-        "The differences are the largest absolute ones between ONNX Runtime and torch's own forward pass: in inference\n"
-        f"mode, and with the masks that the file draws at steps {' and '.join(map(str, STEPS))} put into torch's "
-        "dropouts. The networks are\nsmall, have random weights from fixed seeds, and are in "
+        "The differences are the largest absolute ones between ONNX Runtime and torch's own forward pass: in\n"
+        f"inference mode, and with the masks that the file draws at steps {' and '.join(map(str, STEPS))} put into\n"
+        "torch's dropouts. The networks are small, have random weights from fixed seeds, and are in\n"
         "`tests/export/torch_networks.py`.\n",
         encoding="utf-8",
     )
