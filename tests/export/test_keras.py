@@ -134,8 +134,8 @@ def test_inference_is_keras_s_own_export_and_op_adds_one_node_a_layer(exported: 
     assert [(i.domain, i.version) for i in ours.opset_import] == [(i.domain, i.version) for i in own.opset_import]
     close(run(ir.from_proto(ours), x), run(ir.from_proto(own), x))
     extra = onnx_model.graph.num_nodes() - len(ours.graph.node) - len(AXES[name])
-    # tf2onnx moves no rank-3 transpose through anything with two users; jax2onnx merges one less around a scan.
-    assert extra == {("tensorflow", "text_cnn"): 4, ("jax", "text_lstm"): 1}.get((BACKEND, name), 0)
+    # tf2onnx moves no rank-3 transpose through anything with two users; jax2onnx keeps one transpose more.
+    assert extra == {("tensorflow", "text_cnn"): 4, ("jax", "text_cnn"): 1, ("jax", "text_lstm"): 1}.get((BACKEND, name), 0)
 
 
 @pytest.mark.parametrize(("name", "dropout"), [("cnn2d", "inference"), ("cnn2d", "op"), ("text_lstm", "op")])
