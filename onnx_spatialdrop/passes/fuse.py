@@ -215,6 +215,7 @@ class _Rewriter:
         if node.outputs[0].shape is None:
             node.outputs[0].shape = shape
         self._new[y] = node.outputs[0]
+        self._idle.append(y)
         return node
 
     def _import(self, scope: scopes.Scope) -> None:

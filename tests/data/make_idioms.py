@@ -1,7 +1,8 @@
 """Export the ways in which people write dropout in PyTorch, and look-alikes, to tests/data/idioms.
 
-Run it with torch 2.13.0 and onnxscript installed; the files it wrote are committed. Each idiom is exported by the dynamo
-exporter with a symbolic batch size, by the same without optimisation, and by the TorchScript exporter at opset 17.
+Run it with torch 2.13.0 and onnxscript installed; the files it wrote are committed. Each idiom is exported by the
+dynamo exporter with a symbolic batch size, by the same without optimisation, and by the TorchScript exporter at opset
+17.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def rand(x: torch.Tensor) -> torch.Tensor:
 
 
 MAPS, TEXT = (3, 4, 5, 6), (3, 7, 4)
-CHANNELS = ["spatial", P, [2, 3]]
+CHANNELS, TIME = ["spatial", P, [2, 3]], ["variational", P, [1]]
 
 #: name -> (what it computes, shape of x, [kind, ratio, axes] or None for what is no inverted dropout)
 IDIOMS: dict[str, Idiom] = {
@@ -64,13 +65,33 @@ IDIOMS: dict[str, Idiom] = {
     "dropout1d_unbatched": (lambda x: f.dropout1d(x, P, True), (4, 5), ["spatial", P, [2]]),
     "dropout2d_one_channel": (lambda x: f.dropout2d(x, P, True), (3, 1, 5, 6), CHANNELS),
     "dropout2d_1x1_maps": (lambda x: f.dropout2d(x, P, True), (3, 4, 1, 1), CHANNELS),
-    "permuted_dropout1d": (lambda x: f.dropout1d(x.permute(0, 2, 1), P, True).permute(0, 2, 1), TEXT, ["spatial", P, [2]]),
-    "locked_batch_first": (lambda x: x * x.new_empty(x.size(0), 1, x.size(2)).bernoulli_(K).div_(K), TEXT, ["variational", P, [1]]),
-    "locked_time_first": (lambda x: x * (x.new_empty(1, x.size(1), x.size(2)).bernoulli_(K) / K), TEXT, ["variational", P, [0]]),
-    "ones_like_dropout": (lambda x: x * f.dropout(torch.ones_like(x[:, :1]), P, True), TEXT, ["variational", P, [1]]),
-    "drop_path": (lambda x: x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(K).div_(K), MAPS, ["drop_path", P, [1, 2, 3]]),
-    "drop_whole_batch": (lambda x: x * torch.empty([1] * 4).bernoulli_(K).div_(K), MAPS, ["drop_path", P, [0, 1, 2, 3]]),
-    "shared": (lambda x: (lambda m: x * m + torch.tanh(x) * m)((rand(x) < K).float() / K), MAPS, ["shared_mask", P, [2, 3]]),
+    "permuted_dropout1d": (
+        lambda x: f.dropout1d(x.permute(0, 2, 1), P, True).permute(0, 2, 1),
+        TEXT,
+        ["spatial", P, [2]],
+    ),
+    "locked_batch_first": (lambda x: x * x.new_empty(x.size(0), 1, x.size(2)).bernoulli_(K).div_(K), TEXT, TIME),
+    "locked_time_first": (
+        lambda x: x * (x.new_empty(1, x.size(1), x.size(2)).bernoulli_(K) / K),
+        TEXT,
+        ["variational", P, [0]],
+    ),
+    "ones_like_dropout": (lambda x: x * f.dropout(torch.ones_like(x[:, :1]), P, True), TEXT, TIME),
+    "drop_path": (
+        lambda x: x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(K).div_(K),
+        MAPS,
+        ["drop_path", P, [1, 2, 3]],
+    ),
+    "drop_whole_batch": (
+        lambda x: x * torch.empty([1] * 4).bernoulli_(K).div_(K),
+        MAPS,
+        ["drop_path", P, [0, 1, 2, 3]],
+    ),
+    "shared": (
+        lambda x: (lambda m: x * m + torch.tanh(x) * m)((rand(x) < K).float() / K),
+        MAPS,
+        ["shared_mask", P, [2, 3]],
+    ),
     "two_in_series": (lambda x: f.dropout2d(f.dropout2d(x, P, True), P, True), MAPS, CHANNELS),
     "feature_alpha": (lambda x: f.feature_alpha_dropout(x, P, True), MAPS, ["feature_alpha", P, [2, 3]]),
     "alpha": (lambda x: f.alpha_dropout(x, P, True), MAPS, ["alpha", P, []]),
@@ -92,10 +113,14 @@ IDIOMS: dict[str, Idiom] = {
     "both_of_two": (lambda x: x * ((rand(x) < K) & (rand(x) < K)) / K, MAPS, None),
     "product_of_two": (lambda x: x * ((rand(x) < K).float() / K * ((rand(x) < K).float() / K)), MAPS, None),
     "two_thresholds": (lambda x: (lambda u: x * ((u < 0.9) & (u > 0.1)) / K)(rand(x)), MAPS, None),
-    "a_ratio_a_channel": (lambda x: x * (rand(x) < torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1)) / K, MAPS, None),
+    "a_ratio_a_channel": (
+        lambda x: x * (rand(x) < torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1)) / K,
+        MAPS,
+        None,
+    ),
     "ratio_of_the_data": (lambda x: x * (rand(x) < x.mean()) / K, MAPS, None),
     "gumbel": (lambda x: x - torch.log(-torch.log(torch.rand_like(x))), MAPS, None),
-}  # fmt: skip
+}
 
 
 class Around(torch.nn.Module):

@@ -91,9 +91,23 @@ class Group:
         value.const_value = tensor
         return value
 
+    def keep_only(self, results: Sequence[ir.Value]) -> None:
+        """Drop the nodes that none of ``results`` needs."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(value.uses() or value in results for value in node.outputs):
+                kept.append(node)
+            else:
+                _disconnect(node)
+        self.nodes[:] = reversed(kept)
+
     def discard(self) -> None:
         """Give up the nodes, so that the values they read know nothing of them."""
         for node in self.nodes:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
+            _disconnect(node)
         self.nodes.clear()
+
+
+def _disconnect(node: ir.Node) -> None:
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)

@@ -21,7 +21,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     },
     "openvino": {"philox-int32": (18, None), "uniform": (9, None)},
     "tract": {"uniform": (9, None)},
-    "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21)},
+    "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21), "philox": (18, 21), "philox-int32": (18, 21)},
     "onnx2torch": {"dropout": (12, 18)},
     "onnx2pytorch": {"uniform": (9, None)},
     "reference": {

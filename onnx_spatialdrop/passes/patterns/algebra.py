@@ -117,6 +117,8 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
     """
     if node.domain not in ("", "ai.onnx"):
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
+    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
+        return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
         form = operands.form(node.inputs[0])
         if form is None:
@@ -126,8 +128,6 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
         return _where(node, operands)
     if node.op_type == "Sum" and len(node.inputs) == 2:
         return _binary(node, "Add", operands)
-    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
-        return _binary(node, node.op_type, operands)
     raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
 
 
@@ -348,8 +348,8 @@ def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
     draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
     if forms[0] is not None and forms[1] is not None:
         raise NotRepresentableError(f"{what} combines two uses of one draw")
-    assert isinstance(draw, Affine)
-    assert constant is not None
+    if not isinstance(draw, Affine) or constant is None or len(node.inputs) != 2:
+        raise NotRepresentableError(f"{what} reads it")
     number = operands.number(constant)
     if number is None:
         raise NotRepresentableError(_uncut(what, op_type))

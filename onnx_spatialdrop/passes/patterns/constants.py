@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
+__all__ = ["MALFORMED", "UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
 #: Larger tensors are taken for weights and not looked at.
 _LARGEST: Final = 1 << 24
+
+#: What reading a node raises that has too few inputs or inputs of other kinds than its operator takes.
+MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 #: Element-wise functions of one operand, as NumPy computes them.
 UNARY: Final[dict[str, Any]] = {
@@ -110,8 +113,11 @@ class Constants:
         if value is None or depth == 0:
             return None
         if value not in self._known:
-            with np.errstate(all="ignore"):
-                self._known[value] = self._work_out(value, depth)
+            try:
+                with np.errstate(all="ignore"):
+                    self._known[value] = self._work_out(value, depth)
+            except MALFORMED:
+                self._known[value] = None
         return self._known[value]
 
     def _work_out(self, value: ir.Value, depth: int) -> np.generic | None:
@@ -164,7 +170,7 @@ def cast_target(node: ir.Node) -> np.dtype[Any] | None:
     if node.op_type == "Cast":
         code = node.attributes.get_int("to", 0)
         return ir.DataType(code).numpy() if code else None
-    return dtype_of(node.inputs[1])
+    return dtype_of(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
 def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
@@ -186,5 +192,5 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
             return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
         if node.op_type not in _SAME_TYPE:
             return None
-        value = node.inputs[1 if node.op_type == "CastLike" else 0]
+        value = node.inputs[1 if node.op_type == "CastLike" and len(node.inputs) > 1 else 0]
     return None

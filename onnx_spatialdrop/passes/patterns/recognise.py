@@ -53,7 +53,7 @@ def recognise(model: ir.Model) -> list[Candidate]:
     """Return one candidate for every random node, in the order of the file; subgraphs and functions included."""
     anchors = [
         (node, scope, scopes.default_opset(scope, model))
-        for scope in scopes.scopes(model)
+        for scope in scopes.foreign_scopes(model)
         for node in scope.all_nodes()
         if is_source(node)
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, half_ulp, recover
 
@@ -62,13 +62,16 @@ def is_source(node: ir.Node) -> bool:
 
 def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     """Return what ``node``, for which is_source holds, draws."""
-    if node.op_type in _NORMAL:
-        return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
-    if node.op_type == "Dropout":
-        return _dropout(node, opset, constants, shapes)
-    if node.op_type == "Bernoulli":
-        return _bernoulli(node, constants, shapes)
-    return _uniform(node, shapes)
+    try:
+        if node.op_type in _NORMAL:
+            return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
+        if node.op_type == "Dropout":
+            return _dropout(node, opset, constants, shapes)
+        if node.op_type == "Bernoulli":
+            return _bernoulli(node, constants, shapes)
+        return _uniform(node, shapes)
+    except MALFORMED:
+        return Source(node, reason=f"{describe(node)} is no valid {node.op_type} node")
 
 
 def _uniform(node: ir.Node, shapes: Shapes) -> Source:

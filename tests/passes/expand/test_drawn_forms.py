@@ -208,8 +208,8 @@ def test_for_trainers_the_value_of_dropout_is_used(target: str) -> None:
     (dropout,) = (node for node in expanded.graph.node if node.op_type == "Dropout")
     used = {name for node in expanded.graph.node for name in node.input}
     assert dropout.output[0] in used
-    assert dropout.output[1] not in used
-    assert len(dropout.output) == 2
+    # onnx2torch knows neither seeds nor a second output: it would give all samples the first one's mask.
+    assert len(dropout.output) == (1 if target == "onnx2torch" else 2)
     assert [a.name for a in dropout.attribute] == ([] if target == "onnx2torch" else ["seed"])
     y = ReferenceEvaluator(expanded).run(None, {"x": ramp((150, 4, 2, 2)), "training_mode": ON})[0]
     assert_binomial(int((y[:, :, 0, 0] != 0).sum()), 600, 0.7)

@@ -239,3 +239,12 @@ def test_switches_lose_their_default_where_it_would_be_a_constant(target: str) -
 def test_a_default_is_kept_elsewhere() -> None:
     assert [i.name for i in expand(dropout_model()).graph.initializer] == ["training_mode", "step"]
     assert [i.name for i in expand(dropout_model(), form="uniform").graph.initializer] == ["training_mode"]
+
+
+@pytest.mark.parametrize("shape", [("N", 4, "H", "W"), (5, 4, 3, 2)])
+def test_onnx2pytorch_gets_no_seed(shape: tuple[int | str, ...]) -> None:
+    """It starts a seeded node anew in every run, and would train with one mask for ever."""
+    for target, seeded in (("onnx2pytorch", False), ("onnxruntime", True)):
+        expanded = expand(dropout_model(shape=shape), form="uniform", target=target)
+        (drawn,) = (n for n in expanded.graph.node if n.op_type.startswith("RandomUniform"))
+        assert ("seed" in {attribute.name for attribute in drawn.attribute}) == seeded
