@@ -55,7 +55,7 @@ def backend_of(name: str) -> Backend:
         if backend.name == name:
             return backend
     raise SpatialDropError(
-        f"Keras runs on {name!r}, whose models Keras cannot export to ONNX; save the model, set KERAS_BACKEND=tensorflow "
+        f"Keras runs on {name!r}, whose models it cannot export to ONNX; save the model, set KERAS_BACKEND=tensorflow "
         "before keras is imported, load it and export it there"
     )
 
@@ -79,8 +79,8 @@ _TENSORFLOW: Final = Backend(
     ("tensorflow", "tf2onnx"),
     tf2onnx.mark,
     _exporting_tensorflow,
-    "call the model once on data, or give input_signature and opset_version; if model.export fails without this package "
-    "too, the model is beyond Keras's exporter",
+    "call the model once on data, or give input_signature and opset_version; if model.export fails without this "
+    "package too, the model is beyond Keras's exporter",
     opset=18,
 )
 
@@ -103,13 +103,13 @@ def _jax_primitive() -> Any:
 
     def batch(_arguments: Any, _axes: Any, **_: Any) -> Any:
         raise SpatialDropError(
-            "a dropout layer was called under jax.vmap (as TimeDistributed over an unknown number of steps does), which "
-            "has no single mask; give the number of steps in input_signature"
+            "a dropout layer was called under jax.vmap (as TimeDistributed over an unknown number of steps does), "
+            "which has no single mask; give that number in input_signature"
         )
 
     batching.primitive_batchers[primitive] = batch
 
-    class MarkerPlugin(PrimitiveLeafPlugin):  # type: ignore[misc]
+    class MarkerPlugin(PrimitiveLeafPlugin):
         def lower(self, ctx: Any, eqn: Any) -> None:
             x, old = ctx.get_value_for_var(eqn.invars[0]), ctx.get_value_for_var(eqn.outvars[0])
             build = getattr(ctx.builder, MARKER)
@@ -148,7 +148,7 @@ def _torchscript_marker() -> Any:
     """Return the identity for the TorchScript exporter, which Keras falls back to, and takes for dynamic shapes."""
     import torch
 
-    class Marker(torch.autograd.Function):  # type: ignore[misc]
+    class Marker(torch.autograd.Function):
         @staticmethod
         def forward(_context: Any, x: Any, _call: int) -> Any:
             return x.view_as(x)
@@ -167,7 +167,9 @@ def _exporting_torch(model: Any) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
+            warnings.simplefilter(
+                "ignore"
+            )  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
             yield
     finally:
         for module, training in modes:  # Keras calls model.eval() and leaves it at that

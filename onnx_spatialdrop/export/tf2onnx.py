@@ -1,4 +1,4 @@
-"""Keep spatial dropout in what tf2onnx converts: its own calls inside ``exporting()``, and Keras's export on TensorFlow.
+"""Keep spatial dropout in what tf2onnx converts: calls inside ``exporting()``, and Keras's export on TensorFlow.
 
 It patches tf2onnx for the time of a block; TensorFlow and tf2onnx are imported when it is used.
 """
@@ -68,7 +68,7 @@ def _keras_runs_on_tensorflow() -> bool:
         import keras
     except ImportError:
         return False
-    return keras.__version__ >= "3" and keras.backend.backend() == "tensorflow"
+    return bool(keras.__version__ >= "3" and keras.backend.backend() == "tensorflow")
 
 
 def mark(x: Any, call: int, axes: tuple[int, ...]) -> Any:

@@ -43,7 +43,9 @@ class TestRecording:
         nodes = [site.node for site in spatial_dropouts(model)]
         assert len(nodes) >= 2
         assert [value.name for value in model.graph.inputs][1:] == ["training_mode", "step"]
-        assert {tuple(value.name for value in node.inputs[1:] if value) for node in nodes} == {("training_mode", "step")}
+        assert {tuple(value.name for value in node.inputs[1:] if value) for node in nodes} == {
+            ("training_mode", "step")
+        }
         assert len({op.read(node).seed for node in nodes}) == len(nodes)
         for node in nodes:
             rate = float(node.metadata_props["onnx_spatialdrop.rate"])
@@ -51,7 +53,9 @@ class TestRecording:
             assert op.read(node).scale == np.float32(1 / (1 - rate))
             assert (node.name or "").split(":")[0] == node.metadata_props["onnx_spatialdrop.layer"]
 
-    def test_taking_the_nodes_out_leaves_the_nodes_of_keras_s_own_export_or_a_few_transposes_more(self, path: Path) -> None:
+    def test_taking_the_nodes_out_leaves_the_nodes_of_keras_s_own_export_or_a_few_transposes_more(
+        self, path: Path
+    ) -> None:
         clean = remove(io.load(path))
         assert isinstance(clean, ir.Model)
         assert len(clean.graph.inputs) == 1

@@ -28,7 +28,7 @@ with warnings.catch_warnings():  # the frameworks' own, at import
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras does not run on TensorFlow here", allow_module_level=True)
 
-from onnx_spatialdrop.export.tf2onnx import exporting  # noqa: E402
+from onnx_spatialdrop.export.tf2onnx import exporting
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras, TensorFlow and tf2onnx warn of is not ours to fix
 
@@ -109,9 +109,7 @@ def test_tf2onnx_is_itself_again_behind_the_block() -> None:
 
 
 def test_weights_outside_of_the_model_are_refused() -> None:
+    spec = [tf.TensorSpec([2, 3], tf.float32)]
     with exporting(), pytest.raises(SpatialDropError) as error:
-        spec = [tf.TensorSpec([2, 3], tf.float32)]
         tf2onnx.convert.from_function(tf.function(tf.nn.relu), spec, opset=18, large_model=True)
-    assert str(error.value) == (
-        "tf2onnx: large_model=True keeps weights outside of the model; convert without it"
-    )
+    assert str(error.value) == ("tf2onnx: large_model=True keeps weights outside of the model; convert without it")

@@ -19,7 +19,18 @@ import numpy as np
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "tf2onnx", "jax", "jax2onnx", "torch", "onnxscript", "onnx", "onnx-ir")
+PACKAGES = (
+    "keras",
+    "tensorflow-cpu",
+    "tensorflow",
+    "tf2onnx",
+    "jax",
+    "jax2onnx",
+    "torch",
+    "onnxscript",
+    "onnx",
+    "onnx-ir",
+)
 START, END = "<!-- table: tests/data/keras/build.py -->", "<!-- end of table -->"
 
 
@@ -70,7 +81,10 @@ def table() -> None:
     from onnx_spatialdrop.operator import node as op
     from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
-    rows = ["| backend, network | opset | nodes (inference) | SpatialDropout: axes | inference | masks forced |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| backend, network | opset | nodes (inference) | SpatialDropout: axes | inference | masks forced |",
+        "|---|---|---|---|---|---|",
+    ]
     for path in paths():
         model = io.load(path)
         nodes = [site.node for site in spatial_dropouts(model)]
