@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
 
-__all__ = ["Copy", "check", "folders", "moved_to", "replacing"]
+__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "replacing"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
@@ -92,6 +92,17 @@ def check(model: ir.Model, file: Path) -> None:
                 f"{file}: tensor {tensor.name!r} ends at byte {end} of {location!r}, which has {sizes[location]} bytes;"
                 " the file is truncated or belongs to another model"
             )
+
+
+def dangling(model: ir.Model) -> list[ir.ExternalTensor]:
+    """Return the external tensors whose bytes are not all there."""
+    found = []
+    for tensor in _tensors(model):
+        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
+        path = Path(tensor.path)
+        if not path.is_file() or path.stat().st_size < end:
+            found.append(tensor)
+    return found
 
 
 def folders(model: ir.Model) -> set[Path]:

@@ -15,9 +15,11 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches
+from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
+from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
+from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
 
@@ -35,23 +37,26 @@ class FusePass(ir.passes.InPlacePass):
     3. Seeds are derived from ``seed``, one a draw. Several products of one mask share its seed, and so their masks.
     4. One entry an element (element-wise dropout) is left alone unless ``elementwise``; then axes is [].
     5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
-       that no threshold cuts; alpha dropout; ONNX Runtime's inverted Bernoulli; Dropout nodes that are off; masks
-       frozen into constants.
+       that no threshold cuts; alpha dropout; Dropout nodes that are off; masks frozen into constants; and, unless
+       ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
     6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
        at inference), and a pair of views around a node, each undoing the other, goes as well.
-    7. A model without any draw is not modified.
+    7. What passes/expand.py wrote becomes the node that it was, seed and all, as long as its tags are there.
+    8. A model without any draw is not modified.
     """
 
     def __init__(
         self,
         *,
         elementwise: bool = False,
+        bernoulli: bool = False,
         training_mode: bool = True,
         seed: int = 0,
         for_inference: bool = False,
     ) -> None:
         super().__init__()
         self.elementwise = elementwise or for_inference
+        self.bernoulli = bernoulli or for_inference
         self.training_mode = training_mode
         self.seed = seed
         self.for_inference = for_inference
@@ -60,18 +65,21 @@ class FusePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.report = Report(refused=frozen_masks(model))
+        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
+        self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
+        rewriter.finish()
         candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
         present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
-        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
         for candidate, seed in zip(taken, derived, strict=True):
             self.report.fused += rewriter.rewrite(candidate, seed)
+        rewriter.finish()
         self.report.refused += [
             _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
-        return ir.passes.PassResult(model, modified=bool(taken))
+        return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
@@ -79,8 +87,8 @@ class FusePass(ir.passes.InPlacePass):
             return ""
         if candidate.reason:
             return candidate.reason
-        if candidate.source.by_definition and not self.for_inference:
-            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, as it runs there it is not"
+        if candidate.source.by_definition and not self.bernoulli:
+            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, and becomes a node on request"
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
             return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
         return ""
@@ -94,75 +102,137 @@ class _Rewriter:
         self._training_mode = training_mode
         self._lifting = lifting
         self._new: dict[ir.Value, ir.Value] = {}
+        self._idle: list[ir.Value] = []
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
+
+    def undo(self, group: Group) -> Record:
+        """Put back the node that a tagged group of nodes was written out of."""
+        node = self._replace(
+            group.scope,
+            self._current(group.x),
+            group.y,
+            group.attributes,
+            group.training_mode,
+            group.step,
+            group.name,
+        )
+        if group.mask is not None:
+            replace.take_over(group.mask, node.outputs[1])
+        self._idle += [value for made in group.nodes for value in made.outputs]
+        rank = None if group.x.shape is None else len(group.x.shape)
+        axes = group.attributes.axes
+        return Record(
+            name=group.name,
+            kind=kind_of_axes(tuple(axis % rank for axis in axes), rank) if rank else "spatial",
+            nodes=_names(group.nodes),
+            axes=axes,
+            ratio=group.attributes.ratio,
+            scale=group.attributes.scale,
+            rank=rank,
+            seed=group.attributes.seed,
+            proven=("its nodes carry the tags of the SpatialDropout node that they were written out of",),
+        )
 
     def rewrite(self, candidate: Candidate, seed: int) -> list[Record]:
         """Make the nodes of one draw, remove what only they needed, and return their records."""
-        names = _names(candidate.trace.nodes)
+        names, tied = _names(candidate.trace.nodes), len(candidate.proofs) > 1
         records = []
         for proof in candidate.proofs:
             assert proof.axes is not None
             assert proof.ratio is not None
-            place = Place(self._current(proof.x), proof.y, proof.axes, candidate.source.training_mode)
-            place = lift(place, views=self._lifting and len(candidate.proofs) == 1)
-            node = self._insert(candidate, place, proof.ratio, proof.scale, seed)
+            assert proof.scale is not None
+            place = Place(self._current(proof.x), proof.y, proof.axes)
+            if self._lifting and not tied:
+                place = lift(place)
+            name = _name_of(place.y)
+            attributes = spec.Attributes(place.axes, proof.ratio, seed, proof.scale, where=name)
+            node = self._replace(candidate.scope, place.x, place.y, attributes, candidate.training_mode, None, name)
+            if tied:
+                ties.tie(node, names[0])
             records.append(
                 Record(
-                    name=node.name or "",
+                    name=name,
                     kind=candidate.kind,
                     nodes=names,
                     axes=place.axes,
                     ratio=proof.ratio,
-                    scale=op.read(node).scale,
+                    scale=attributes.scale,
                     rank=proof.rank,
-                    seed=seed,
-                    tied=len(candidate.proofs) > 1,
+                    seed=attributes.seed,
+                    tied=tied,
                     proven=proof.facts,
                     notes=candidate.notes,
                 )
             )
-        prune.prune_unused(self._model, reversed(list(candidate.trace.forms)))
+        self._idle += candidate.trace.forms
         return records
+
+    def finish(self) -> None:
+        """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
+        prune.prune_unused(self._model, self._idle)
+        self._idle.clear()
 
     def _current(self, value: ir.Value) -> ir.Value:
         while value in self._new:
             value = self._new[value]
         return value
 
-    def _insert(self, candidate: Candidate, place: Place, ratio: float, scale: float | None, seed: int) -> ir.Node:
-        old, y = place.y.producer(), place.y
+    def _replace(
+        self,
+        scope: scopes.Scope,
+        x: ir.Value,
+        y: ir.Value,
+        attributes: spec.Attributes,
+        training_mode: ir.Value | None,
+        step: ir.Value | None,
+        name: str,
+    ) -> ir.Node:
+        """Put a node in the place of ``y``, and remove what nothing needs any more."""
+        old = y.producer()
         assert old is not None
-        graph = old.graph
-        assert graph is not None
-        training_mode, step = self._steering(candidate.scope)
+        assert old.graph is not None
+        if training_mode is None or step is None:
+            default_mode, default_step = self._steering(scope)
+            training_mode, step = training_mode or default_mode, step or default_step
+        self._import(scope)
         node = op.spatial_dropout(
-            place.x,
-            ratio,
-            training_mode=place.training_mode or training_mode,
+            x,
+            attributes.ratio,
+            training_mode=training_mode,
             step=step,
-            seed=seed,
-            axes=place.axes,
-            scale=scale,
-            name=old.name or y.name,
+            seed=attributes.seed,
+            axes=attributes.axes,
+            scale=attributes.scale,
+            name=name or None,
         )
-        shape, type_ = node.outputs[0].shape, node.outputs[0].type
-        graph.insert_before(old, node)
+        op.write(node, attributes)
+        node.outputs[1].name = f"{y.name}/mask"  # before a graph makes up a name
+        type_, shape = node.outputs[0].type, node.outputs[0].shape
+        old.graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
-        op.complete(node)
-        node.outputs[0].shape = node.outputs[0].shape if node.outputs[0].shape is not None else shape
-        node.outputs[0].type = node.outputs[0].type if node.outputs[0].type is not None else type_
+        if node.outputs[0].type is None:
+            node.outputs[0].type = type_
+        if node.outputs[0].shape is None:
+            node.outputs[0].shape = shape
         self._new[y] = node.outputs[0]
-        prune.prune_unused(self._model, [y])
+        self._idle.append(y)
         return node
 
-    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
+    def _import(self, scope: scopes.Scope) -> None:
         scope.opset_imports[spec.DOMAIN] = spec.VERSION
         self._model.opset_imports[spec.DOMAIN] = spec.VERSION
+
+    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
         if not isinstance(scope, ir.Function):
             return switches.add_switches(scope, training_mode=self._training_mode)
         if scope.graph not in self._constants:
             self._constants[scope.graph] = _constants(scope.graph, self._training_mode)
         return self._constants[scope.graph]
+
+
+def _name_of(y: ir.Value) -> str:
+    producer = y.producer()
+    return (producer.name if producer is not None else "") or y.name or ""
 
 
 def _constants(graph: ir.Graph, training_mode: bool) -> tuple[ir.Value, ir.Value]:
@@ -209,6 +279,7 @@ def fuse(
     output: None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[M, Report]: ...
@@ -218,6 +289,7 @@ def fuse(
     output: io.PathLike | None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[io.Result, Report]: ...
@@ -226,6 +298,7 @@ def fuse(
     output: io.PathLike | None = None,
     *,
     elementwise: bool = False,
+    bernoulli: bool = False,
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[io.Result, Report]:
@@ -235,6 +308,8 @@ def fuse(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        bernoulli: turn masks of the operator Bernoulli into nodes too, by ONNX's definition. ONNX Runtime keeps what
+            Bernoulli should drop, so there the model's results change, for the better.
         training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
         seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
 
@@ -245,6 +320,6 @@ def fuse(
         SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    rewriter = FusePass(elementwise=elementwise, training_mode=training_mode, seed=seed)
+    rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
     result, _ = io.rewrite(model, output, rewriter.call)
     return result, rewriter.report

@@ -90,7 +90,7 @@ class Operands:
             multiple, value = multiple * step, rest
             levels.append((value, multiple))
         # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(value, tuple((level, multiple / m if m else 0.0) for level, m in levels))
+        return Scaled(value, tuple((level, multiple / m if m else 1.0) for level, m in levels))
 
     def spread(self, layout: Layout, constant: ir.Value) -> Layout:
         """Return ``layout`` after an element-wise op with a constant that may be larger."""
@@ -117,6 +117,8 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
     """
     if node.domain not in ("", "ai.onnx"):
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
+    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
+        return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
         form = operands.form(node.inputs[0])
         if form is None:
@@ -126,8 +128,6 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
         return _where(node, operands)
     if node.op_type == "Sum" and len(node.inputs) == 2:
         return _binary(node, "Add", operands)
-    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
-        return _binary(node, node.op_type, operands)
     raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
 
 
@@ -271,6 +271,8 @@ def _product(node: ir.Node, op_type: str, a: Step, b: Step, operands: Operands) 
             root, sign = _one_root(what, a, b), 1 if op_type == "Add" else -1
             factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
             return replace(a, factor=factor, offset=offset, layout=layout, x=root)
+    if op_type in _LOGICAL or op_type in _COMPARISONS:
+        raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
     raise NotRepresentableError(f"{what} reads it")
 
 
@@ -292,6 +294,9 @@ def _one_root(what: str, a: Step, b: Step) -> Scaled:
 def _where(node: ir.Node, operands: Operands) -> Step:
     condition = operands.form(node.inputs[0])
     what = f"{describe(node)} (Where)"
+    chosen_by = operands.number(node.inputs[0]) if condition is None else None
+    if chosen_by is not None:
+        return _chosen(node, node.inputs[1 if chosen_by else 2], operands)
     if not isinstance(condition, Step) or condition.x is not None:
         raise NotRepresentableError(f"{what} chooses it by a condition that is not the draw's")
     a, b = operands.general(node.inputs[1], condition), operands.general(node.inputs[2], condition)
@@ -306,9 +311,17 @@ def _where(node: ir.Node, operands: Operands) -> Step:
     return replace(condition, factor=factor, offset=offset.astype(dtype), layout=layout, x=x)
 
 
+def _chosen(node: ir.Node, branch: ir.Value | None, operands: Operands) -> Step:
+    """Return the branch that a switch chooses, in terms of the draw that the other branch may hold."""
+    likes = [form for form in map(operands.form, node.inputs) if isinstance(form, Step)]
+    if not likes:
+        raise NotRepresentableError(f"{describe(node)} (Where) reads the draw, and no threshold has cut it")
+    return operands.general(branch, likes[0])
+
+
 def _together(a: Step, b: Step, shapes: Shapes) -> Layout:
     """Return the layout of a result of two operands of one draw; an operand with equal outcomes is a constant."""
-    if a.threshold != b.threshold:
+    if a.threshold != b.threshold and not (_is_sure(a) or _is_sure(b)):
         raise NotRepresentableError("one draw is cut at two thresholds")
     one, two = a.layout, b.layout
     if one == two:
@@ -324,6 +337,10 @@ def _together(a: Step, b: Step, shapes: Shapes) -> Layout:
     return Layout(padded[0], shapes.broadcast(one.dims, two.dims), one.view)
 
 
+def _is_sure(step: Step) -> bool:
+    return bool(step.factor[0] == step.factor[1] and step.offset[0] == step.offset[1])
+
+
 def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
     what = f"{describe(node)} ({op_type})"
     forms = [operands.form(value) for value in node.inputs]
@@ -331,8 +348,8 @@ def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
     draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
     if forms[0] is not None and forms[1] is not None:
         raise NotRepresentableError(f"{what} combines two uses of one draw")
-    assert isinstance(draw, Affine)
-    assert constant is not None
+    if not isinstance(draw, Affine) or constant is None or len(node.inputs) != 2:
+        raise NotRepresentableError(f"{what} reads it")
     number = operands.number(constant)
     if number is None:
         raise NotRepresentableError(_uncut(what, op_type))

@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of"]
+__all__ = ["MALFORMED", "UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
 #: Larger tensors are taken for weights and not looked at.
 _LARGEST: Final = 1 << 24
+
+#: What reading a node raises that has too few inputs or inputs of other kinds than its operator takes.
+MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 #: Element-wise functions of one operand, as NumPy computes them.
 UNARY: Final[dict[str, Any]] = {
@@ -81,15 +84,24 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
         return None
 
 
+def is_switch(value: ir.Value) -> bool:
+    """Return whether ``value`` is a graph input of one bool, which callers may set."""
+    if not value.is_graph_input() or value.dtype != ir.DataType.BOOL:
+        return False
+    return value.shape is not None and all(size == 1 for size in value.shape)
+
+
 class Constants:
     """Memory of which values are one number everywhere.
 
     Args:
         overridable: see array_of.
+        training: what every switch is taken to be. A switch is a graph input of one bool.
     """
 
-    def __init__(self, overridable: bool = False) -> None:
+    def __init__(self, overridable: bool = False, training: bool = True) -> None:
         self._overridable = overridable
+        self.training = training
         self._known: dict[ir.Value, np.generic | None] = {}
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
@@ -101,8 +113,11 @@ class Constants:
         if value is None or depth == 0:
             return None
         if value not in self._known:
-            with np.errstate(all="ignore"):
-                self._known[value] = self._work_out(value, depth)
+            try:
+                with np.errstate(all="ignore"):
+                    self._known[value] = self._work_out(value, depth)
+            except MALFORMED:
+                self._known[value] = None
         return self._known[value]
 
     def _work_out(self, value: ir.Value, depth: int) -> np.generic | None:
@@ -110,10 +125,15 @@ class Constants:
         if array is not None:
             flat = array.reshape(-1)
             return flat[0] if flat.size and bool((flat == flat[0]).all()) else None
+        if is_switch(value):
+            return np.bool_(self.training)
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
             return None
         op_type, inputs = node.op_type, node.inputs
+        if op_type == "Where":
+            condition = self.number(inputs[0], depth - 1)
+            return None if condition is None else self.number(inputs[1 if condition else 2], depth - 1)
         if op_type == "ConstantOfShape":
             tensor = node.attributes.get_tensor("value", None)
             return np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
@@ -130,6 +150,16 @@ class Constants:
             return None if left is None or right is None else left.dtype.type(_BINARY[op_type](left, right))
         return None
 
+    def switches(self, value: ir.Value | None, depth: int = _DEPTH) -> frozenset[ir.Value]:
+        """Return the switches that the number of ``value`` depends on."""
+        if value is None or depth == 0 or self.number(value) is None or self.array(value) is not None:
+            return frozenset()
+        if is_switch(value):
+            return frozenset({value})
+        node = value.producer()
+        operands = [] if node is None else node.inputs
+        return frozenset().union(*(self.switches(operand, depth - 1) for operand in operands))
+
     def _cast(self, node: ir.Node, depth: int) -> np.generic | None:
         number, target = self.number(node.inputs[0], depth - 1), cast_target(node)
         return number if number is None or target is None else target.type(number)
@@ -140,7 +170,7 @@ def cast_target(node: ir.Node) -> np.dtype[Any] | None:
     if node.op_type == "Cast":
         code = node.attributes.get_int("to", 0)
         return ir.DataType(code).numpy() if code else None
-    return dtype_of(node.inputs[1])
+    return dtype_of(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
 def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
@@ -162,5 +192,5 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
             return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
         if node.op_type not in _SAME_TYPE:
             return None
-        value = node.inputs[1 if node.op_type == "CastLike" else 0]
+        value = node.inputs[1 if node.op_type == "CastLike" and len(node.inputs) > 1 else 0]
     return None

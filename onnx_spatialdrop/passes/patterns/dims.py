@@ -13,15 +13,21 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 
-__all__ = ["Dim", "Dims", "Like", "Ref", "Shapes"]
+__all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
 
 _DEPTH: Final = 64
+#: From here on the end of a slice means the end of the axis.
+END: Final = (1 << 31) - 1
 #: Element-wise ops of one tensor: the result has its shape.
 _SAME_SHAPE: Final = frozenset(
     {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
 )
+#: Ops that keep the shape of their one operand that is no constant number.
+_ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
+#: Comparisons: what templates are made of that must not look constant to an optimiser.
+_BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,15 @@ class Like:
     value: ir.Value
 
 
-Dim = int | Ref
+@dataclass(frozen=True)
+class Computed:
+    """Entry ``index`` of the integer tensor ``value``, computed in a way that is not followed."""
+
+    value: ir.Value
+    index: int
+
+
+Dim = int | Ref | Computed
 Dims = tuple[Dim, ...]
 
 
@@ -61,12 +75,35 @@ class Shapes:
         """Return the shape that the file or shape inference gives ``value``."""
         return value.shape if value.shape is not None else self._inferred(value)
 
-    def number(self, dim: Dim) -> int | None:
-        """Return ``dim`` as a number, where it is known to be one."""
-        if isinstance(dim, int):
-            return dim
+    def same(self, dim: Dim, value: ir.Value, axis: int) -> bool:
+        """Return whether ``dim`` is dimension ``axis`` of ``value``: read from it, of its name, or of its size."""
+        mine, theirs = self._size(dim), self._size(Ref(value, axis))
+        if mine is not None and mine == theirs:
+            return True
+        return isinstance(dim, Ref) and dim.axis == axis and self._origin(dim.value) is self._origin(value)
+
+    def _size(self, dim: Dim) -> int | str | None:
+        if not isinstance(dim, Ref):
+            return dim if isinstance(dim, int) else None
         shape = self.known(dim.value)
         size = shape[dim.axis] if shape is not None and dim.axis < len(shape) else None
+        return size if size is None or isinstance(size, int) else size.value
+
+    def _origin(self, value: ir.Value) -> ir.Value:
+        """Return the value furthest back that element-wise ops of one tensor made ``value`` of."""
+        for _ in range(_DEPTH):
+            node = value.producer()
+            if node is None or node.domain or not node.inputs or node.op_type not in _ELEMENTWISE:
+                return value
+            operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
+            if len(operands) != 1 or operands[0] is None or value.index():
+                return value
+            value = operands[0]
+        return value
+
+    def number(self, dim: Dim) -> int | None:
+        """Return ``dim`` as a number, where it is known to be one."""
+        size = self._size(dim)
         return size if isinstance(size, int) else None
 
     def of(self, value: ir.Value) -> Dims | Like:
@@ -75,11 +112,11 @@ class Shapes:
         while value not in self._traced and len(chain) < _DEPTH:
             source = self._same_shape_as(value)
             if source is None:
-                self._traced[value] = self._own(value)
+                self._traced[value] = self._safely_own(value)
                 break
             chain.append(value)
             value = source
-        found = self._traced[value] if value in self._traced else self._own(value)
+        found = self._traced[value] if value in self._traced else self._safely_own(value)
         for passed in chain:
             self._traced[passed] = found
         return found
@@ -98,6 +135,12 @@ class Shapes:
         node = value.producer()
         return node is not None and node.op_type in ("ConstantOfShape", "Expand", "Cast", "CastLike", "Identity")
 
+    def _safely_own(self, value: ir.Value) -> Dims | Like:
+        try:
+            return self._own(value)
+        except MALFORMED:
+            return Like(value)
+
     def _own(self, value: ir.Value) -> Dims | Like:
         node = value.producer()
         if node is not None and not node.domain:
@@ -111,11 +154,50 @@ class Shapes:
                     return self.broadcast(start, shape)
                 if shape is not None and start == ():
                     return shape
+            elif node.op_type in _BROADCASTING and len(node.inputs) == 2:
+                operands = [self.of(_required(operand)) for operand in node.inputs]
+                if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
+                    return self.broadcast(operands[0], operands[1])
+            elif node.op_type == "Slice":
+                cut = self._sliced(node)
+                if cut is not None:
+                    return cut
         shape_ = self.known(value)
         if shape_ is None:
             array = self._constants.array(value)
             return Like(value) if array is None else tuple(array.shape)
         return tuple(Ref(value, axis) for axis in range(len(shape_)))
+
+    def _sliced(self, node: ir.Node) -> Dims | None:
+        """Return the shape of a slice of data; a cut to one entry is the dimension 1."""
+        traced, cuts = self.of(_required(node.inputs[0])), self.cuts(node)
+        if isinstance(traced, Like) or cuts is None:
+            return None
+        dims: list[Dim] = list(traced)
+        for axis, start, end in cuts:
+            if (start, end) in ((0, 1), (-1, END)):
+                dims[axis] = 1
+            elif start != 0 or end < END:
+                dims[axis] = Ref(node.outputs[0], axis % len(dims))
+        return tuple(dims)
+
+    def cuts(self, node: ir.Node) -> list[tuple[int, int, int]] | None:
+        """Return (axis, start, end) for each axis that a Slice cuts; None where they are not known, or steps skip."""
+        if "starts" in node.attributes:
+            starts, ends = list(node.attributes.get_ints("starts")), list(node.attributes.get_ints("ends"))
+            axes, steps = list(node.attributes.get_ints("axes", range(len(starts)))), [1] * len(starts)
+        else:
+            lists: list[list[Any]] = []
+            for value in (*node.inputs[1:], None, None)[:4]:
+                bound = None if value is None else self.contents(value)
+                if value is not None and bound is None:
+                    return None
+                lists.append([] if bound is None else bound.reshape(-1).tolist())
+            starts, ends, axes, steps = lists
+            axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
+        cuts = list(zip(axes, starts, ends, strict=True))
+        known = all(isinstance(number, int) for cut in cuts for number in cut)
+        return cuts if known and all(step == 1 for step in steps) else None
 
     def like(self, shape: ir.Value | None) -> Dims | Like | None:
         """Return the shape that the contents of the integer tensor ``shape`` spell; None where they are unknown."""
@@ -124,7 +206,7 @@ class Shapes:
             return tuple(contents.reshape(-1).tolist())
         for _ in range(_DEPTH):
             node = shape.producer() if shape is not None else None
-            if node is None or node.domain:
+            if node is None or node.domain or not node.inputs:
                 return None
             if node.op_type == "Shape" and not node.attributes.get_int("start", 0) and "end" not in node.attributes:
                 return Like(_required(node.inputs[0]))
@@ -156,7 +238,7 @@ class Shapes:
         node = value.producer()
         if node is None or node.domain:
             return None
-        if node.op_type == "Shape":
+        if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
         rule = _RULES.get(node.op_type)
         if rule is None:
@@ -164,24 +246,19 @@ class Shapes:
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
             result: np.ndarray = rule(node, operands)
-        except (IndexError, TypeError, ValueError):
+        except MALFORMED:
             return None
         return result
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-        shape = self.known(source)
-        if shape is not None:
-            axes = range(len(shape))[start:end]
-        elif start >= 0 and end is not None and end >= 0:
-            axes = range(start, end)
-        else:
-            traced = self.of(source)
-            if not isinstance(traced, tuple):
-                return None
+        traced = self.of(source)
+        if isinstance(traced, tuple):
             return _objects(list(traced[start:end]))
-        return _objects([Ref(source, axis) for axis in axes])
+        if start >= 0 and end is not None and end >= 0:
+            return _objects([Ref(source, axis) for axis in range(start, end)])
+        return None
 
 
 def _required(value: ir.Value | None) -> ir.Value:
@@ -230,7 +307,7 @@ def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
     else:
         start, end = _ints(operands[1])[0], _ints(operands[2])[0]
         step = _ints(operands[4])[0] if len(operands) > 4 and operands[4] is not None else 1
-    return _first(operands)[start : end if abs(end) < 1 << 31 else None : step]
+    return _first(operands)[start : end if abs(end) < END else None : step]
 
 
 def _gather(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
@@ -279,16 +356,18 @@ def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
         raise ValueError("not known")
     left, right = np.broadcast_arrays(operands[0], operands[1])
     pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    return _objects([_combined(node.op_type, a, b) for a, b in pairs]).reshape(left.shape)
+    unknown = (Computed(node.outputs[0], index) for index in range(left.size))
+    items = [_combined(node.op_type, a, b, other) for (a, b), other in zip(pairs, unknown, strict=True)]
+    return _objects(items).reshape(left.shape)
 
 
-def _combined(op_type: str, a: Dim, b: Dim) -> Dim:
+def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
     if op_type in ("Mul", "Div") and b == 1:
         return a
     if op_type == "Mul" and a == 1:
         return b
     if not isinstance(a, int) or not isinstance(b, int):
-        raise TypeError("not numbers")
+        return unknown
     return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
 
 

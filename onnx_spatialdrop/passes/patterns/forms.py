@@ -94,15 +94,17 @@ Form = Affine | Step
 def step_of(affine: Affine, cut: float, below: Any, above: Any, dtype: np.dtype[Any]) -> Step:
     """Return the mask that is ``below`` where the draw is less than ``cut``, and ``above`` elsewhere.
 
+    A cut outside the range of the draw makes both outcomes the same: nothing is random.
+
     Raises:
-        NotRepresentableError: the cut lies outside the range of the draw, so nothing is random.
+        NotRepresentableError: the draw is no draw.
     """
     if affine.slope == 0:
         raise NotRepresentableError("the draw is multiplied by 0")
     threshold = (cut - affine.start) / affine.slope
-    if not 0.0 < threshold < 1.0:
-        raise NotRepresentableError(f"the threshold {cut:g} lies outside the range of the draw, so nothing is random")
     outcomes = (above, below) if affine.slope < 0 else (below, above)
+    if not 0.0 < threshold < 1.0:
+        threshold, outcomes = 0.5, (outcomes[threshold <= 0.0],) * 2
     precision = half_ulp(affine.dtype) / abs(affine.slope)
     return Step(threshold, np.zeros(2), np.array(outcomes, dtype), affine.layout, precision)
 
@@ -114,9 +116,10 @@ def half_ulp(dtype: np.dtype[Any]) -> float:
 
 
 def recover(probability: float, precision: float) -> float:
-    """Return the shortest decimal that rounds to ``probability``: the ratio that somebody wrote down."""
-    for digits in range(1, 8):
-        short = round(probability, digits)
-        if abs(short - probability) <= precision and 0.0 < short < 1.0:
-            return short
+    """Return the shortest decimal, or the simple fraction, that rounds to ``probability``: what somebody wrote down."""
+    decimals = [round(probability, digits) for digits in range(1, 7)]
+    fractions = [round(probability * n) / n for n in (3, 6, 7, 9, 11, 12)]
+    for written in (*decimals, *fractions):
+        if abs(written - probability) <= precision and 0.0 < written < 1.0:
+            return written
     return probability

@@ -18,20 +18,14 @@ class Place:
     x: ir.Value
     y: ir.Value
     axes: tuple[int, ...]
-    training_mode: ir.Value | None = None
 
 
-def lift(place: Place, views: bool) -> Place:
-    """Return the outermost place that means the same.
-
-    1. Where(switch, y, x), the only use of y, with a single bool as switch: the switch becomes training_mode.
-    2. With ``views``: a Transpose, Squeeze or Unsqueeze before and the one that undoes it after are left inside.
-    """
-    while True:
-        outer = _out_of_switch(place) or (_out_of_views(place) if views else None)
-        if outer is None:
-            return place
-        place = outer
+def lift(place: Place) -> Place:
+    """Return the outermost place that means the same: outside of Transpose, Squeeze, Unsqueeze that are undone."""
+    outer = _out_of_views(place)
+    while outer is not None:
+        place, outer = outer, _out_of_views(outer)
+    return place
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:
@@ -43,21 +37,11 @@ def _only_user(value: ir.Value) -> ir.Node | None:
     return user if producer is not None and user.graph is producer.graph and user.domain in ("", "ai.onnx") else None
 
 
-def _out_of_switch(place: Place) -> Place | None:
-    user = _only_user(place.y)
-    if user is None or user.op_type != "Where" or place.training_mode is not None:
-        return None
-    switch, on, off = user.inputs
-    if on is not place.y or off is not place.x or switch is None or switch.shape is None:
-        return None
-    if switch.dtype != ir.DataType.BOOL or any(size != 1 for size in switch.shape):
-        return None
-    return replace(place, y=user.outputs[0], training_mode=switch)
-
-
 def _out_of_views(place: Place) -> Place | None:
     before, after = place.x.producer(), _only_user(place.y)
-    if before is None or after is None or before.domain not in ("", "ai.onnx") or before.inputs[0] is None:
+    if before is None or after is None or before.domain not in ("", "ai.onnx"):
+        return None
+    if not before.inputs or before.inputs[0] is None:
         return None
     if before.op_type == after.op_type == "Transpose":
         axes = _out_of_transposes(before, after, place.axes)

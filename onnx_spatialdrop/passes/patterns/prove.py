@@ -14,7 +14,7 @@ from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
 
-__all__ = ["Proof", "alpha", "is_dropout", "prove"]
+__all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -67,11 +67,17 @@ def _values(form: Step) -> tuple[float, float, ir.Value, str] | None:
     usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
     for value, scale in usable:
         if abs(scale / wanted - 1.0) <= tolerance:
-            reason = "" if not form.offset.any() else f"dropped values become {form.offset[dropped]:g}, not 0"
+            reason = "" if not form.offset.any() else _misplaced(form, dropped)
             return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
     value, scale = usable[0]
     reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
     return ratio, scale, value, reason
+
+
+def _misplaced(form: Step, dropped: int) -> str:
+    if form.offset[dropped]:
+        return f"dropped values become {form.offset[dropped]:g}, not 0"
+    return f"kept values have {form.offset[1 - dropped]:g} added to them"
 
 
 def _eps(dtype: np.dtype[Any]) -> float:
@@ -138,13 +144,14 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
     )
-    kind = _kind(axes, rank)
+    kind = kind_of_axes(axes, rank)
     return replace(
         proof, axes=axes, rank=rank, kind=kind, facts=(*proof.facts, where), reason=proof.reason or problem or ""
     )
 
 
-def _kind(axes: tuple[int, ...], rank: int) -> str:
+def kind_of_axes(axes: tuple[int, ...], rank: int) -> str:
+    """Return the usual name of a mask that is shared along ``axes`` of ``rank``."""
     if not axes:
         return "elementwise"
     if axes == tuple(range(1, rank)) or len(axes) == rank:
@@ -172,6 +179,9 @@ def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...]
     for axis, dim in enumerate((1,) * (rank - len(dims)) + dims):
         if sizes[axis] == 1 and dim != 1 and not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) != 1:
             return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
+    for axis, dim in enumerate(padded):
+        if shapes.number(dim) is None and not shapes.same(dim, x, axis):
+            return None, rank, f"along axis {axis} the mask's size is not known to be that of x"
     y_shape = shapes.known(proof.y)
     if shape is not None and y_shape is not None and len(y_shape) != len(shape):
         return None, rank, "the product has another rank than x"

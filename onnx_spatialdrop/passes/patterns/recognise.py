@@ -32,6 +32,7 @@ class Candidate:
         kind: what the whole is.
         reason: why the whole is no dropout; "" where every product is one and the mask goes nowhere else.
         notes: what is wrong with the file here.
+        training_mode: the value that switches the dropout on and off; None where it is always on.
     """
 
     trace: Trace
@@ -40,6 +41,7 @@ class Candidate:
     kind: str = "unknown"
     reason: str = ""
     notes: tuple[str, ...] = ()
+    training_mode: ir.Value | None = None
 
     @property
     def source(self) -> Source:
@@ -51,18 +53,16 @@ def recognise(model: ir.Model) -> list[Candidate]:
     """Return one candidate for every random node, in the order of the file; subgraphs and functions included."""
     anchors = [
         (node, scope, scopes.default_opset(scope, model))
-        for scope in scopes.scopes(model)
+        for scope in scopes.foreign_scopes(model)
         for node in scope.all_nodes()
         if is_source(node)
     ]
     if not anchors:
         return []
     position = {node: index for index, node in enumerate(scopes.all_nodes(model))}
-    constants = Constants(overridable=(model.ir_version or 10) < 4)
-    found = _candidates(model, anchors, position, algebra.Context(constants, Shapes(constants)))
+    found = _candidates(model, anchors, position, None)
     if any(candidate.reason and _lacks_shapes(candidate) for candidate in found):
-        context = algebra.Context(constants, Shapes(constants, Inferred(model)))
-        found = _candidates(model, anchors, position, context)
+        found = _candidates(model, anchors, position, Inferred(model))
     return found
 
 
@@ -78,8 +78,10 @@ def _candidates(
     model: ir.Model,
     anchors: list[tuple[ir.Node, scopes.Scope, int]],
     position: dict[ir.Node, int],
-    context: algebra.Context,
+    inferred: Inferred | None,
 ) -> list[Candidate]:
+    overridable = (model.ir_version or 10) < 4
+    context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
     found = []
     for node, scope, opset in anchors:
         source = read_source(node, opset, context.constants, context.shapes)
@@ -91,13 +93,55 @@ def _candidates(
         for value, form in candidate.trace.forms.items()
         if not isinstance(form, Step) or form.x is None
     }
-    for candidate in found:
+    for candidate, (node, _, opset) in zip(found, anchors, strict=True):
         _judge(candidate, context.shapes, masks)
+        if not candidate.reason:
+            switched = _switches(candidate, context)
+            if switched:
+                idle = read_source(node, opset, off.constants, off.shapes)
+                _judge_off(candidate, switched, follow(idle, off, position, lambda _, __: False))
         candidate.kind = kind_of(candidate.kind, candidate.proofs, model.producer_name or "")
         bug = bug_of(candidate.source, model.producer_name or "")
         candidate.notes = (*candidate.source.notes, *((bug,) if bug else ()))
     _name_equal_seeds(found)
     return found
+
+
+def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
+    return algebra.Context(constants, Shapes(constants, inferred))
+
+
+def _switches(candidate: Candidate, context: algebra.Context) -> frozenset[ir.Value]:
+    """Return the values that switch a dropout on and off."""
+    source, forms = candidate.source, candidate.trace.forms
+    found: frozenset[ir.Value] = frozenset()
+    if source.training_mode is not None:
+        found = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
+    for node in candidate.trace.nodes[1:]:
+        for value in node.inputs:
+            if value not in forms:
+                found |= context.constants.switches(value)
+    return found
+
+
+def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) -> None:
+    """Accept a switch that makes every product the identity; refuse the candidate otherwise."""
+    names = ", ".join(sorted(repr(value.name) for value in switches))
+    if len(switches) > 1:
+        candidate.reason = f"several values switch it on and off: {names}"
+        return
+    for proof in candidate.proofs:
+        form = off.forms.get(proof.y)
+        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.x):
+            candidate.reason = f"with {names} false it is not the identity"
+            return
+    candidate.training_mode = next(iter(switches))
+
+
+def _is_identity(form: Step, x: ir.Value) -> bool:
+    assert form.x is not None
+    multiple = dict(form.x.levels).get(x)
+    return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
 
 
 def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, half_ulp, recover
 
@@ -62,13 +62,16 @@ def is_source(node: ir.Node) -> bool:
 
 def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     """Return what ``node``, for which is_source holds, draws."""
-    if node.op_type in _NORMAL:
-        return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
-    if node.op_type == "Dropout":
-        return _dropout(node, opset, constants, shapes)
-    if node.op_type == "Bernoulli":
-        return _bernoulli(node, constants, shapes)
-    return _uniform(node, shapes)
+    try:
+        if node.op_type in _NORMAL:
+            return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
+        if node.op_type == "Dropout":
+            return _dropout(node, opset, constants, shapes)
+        if node.op_type == "Bernoulli":
+            return _bernoulli(node, constants, shapes)
+        return _uniform(node, shapes)
+    except MALFORMED:
+        return Source(node, reason=f"{describe(node)} is no valid {node.op_type} node")
 
 
 def _uniform(node: ir.Node, shapes: Shapes) -> Source:
@@ -117,7 +120,9 @@ def _bernoulli(node: ir.Node, constants: Constants, shapes: Shapes) -> Source:
 def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     data = node.inputs[0]
     ratio = _dropout_ratio(node, opset, constants)
-    off = switched_off(node, opset, constants)
+    switch = node.inputs[2] if opset >= 12 and len(node.inputs) > 2 else None
+    dynamic = switch if constants.array(switch) is None else None
+    off = "" if dynamic is not None else switched_off(node, opset, constants)
     if data is None or ratio is None:
         return Source(node, reason="the ratio of this Dropout is not constant", kind="elementwise")
     if off:
@@ -127,15 +132,14 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     dims = shapes.of(data)
     number = constants.number(data)
     dtype = number.dtype if number is not None else dtype_of(data) or np.dtype(np.float32)
-    values = np.array([0.0, 1.0 / (1.0 - float(ratio))]).astype(dtype)
+    idle = dynamic is not None and not constants.training
+    values = np.array([1.0, 1.0] if idle else [0.0, 1.0 / (1.0 - float(ratio))]).astype(dtype)
     layout, precision = Layout(dims, dims), half_ulp(ratio.dtype)
-    bits = Step(float(ratio), np.zeros(2), np.array([False, True]), layout, precision)
+    bits = Step(float(ratio), np.zeros(2), np.array([idle, True]), layout, precision)
     if number is None:
         kept = Step(float(ratio), values, np.zeros(2, dtype), layout, precision, Scaled(data, ((data, 1.0),)))
     else:
         kept = Step(float(ratio), np.zeros(2), values * number, layout, precision)
-    switch = node.inputs[2] if opset >= 12 and len(node.inputs) > 2 else None
-    dynamic = switch if constants.array(switch) is None else None
     outputs = dict(zip(node.outputs, (kept, bits), strict=False))
     return Source(node, {value: form for value, form in outputs.items() if value.name != ""}, training_mode=dynamic)
 

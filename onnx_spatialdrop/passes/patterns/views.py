@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.dims import Dim, Dims, Like, Ref, Shapes
+from onnx_spatialdrop.passes.patterns.dims import END, Dim, Dims, Like, Ref, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
 
 __all__ = ["OPS", "view"]
 
 #: The ops that rearrange or repeat entries of their first input.
-OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten"})
+OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice"})
 
 
 def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
@@ -36,6 +36,8 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
         full = [axis for axis in order if entries[axis] != 1]
         view_ = layout.view if full == sorted(full) else (*layout.view, ("Transpose", order))
         return Layout(*moved, view_)
+    if op_type == "Slice":
+        return _sliced(node, layout, entries, dims, shapes)
     target = _target(node, dims, shapes)
     if op_type == "Expand":
         padded = (1,) * (max(len(target), rank) - rank) + entries
@@ -46,6 +48,23 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
         tiled = zip(entries, dims, target, strict=True)
         return replace(layout, dims=tuple(dim if entry != 1 else count for entry, dim, count in tiled))
     return _reshaped(node, layout, entries, dims, target)
+
+
+def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
+    """Some of the entries are as independent as all of them; which ones, the view remembers."""
+    cuts = shapes.cuts(node)
+    if cuts is None:
+        raise NotRepresentableError(f"{describe(node)} (Slice) cuts the mask at places that are not constant")
+    new_entries, new_dims, view_ = list(entries), list(dims), layout.view
+    for axis, start, end in cuts:
+        size = shapes.number(dims[axis])
+        if start == 0 and (end >= END or (size is not None and end >= size)):
+            continue
+        one = (start, end) in ((0, 1), (-1, END))
+        new_dims[axis] = 1 if one else Ref(node.outputs[0], axis % len(dims))
+        new_entries[axis] = 1 if one or entries[axis] == 1 else new_dims[axis]
+        view_ = (*view_, ("Slice", axis % len(dims), start, end))
+    return Layout(tuple(new_entries), tuple(new_dims), view_)
 
 
 def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:

@@ -1,0 +1,120 @@
+"""Run every rule over a model. Reads the model and, for dangling data, the sizes of its files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import external, io
+from onnx_spatialdrop.errors import ModelFileError, SpecError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.check.finding import Finding
+from onnx_spatialdrop.passes.check.rules import RULES, Where
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
+from onnx_spatialdrop.passes.patterns.dims import Shapes
+from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
+from onnx_spatialdrop.passes.patterns.sources import is_source
+from onnx_spatialdrop.passes.ties import is_tied
+
+__all__ = ["check"]
+
+
+def check(model: io.Source) -> list[Finding]:
+    """Return what will go wrong with the dropout of a model, in the order of the rules.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+
+    Raises:
+        ModelFileError: a file that is no ONNX model.
+    """
+    findings: list[Finding] = []
+    if isinstance(model, onnx.ModelProto):
+        model = ir.from_proto(model)
+    elif not isinstance(model, ir.Model):
+        model, findings = _load(model)
+    return findings + _nodes(model) + _seeds(model) + _frozen(model)
+
+
+def _load(path: io.PathLike) -> tuple[ir.Model, list[Finding]]:
+    try:
+        return io.load(path), []
+    except ModelFileError as error:
+        problem = error
+    try:
+        model = ir.load(os.path.abspath(path))
+    except Exception:  # noqa: BLE001 - whatever the reader raised, io.load has said it better
+        raise problem from None
+    names = [tensor.name or "" for tensor in external.dangling(model)]
+    return model, [Finding("dangling-data", tuple(names), str(problem), "put the data file beside the model")]
+
+
+def _nodes(model: ir.Model) -> list[Finding]:
+    constants = Constants(overridable=(model.ir_version or 10) < 4)
+    shapes = Shapes(constants)
+    found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for scope in scopes.foreign_scopes(model):
+        opset = scopes.default_opset(scope, model)
+        plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
+        for node, in_if in _walk(scope):
+            for rule in RULES:
+                try:
+                    message = rule.find(node, inside if in_if else plain)
+                except MALFORMED:
+                    continue  # onnx.checker says what is wrong with a node that its operator does not allow
+                if message:
+                    found[rule.name, message, rule.fix].append(node.name or op.describe(node))
+    order = {rule.name: index for index, rule in enumerate(RULES)}
+    ordered = sorted(found.items(), key=lambda item: order[item[0][0]])
+    return [Finding(rule, tuple(names), message, fix) for (rule, message, fix), names in ordered]
+
+
+def _walk(scope: scopes.Scope | ir.Graph, in_if: bool = False) -> Iterator[tuple[ir.Node, bool]]:
+    for node in scope:
+        yield node, in_if
+        held = in_if or (node.op_type == "If" and node.domain in ("", "ai.onnx"))
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                yield from _walk(attribute.as_graph(), held)
+            elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+                for graph in attribute.as_graphs():
+                    yield from _walk(graph, held)
+
+
+def _seeds(model: ir.Model) -> list[Finding]:
+    ours: dict[int, list[ir.Node]] = defaultdict(list)
+    theirs: dict[float, list[ir.Node]] = defaultdict(list)
+    for node in (node for scope in scopes.foreign_scopes(model) for node in scope.all_nodes()):
+        if op.is_spatial_dropout(node):
+            try:
+                ours[op.read(node).seed].append(node)
+            except SpecError:
+                continue
+        elif is_source(node) and "seed" in node.attributes and not node.attributes["seed"].is_ref():
+            theirs[float(node.attributes["seed"].value)].append(node)
+    findings = []
+    for seed, nodes in ours.items():
+        if len(nodes) > 1 and not all(is_tied(node) for node in nodes):
+            names = tuple(node.name or op.describe(node) for node in nodes)
+            message = f"{len(nodes)} nodes have the seed {seed}: they drop the same maps, and optimisers may merge them"
+            findings.append(Finding("equal-seeds", names, message, "assign_seeds(model)"))
+    for number, nodes in theirs.items():
+        if len(nodes) > 1:
+            names = tuple(node.name or op.describe(node) for node in nodes)
+            message = (
+                f"{len(nodes)} random nodes have the seed {number:g}: with equal shapes they draw the same numbers"
+            )
+            findings.append(Finding("equal-seeds", names, message, "fuse(model): every draw gets a seed of its own"))
+    return findings
+
+
+def _frozen(model: ir.Model) -> list[Finding]:
+    return [
+        Finding("frozen-mask", (record.name,), f"{record.proven[0]}; {record.reason}", record.notes[0])
+        for record in frozen_masks(model)
+    ]
