@@ -90,9 +90,7 @@ def _import_node(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
         ValueType.GRAPH_INPUT,
         ValueType.NODE_OUTPUT,
     )
-    module = SpatialDropout(
-        attributes["axes"], attributes["ratio"], attributes.get("scale", 0.0), switched=switched
-    )
+    module = SpatialDropout(attributes["axes"], attributes["ratio"], attributes.get("scale", 0.0), switched=switched)
     return OperationConverterResult(torch_module=module, onnx_mapping=onnx_mapping_from_node(node))
 
 

@@ -36,3 +36,10 @@ def test_an_unknown_type_is_none_and_not_float64() -> None:
     assert value is not None
     value.type = None
     assert [found.dtype for found in sd.find(model)] == [None]
+
+
+def test_an_unknown_type_is_none() -> None:
+    """NumPy takes None for float64 in comparisons."""
+    model = dropout_ir(wrap=True)
+    model.graph[0].outputs[0].type = None
+    assert sd.find(model)[0].dtype is None
