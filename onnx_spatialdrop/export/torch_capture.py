@@ -22,11 +22,9 @@ from onnx_spatialdrop.operator import spec
 
 __all__ = ["KINDS", "Capture", "capturing", "description", "modes", "translation_table"]
 
+_SCHEMA: Final = "Tensor x, str kind, int first, int rank, float ratio, float scale, int call, str layer"
 _LIBRARY: Final = torch.library.Library(spec.DOMAIN, "FRAGMENT")
-_LIBRARY.define(
-    "spatial_dropout(Tensor x, str kind, int first, int rank, float ratio, float scale, int call) -> Tensor",
-    tags=(torch.Tag.nondeterministic_seeded,),
-)
+_LIBRARY.define(f"spatial_dropout({_SCHEMA}) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 _LIBRARY.impl("spatial_dropout", lambda x, *_: x.clone(), "CompositeExplicitAutograd")
 torch.library.register_fake(f"{spec.DOMAIN}::spatial_dropout", lambda x, *_: torch.empty_like(x), lib=_LIBRARY)
 
@@ -92,12 +90,13 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             schema_of.Attribute("ratio", schema_of.AttrType.FLOAT),
             schema_of.Attribute("scale", schema_of.AttrType.FLOAT),
             schema_of.Attribute("call", schema_of.AttrType.INT),
+            schema_of.Attribute("layer", schema_of.AttrType.STRING),
         ],
     )
     placeholder = values.Op(values.Opset(DOMAIN, 1), OP_TYPE, schema)
 
-    def translate(x: Any, kind: str, first: int, rank: int, ratio: float, scale: float, call: int) -> Any:
-        return placeholder(x, kind=kind, first=first, rank=rank, ratio=ratio, scale=scale, call=call)
+    def translate(x: Any, kind: str, first: int, rank: int, ratio: float, scale: float, call: int, layer: str) -> Any:
+        return placeholder(x, kind=kind, first=first, rank=rank, ratio=ratio, scale=scale, call=call, layer=layer)
 
     return {_PLACEHOLDER: translate}
 
@@ -216,15 +215,15 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
     if fate == "off":
         node.args = (x, ratio, False)
         return
+    layer = next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0]
     if not (in_place or node.args[2]) and _uses(node) > 1:
-        layer = next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0]
         capture.refusal = SpatialDropError(
             f"layer {layer!r} of the exported program was in inference mode when torch.export.export ran, which then "
             "cannot tell its output from its input; give the module itself, or export the program inside exporting()"
         )
         raise capture.refusal
     value = x.meta["val"]
-    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls))
+    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls), layer)
     if not in_place:
         node.target, node.args, node.kwargs = _PLACEHOLDER, arguments, {}
         return

@@ -5,7 +5,6 @@ Knows ONNX graphs only; torch is never imported here. What puts the placeholders
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -168,12 +167,10 @@ def _unique(name: str, taken: set[str | None]) -> str:
 def _layer(node: ir.Node, modules: Sequence[str]) -> str:
     """Return the qualified name of the module that called the dropout.
 
-    The dynamo exporter notes the modules on the way in metadata_props, the TorchScript one in the node's name.
+    An exported program tells it beforehand; the TorchScript exporter leaves the way to the module in the node's name.
     """
-    scopes_text = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if scopes_text is not None:
-        path = ast.literal_eval(scopes_text)
-        return str(path[-2]) if len(path) > 1 else ""
+    if "layer" in node.attributes:
+        return node.attributes["layer"].as_string()
     found = ""
     for part in (node.name or "").strip("/").split("/")[:-1]:
         inside = [name for name in modules if name.startswith(f"{found}." if found else "")]

@@ -315,6 +315,21 @@ def test_alpha_dropout_is_left_out_where_element_wise_dropout_is() -> None:
     assert [node.op_type for node in model.graph] == ["Selu", "SpatialDropout"]
 
 
+def test_layers_in_regions_that_torch_exports_apart_are_found_and_named() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = self.first(x.sin())
+        y = torch.utils.checkpoint.checkpoint(lambda z: self.second(z.cos()), x, use_reentrant=False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.third(self.conv(y))
+        return y.float() + x
+
+    drops = {name: nn.Dropout2d(0.4) for name in ("first", "second", "third")}
+    model = export(Calls(forward, conv=nn.Conv2d(6, 6, 1), **drops), image())
+    assert [layer for _, layer in layers(model)] == ["first", "second", "third"]
+    assert [each.dtype for each in sd.find(model)] == ["float32", "float32", "bfloat16"]
+
+
 def test_dropout_in_the_branches_of_a_condition() -> None:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         return torch.cond(x.sum() > 0, lambda y: self.a(y.sin()) * 2, lambda y: self.b(y.cos()) + 1, (x,))
