@@ -14,15 +14,14 @@ from onnx_spatialdrop.export.canonical import canonicalize
 
 
 def graph(order: tuple[int, ...], counter: int) -> onnx.ModelProto:
-    """max(x + 1, x * 2) with a Loop of three rounds behind it, its nodes and names as a careless exporter leaves them."""
+    """max(x + 1, x * 2) and a Loop of three rounds behind it, ordered and named as a careless exporter does it."""
     one, two, low, inner = (f"{base}__{counter + i}" for i, base in enumerate(("const", "const", "low", "inner")))
+    info = onnx.helper.make_tensor_value_info
     body = onnx.helper.make_graph(
         [onnx.helper.make_node("Add", ["state", one], [f"{inner}:0"], inner)],
         "body",
-        [onnx.helper.make_tensor_value_info("i", 7, []), onnx.helper.make_tensor_value_info("go", 9, [])]
-        + [onnx.helper.make_tensor_value_info("state", 1, [f"unk__{counter + 9}"])],
-        [onnx.helper.make_tensor_value_info("go", 9, [])]
-        + [onnx.helper.make_tensor_value_info(f"{inner}:0", 1, [f"unk__{counter + 9}"])],
+        [info("i", 7, []), info("go", 9, []), info("state", 1, [f"unk__{counter + 9}"])],
+        [info("go", 9, []), info(f"{inner}:0", 1, [f"unk__{counter + 9}"])],
     )
     nodes = [
         onnx.helper.make_node("Add", ["x", one], [f"{low}:0"], low),
@@ -36,8 +35,8 @@ def graph(order: tuple[int, ...], counter: int) -> onnx.ModelProto:
         onnx.helper.make_graph(
             [nodes[i] for i in order] + nodes[2:],
             "g",
-            [onnx.helper.make_tensor_value_info("x", 1, [f"unk__{counter + 9}"])],
-            [onnx.helper.make_tensor_value_info("y", 1, [f"unk__{counter + 9}"])],
+            [info("x", 1, [f"unk__{counter + 9}"])],
+            [info("y", 1, [f"unk__{counter + 9}"])],
             tensors if counter % 2 else tensors[::-1],
         ),
         opset_imports=[onnx.helper.make_opsetid("", 18)],
