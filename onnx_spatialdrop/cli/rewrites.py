@@ -12,6 +12,7 @@ from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import copying, errors
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
+from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.seeds import SeedsPass
 from onnx_spatialdrop.passes.to_inference import InferencePass
@@ -32,11 +33,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--target", choices=[*TARGETS, *ALIASES], default="onnxruntime", help="what is to run it (default: onnxruntime)"
     )
-    verb.set_defaults(
-        run=lambda arguments: run_pass(
-            arguments, ExpandPass(arguments.form, arguments.target), "wrote {n} nodes out in standard operators"
-        )
-    )
+    verb.set_defaults(run=_expand)
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
     verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
@@ -57,6 +54,15 @@ def _to_inference(arguments: argparse.Namespace) -> int:
     return run_pass(arguments, rewrite, "", describe)
 
 
+def _expand(arguments: argparse.Namespace) -> int:
+    prepare = TrainerPass(arguments.target)
+    rewrite = ExpandPass(arguments.form, arguments.target)
+    code = run_pass(arguments, rewrite, "wrote {n} nodes out in standard operators", before=prepare)
+    for line in prepare.said:
+        errors.print(f"  before that: {line}", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
 def with_files(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, suffix: str
 ) -> argparse.ArgumentParser:
@@ -74,10 +80,13 @@ def run_pass(
     rewrite: ir.passes.InPlacePass,
     message: str,
     describe: Callable[[ir.Model], str] | None = None,
+    before: ir.passes.InPlacePass | None = None,
 ) -> int:
-    """Load INPUT, run the pass, write OUTPUT and say what was done; ``{n}`` in ``message`` counts the nodes."""
+    """Load INPUT, run the pass (after ``before``), write OUTPUT and say what was done; ``{n}`` in ``message`` counts the nodes."""
     model = io.load(arguments.input)
     count = len(find_nodes(model))
+    if before is not None:
+        before.call(model)
     rewrite.call(model)
     source = Path(arguments.input)
     output = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.suffix}.onnx"))

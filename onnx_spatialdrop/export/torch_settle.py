@@ -40,7 +40,9 @@ _REFUSED: Final = {
 }
 
 
-def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode: bool, step: int) -> None:
+def settle(
+    model: ir.Model, modules: Sequence[str], *, seed: int, training_mode: bool, step: int, always: bool = False
+) -> None:
     """Replace every placeholder by a SpatialDropout node, in place.
 
     1. The nodes of a model share one pair of switches; without placeholders none is made.
@@ -55,6 +57,8 @@ def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode:
         seed: base of the nodes' seeds.
         training_mode: the switch's default.
         step: the switch's default.
+        always: make training_mode a constant true instead of a switch. Trainers run a model as it stands: a switch
+            that is off by default would train without dropout, and nobody would be told.
 
     Raises:
         SpatialDropError: a kind of dropout that SpatialDropout cannot express; it names the layer.
@@ -67,7 +71,9 @@ def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode:
     for node, layer in zip(placeholders, layers, strict=True):
         _refuse(node, layer)
     model.graph.opset_imports[spec.DOMAIN] = spec.VERSION
-    switches = add_switches(model.graph, training_mode, step)  # case 1
+    switches = add_switches(model.graph, training_mode or always, step)  # case 1
+    if always:
+        model.graph.inputs.remove(switches[0])
     names = {node.name for node in scopes.all_nodes(model)}
     seeds = derive_seeds(seed, len(placeholders))  # case 2
     orphans: list[ir.Value] = []

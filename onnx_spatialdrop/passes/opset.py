@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import onnx
 import onnx_ir as ir
 from onnx import version_converter
 from onnx_ir.passes.common import InlinePass
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import DetachPass
 
 __all__ = ["InlineFunctionsPass", "OpsetPass"]
@@ -45,7 +47,9 @@ class OpsetPass(ir.passes.InPlacePass):
     2. Large weights never reach the converter, so they stay where they are, on disk too.
     3. Types, shapes and metadata that the converter forgets are put back by name.
     4. A model that imports the version already is not modified.
-    5. A model that onnx cannot convert is refused, and stays as it is but for case 1.
+    5. Attributes that an operator did not have yet go where they say what was meant without them, which onnx's
+       converter leaves undone (ReduceMean's noop_with_empty_axes).
+    6. A model that onnx cannot convert is refused, and stays as it is but for case 1.
     """
 
     def __init__(self, version: int) -> None:
@@ -67,7 +71,9 @@ class OpsetPass(ir.passes.InPlacePass):
                 f"the model imports opset {before}, and onnx cannot convert it to {self.version} ({reason}); "
                 f"export it at opset {self.version}"
             ) from error
-        _take_over(model, ir.from_proto(converted), large)
+        result = ir.from_proto(converted)
+        _drop_newer_attributes(result, before, self.version)
+        _take_over(model, result, large)
         return ir.passes.PassResult(model, modified=True)
 
 
@@ -89,6 +95,25 @@ def _without_large(model: ir.Model) -> tuple[ir.Model, dict[str, Any]]:
         if value not in copy.graph.inputs:
             copy.graph.inputs.append(value)
     return copy, large
+
+
+def _drop_newer_attributes(model: ir.Model, before: int, version: int) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, version, ""):
+            continue
+        known = onnx.defs.get_schema(node.op_type, version, "").attributes
+        newer = onnx.defs.get_schema(node.op_type, before, "").attributes
+        for name in [name for name in node.attributes if name not in known]:
+            given = ir.to_proto(node.attributes[name]).SerializeToString(deterministic=True)
+            is_default = name in newer and newer[name].default_value.SerializeToString(deterministic=True) == given
+            # It is about empty axes, and these are none: tf2onnx writes 1 on every reduction.
+            is_idle = name == "noop_with_empty_axes" and "axes" in node.attributes and node.attributes["axes"].value
+            if not (is_default or is_idle):
+                raise FormError(
+                    f"{op.describe(node)}: {node.op_type} has no attribute {name} at opset {version}, and its value means "
+                    f"something; export the model at opset {version}"
+                )
+            del node.attributes[name]  # case 5
 
 
 def _take_over(model: ir.Model, converted: ir.Model, large: dict[str, Any]) -> None:
