@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_spatialdrop.runtime.session import Kernel, session
 
-FOLDER = Path(__file__).parent / "data" / "keras"
+FOLDER = Path(__file__).parent / "data" / "keras_exports"
 
 
 def paths() -> list[Path]:

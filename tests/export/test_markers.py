@@ -76,8 +76,8 @@ def test_a_layer_that_is_not_in_the_file_is_refused() -> None:
         replace_markers(model(0), [call("a", 1), call("b", 2)], 0)
     assert str(error.value) == (
         "layer 'b': its dropout was traced but is not in the exported graph (the exporter folded or dropped it, as it "
-        'does where the layer\'s input is a constant or its output is unused); export with dropout="inference", or take '
-        "the layer out of the call"
+        "does where the layer's input is a constant or its output is unused); "
+        'export with dropout="inference", or take the layer out of the call'
     )
 
 
@@ -85,6 +85,6 @@ def test_a_vectorised_layer_is_refused() -> None:
     with pytest.raises(SpatialDropError) as error:
         replace_markers(model(0, **{VECTORIZED: 1}), [call("a", 1)], 0)
     assert str(error.value) == (
-        "layer 'a': it was called on rank 4, but the exporter vectorised it over one more axis (as TimeDistributed over "
-        "an unknown number of steps does); give that number in input_signature"
+        "layer 'a': it was called on rank 4, but the exporter vectorised it over one more axis (as TimeDistributed "
+        "over an unknown number of steps does); give that number in input_signature"
     )
