@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_spatialdrop.runtime.session import session
+from onnx_spatialdrop.runtime.session import Kernel, session
 
-FOLDER = Path(__file__).parent / "data" / "keras"
+FOLDER = Path(__file__).parent / "data" / "keras_exports"
 
 
 def paths() -> list[Path]:
@@ -16,11 +16,11 @@ def paths() -> list[Path]:
     return sorted(FOLDER.glob("*.onnx"))
 
 
-def differences(path: Path) -> dict[str, float]:
-    """Return max abs (ONNX Runtime - Keras) / max(1, max abs Keras) by "inference" and step, run as a function body."""
+def differences(path: Path, kernel: Kernel = "body") -> dict[str, float]:
+    """Return max abs (ONNX Runtime - Keras) / max(1, max abs Keras) by "inference" and step."""
     with np.load(path.with_suffix(".npz")) as recorded:
         arrays = dict(recorded)
-    sess = session(path, kernel="body")
+    sess = session(path, kernel=kernel)
     name, found = sess.get_inputs()[0].name, {}
     x = arrays["x"].astype(np.float32 if sess.get_inputs()[0].type == "tensor(float)" else np.int32)
     for key in ("inference", *(key for key in arrays if key.startswith("step"))):

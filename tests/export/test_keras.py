@@ -33,7 +33,7 @@ with warnings.catch_warnings():  # the frameworks' own, at import
     ]:
         pytest.importorskip(package, reason=f"Keras's ONNX export on {BACKEND} needs {package}, which is not installed")
 
-from onnx_spatialdrop.export import keras as sdk  # noqa: E402
+from onnx_spatialdrop.export import keras as sdk
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras, TensorFlow, JAX and tf2onnx warn of is not ours to fix
 
@@ -256,9 +256,18 @@ class TestWhatIsKept:
         inputs = keras.Input((8, 3))
         x = keras.layers.SpatialDropout1D(0.3, name="a", dtype=policy)(keras.layers.Dense(4, dtype=policy)(inputs))
         x = keras.layers.SpatialDropout1D(0.3, name="b", dtype=policy)(keras.layers.Dense(4, dtype=policy)(x))
-        for node in nodes(sdk.export(keras.Model(inputs, x))).values():
+        model = keras.Model(inputs, x)
+        exported = sdk.export(model)
+        for node in nodes(exported).values():
             assert op.numpy_dtype(node.inputs[0]) == dtype
             assert op.read(node).scale == float(np.asarray(1 / 0.7).astype(dtype))
+        if dtype == np.float16:  # ONNX Runtime's MatMul has no bfloat16 on CPU
+            x = np.random.default_rng(0).normal(size=(2, 8, 3)).astype(np.float32)
+            with forced(seeds_by_layer(exported), 3):
+                expected = keras.ops.convert_to_numpy(model(x))
+            got = run(exported, x, training_mode=True, step=np.array([3]))
+            assert got.dtype == np.float16
+            np.testing.assert_allclose(got.astype(np.float32), expected.astype(np.float32), rtol=4e-3, atol=4e-3)
 
 
 class TestTraining:
@@ -271,6 +280,11 @@ class TestTraining:
         with forced(seeds_by_layer(sdk.export(model)), 3):
             expected = model(x, training=False)
         close(run(trained, x, training_mode=True, step=np.array([3])), expected)
+
+    def test_without_a_target_it_is_for_onnxruntime_training(self) -> None:
+        trained = sdk.export(build("text_cnn")[0], dropout="training", opset_version=18)
+        kinds = [node.op_type for node in trained.graph if node.op_type in ("Dropout", "RandomUniformLike")]
+        assert kinds == ["Dropout"] * 3
 
 
 class TestRefusals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from keras_recordings import FOLDER, differences, paths
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes.attach import attach, detach
+from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.remove import remove
 from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
@@ -30,6 +33,22 @@ class TestRecording:
     def test_the_output_is_keras_s_in_inference_and_with_keras_s_masks_forced_in(self, path: Path) -> None:
         found = differences(path)
         assert sorted(found) == ["inference", "step0", "step3"]
+        assert max(found.values()) < 2e-5
+
+    @pytest.mark.parametrize("form", ["python", "attached", "philox", "detached"])
+    def test_every_form_of_the_operators_own_bits_gives_that_output(
+        self, path: Path, form: str, tmp_path: Path
+    ) -> None:
+        model = io.load(path)
+        if form == "attached":
+            model = attach(model)
+        elif form == "detached":
+            model = detach(attach(model))
+        elif form == "philox":
+            model = expand(model, form="philox", target="onnxruntime")
+        changed = io.save(model, tmp_path / path.name)
+        shutil.copy(path.with_suffix(".npz"), tmp_path)
+        found = differences(changed, kernel="python" if form == "python" else "body")
         assert max(found.values()) < 2e-5
 
     def test_the_masks_matter(self, path: Path) -> None:

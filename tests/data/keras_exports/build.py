@@ -1,7 +1,7 @@
 """Record exported Keras networks, and write the table in docs/exporters_keras.md from the recordings.
 
-    KERAS_BACKEND=tensorflow python tests/data/keras/build.py record     (likewise jax, torch; needs that backend)
-    python tests/data/keras/build.py table                               (needs no Keras)
+    KERAS_BACKEND=tensorflow python tests/data/keras_exports/build.py record    (likewise jax, torch, if installed)
+    python tests/data/keras_exports/build.py table                              (needs no Keras)
 
 An .npz holds the input, Keras's inference output, and for two steps Keras's output with the reference's masks forced
 into its own forward pass; versions.json says what wrote it.
@@ -31,7 +31,7 @@ PACKAGES = (
     "onnx",
     "onnx-ir",
 )
-START, END = "<!-- table: tests/data/keras/build.py -->", "<!-- end of table -->"
+START, END = "<!-- table: tests/data/keras_exports/build.py -->", "<!-- end of table -->"
 
 
 def record() -> None:
