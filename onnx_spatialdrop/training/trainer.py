@@ -75,13 +75,15 @@ def generate(model: onnx.ModelProto, folder: Path, loss: Any, optimizer: Any, re
         TrainerError: onnxruntime-training is not here, knows no such loss or optimizer, or cannot build a gradient.
     """
     artifacts = require()
+    loss = _named(loss, LOSSES, artifacts.LossType, "loss")
+    optimizer = _named(optimizer, OPTIMIZERS, artifacts.OptimType, "optimizer")
     with _ir_version(_LAST_IR):
         try:
             artifacts.generate_artifacts(
                 model,
                 requires_grad=requires_grad,
-                loss=_named(loss, LOSSES, artifacts.LossType, "loss"),
-                optimizer=_named(optimizer, OPTIMIZERS, artifacts.OptimType, "optimizer"),
+                loss=loss,
+                optimizer=optimizer,
                 artifact_directory=folder,
             )
         except (RuntimeError, ValueError, KeyError, onnx.checker.ValidationError) as error:
