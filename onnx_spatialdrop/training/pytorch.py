@@ -90,9 +90,7 @@ def _import_node(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
         ValueType.GRAPH_INPUT,
         ValueType.NODE_OUTPUT,
     )
-    module = SpatialDropout(
-        attributes["axes"], attributes["ratio"], attributes.get("scale", 0.0), switched=switched
-    )
+    module = SpatialDropout(attributes["axes"], attributes["ratio"], attributes.get("scale", 0.0), switched=switched)
     return OperationConverterResult(torch_module=module, onnx_mapping=onnx_mapping_from_node(node))
 
 
@@ -110,8 +108,8 @@ def register() -> None:
 def convert(model: io.Source, *, requires_grad: Sequence[str] | None = None) -> torch.fx.GraphModule:
     """Return the model as a PyTorch module, as onnx2torch imports it, with SpatialDropout in the place of its nodes.
 
-    The model is made readable for onnx2torch first (functions, opset, Reshape; see TrainerPass); what was done stands in
-    the module's ``meta["onnx_spatialdrop.prepared"]``. onnx2torch keeps some weights, those of MatMul and Add among
+    The model is made readable for onnx2torch first (functions, opset, Reshape; see TrainerPass); what was done stands
+    in the module's ``meta["onnx_spatialdrop.prepared"]``. onnx2torch keeps some weights, those of MatMul and Add among
     them, as buffers, which no optimizer trains; they become parameters here.
 
     Args:

@@ -138,4 +138,3 @@ def test_the_native_ops_gradient_through_its_mask_is_pytorchs(axes: tuple[int, .
     got, mask = gradient(with_loss(model), native.get_library_path())
     np.testing.assert_array_equal(mask, recorded_mask(axes, ratio))
     assert_pytorchs(got, mask, axes, ratio)
-

@@ -104,6 +104,13 @@ def test_a_branch_is_refused_for_onnxruntime_training() -> None:
 
 
 def test_the_command_says_it_too(tmp_path: object) -> None:
-    command = [sys.executable, "-m", "onnx_spatialdrop", "expand", str(zoo.path("digits_torch")), f"{tmp_path}/train.onnx"]
+    command = [
+        sys.executable,
+        "-m",
+        "onnx_spatialdrop",
+        "expand",
+        str(zoo.path("digits_torch")),
+        f"{tmp_path}/train.onnx",
+    ]
     done = subprocess.run([*command, "--target", "onnx2torch"], capture_output=True, text=True, check=True)
     assert "opset 20 converted to 17: onnx2torch does not read all of 20" in done.stderr
