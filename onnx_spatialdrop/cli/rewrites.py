@@ -82,7 +82,10 @@ def run_pass(
     describe: Callable[[ir.Model], str] | None = None,
     before: ir.passes.InPlacePass | None = None,
 ) -> int:
-    """Load INPUT, run the pass (after ``before``), write OUTPUT and say what was done; ``{n}`` in ``message`` counts the nodes."""
+    """Load INPUT, run the pass (after ``before``), write OUTPUT and say what was done.
+
+    ``{n}`` in ``message`` counts the nodes.
+    """
     model = io.load(arguments.input)
     count = len(find_nodes(model))
     if before is not None:

@@ -90,7 +90,7 @@ def _without_large(model: ir.Model) -> tuple[ir.Model, dict[str, Any]]:
             continue
         large[name] = tensor
         del copy.graph.initializers[name]
-        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.dims)
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
         value.const_value = None
         if value not in copy.graph.inputs:
             copy.graph.inputs.append(value)
@@ -110,8 +110,8 @@ def _drop_newer_attributes(model: ir.Model, before: int, version: int) -> None:
             is_idle = name == "noop_with_empty_axes" and "axes" in node.attributes and node.attributes["axes"].value
             if not (is_default or is_idle):
                 raise FormError(
-                    f"{op.describe(node)}: {node.op_type} has no attribute {name} at opset {version}, and its value means "
-                    f"something; export the model at opset {version}"
+                    f"{op.describe(node)}: {node.op_type} has no attribute {name} at opset {version}, "
+                    f"and its value means something; export the model at opset {version}"
                 )
             del node.attributes[name]  # case 5
 
@@ -121,7 +121,7 @@ def _take_over(model: ir.Model, converted: ir.Model, large: dict[str, Any]) -> N
     inputs = {value.name for value in old.inputs}
     for value in list(new.inputs):
         if value.name in large:
-            value.const_value = large[value.name]
+            value.const_value = large[value.name or ""]
             new.register_initializer(value)
             if value.name not in inputs:
                 new.inputs.remove(value)
@@ -132,12 +132,12 @@ def _take_over(model: ir.Model, converted: ir.Model, large: dict[str, Any]) -> N
     values = {output.name: output for node in old.all_nodes() for output in node.outputs}
     nodes = {node.name: node for node in old.all_nodes() if node.name}
     for node in new.all_nodes():  # case 3
-        before = nodes.get(node.name)
+        before = nodes.get(node.name or "")
         if before is not None and before.op_identifier() == node.op_identifier():
             node.metadata_props.update(before.metadata_props)
             node.doc_string = before.doc_string
         for output in node.outputs:
-            like = values.get(output.name)
+            like = values.get(output.name or "")
             if like is not None:
                 output.type, output.shape = output.type or like.type, output.shape or like.shape
     new.metadata_props.update(old.metadata_props)

@@ -91,7 +91,7 @@ def artifacts(
     prepared = _prepared(model, said)
     names = _checked(prepared, requires_grad)
     # Cleaned of every dropout that fuse can prove: also of element-wise Dropout nodes that are always on.
-    clean = ir.to_proto(cast("ir.Model", to_inference(prepared)))
+    clean = ir.to_proto(to_inference(prepared))
     training = ir.to_proto(_training_model(prepared, form))
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".artifacts-") as temporary:
@@ -147,7 +147,7 @@ def _training_model(prepared: ir.Model, form: str | None) -> ir.Model:
             _fix_on(model, training)
         if step is not None and switches.is_switch(step):
             # Without its default it stays an input where the form draws by it, and is pruned where it does not.
-            model.graph.initializers.pop(step.name, None)
+            model.graph.initializers.pop(step.name or "", None)
             step.const_value = None
     ExpandPass(form, _TARGET).call(model)
     return model
@@ -155,9 +155,10 @@ def _training_model(prepared: ir.Model, form: str | None) -> ir.Model:
 
 def _fix_on(model: ir.Model, training: ir.Value) -> None:
     """Make a switch a constant, true."""
-    if training in model.graph.inputs:
+    default = training.const_value
+    if training in model.graph.inputs and default is not None:
         model.graph.inputs.remove(training)
-        training.const_value = ir.tensor(np.ones(training.const_value.shape.numpy(), bool), name=training.name)
+        training.const_value = ir.tensor(np.ones(default.shape.numpy(), bool), name=training.name)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

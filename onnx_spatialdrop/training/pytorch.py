@@ -108,8 +108,8 @@ def register() -> None:
 def convert(model: io.Source, *, requires_grad: Sequence[str] | None = None) -> torch.fx.GraphModule:
     """Return the model as a PyTorch module, as onnx2torch imports it, with SpatialDropout in the place of its nodes.
 
-    The model is made readable for onnx2torch first (functions, opset, Reshape; see TrainerPass); what was done stands in
-    the module's ``meta["onnx_spatialdrop.prepared"]``. onnx2torch keeps some weights, those of MatMul and Add among
+    The model is made readable for onnx2torch first (functions, opset, Reshape; see TrainerPass); what was done stands
+    in the module's ``meta["onnx_spatialdrop.prepared"]``. onnx2torch keeps some weights, those of MatMul and Add among
     them, as buffers, which no optimizer trains; they become parameters here.
 
     Args:

@@ -106,7 +106,7 @@ def _named(given: Any, names: dict[str, str], kinds: Any, what: str) -> Any:
 @contextmanager
 def _ir_version(version: int) -> Iterator[None]:
     # onnx.helper writes the newest IR version that onnx knows, which onnxruntime-training does not read.
-    modules = [module for module in (onnx, onnx.helper) if hasattr(module, "IR_VERSION")]
+    modules: list[Any] = [module for module in (onnx, onnx.helper) if hasattr(module, "IR_VERSION")]
     before = [module.IR_VERSION for module in modules]
     for module in modules:
         module.IR_VERSION = version

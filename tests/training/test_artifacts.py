@@ -155,8 +155,14 @@ def test_trained_weights_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"requires_grad": ["0.wieght"]}, "requires_grad names '0.wieght', which is no initializer of the model; it has "),
-        ({"loss": "hinge"}, "loss is 'hinge'; allowed: 'cross_entropy', 'mse', 'bce_with_logits', 'l1', or an onnxblock"),
+        (
+            {"requires_grad": ["0.wieght"]},
+            "requires_grad names '0.wieght', which is no initializer of the model; it has ",
+        ),
+        (
+            {"loss": "hinge"},
+            "loss is 'hinge'; allowed: 'cross_entropy', 'mse', 'bce_with_logits', 'l1', or an onnxblock",
+        ),
         ({"optimizer": "adam"}, "optimizer is 'adam'; allowed: 'adamw', 'sgd', or an onnxblock.Block"),
     ],
 )

@@ -75,7 +75,9 @@ def test_gradients_are_those_of_feature_dropout() -> None:
     torch.testing.assert_close(ours, x.grad, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["digits_torch", "digits_keras", "digits_keras_1d", "digits_function", "digits_external"])
+@pytest.mark.parametrize(
+    "name", ["digits_torch", "digits_keras", "digits_keras_1d", "digits_function", "digits_external"]
+)
 def test_real_models_train_and_their_weights_come_back(name: str) -> None:
     record = zoo.record(name)
     module = pytorch.convert(zoo.path(name))

@@ -55,7 +55,10 @@ def test_it_writes_a_file_and_leaves_the_callers_arrays_alone(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"0.wieght": np.zeros(3)}, "weight '0.wieght' has no initializer of that name in the model; it has '0.weight', "),
+        (
+            {"0.wieght": np.zeros(3)},
+            "weight '0.wieght' has no initializer of that name in the model; it has '0.weight', ",
+        ),
         (
             {"0.bias": np.zeros(15, np.float32)},
             "weight '0.bias' is float32[15] and the model's is float32[16]; give one of the same type and shape",
@@ -91,7 +94,9 @@ def test_a_missing_trainer_is_said_before_anything_is_written(tmp_path: Path) ->
 
     if trainer.missing_reason() is None:
         pytest.skip("onnxruntime-training is installed here")
-    with pytest.raises(TrainerError, match=r"onnxruntime-training-cpu (ended at 1\.19\.2|is not installed \(found: onnx)"):
+    with pytest.raises(
+        TrainerError, match=r"onnxruntime-training-cpu (ended at 1\.19\.2|is not installed \(found: onnx)"
+    ):
         artifacts(zoo.path("digits_torch"), folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
