@@ -17,6 +17,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
+from onnx_spatialdrop.passes.patterns.forms import Viewed
 from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
 from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
@@ -138,7 +139,7 @@ class _Rewriter:
             assert proof.axes is not None
             assert proof.ratio is not None
             assert proof.scale is not None
-            place = Place(self._current(proof.x), proof.y, proof.axes)
+            place = Place(self._x(proof.x, proof.y), proof.y, proof.axes)
             if self._lifting and not tied:
                 place = lift(place)
             name = _name_of(place.y)
@@ -163,6 +164,20 @@ class _Rewriter:
             )
         prune.prune_unused(self._model, reversed(list(candidate.trace.forms)))
         return records
+
+    def _x(self, x: Viewed, y: ir.Value) -> ir.Value:
+        """Return what ``y`` is dropped from; where its scale stands before views, they are written once more."""
+        value, product = self._current(x.value), y.producer()
+        assert product is not None
+        assert product.graph is not None
+        for index, view in enumerate(reversed(x.nodes)):
+            old, name = view.outputs[0], f"{y.name}/x{index}"
+            new = ir.Value(name=name, type=old.type, shape=old.shape)
+            inputs = [value, *view.inputs[1:]]
+            again = ir.Node(view.domain, view.op_type, inputs, view.attributes.values(), outputs=[new], name=name)
+            product.graph.insert_before(product, again)
+            value = new
+        return value
 
     def _current(self, value: ir.Value) -> ir.Value:
         while value in self._new:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
+__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "has_parameters", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
@@ -75,10 +75,25 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
     if value is None or (value.is_graph_input() and not overridable):
         return None
     try:
-        tensor = ir.convenience.get_const_tensor(value)
+        tensor = _tensor_of(value)
         return None if tensor is None or tensor.size > _LARGEST else tensor.numpy()
     except (OSError, TypeError, ValueError):
         return None
+
+
+def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    node = value.producer()
+    if value.const_value is None and node is not None and node.op_type == "Constant" and not node.domain:
+        attribute = node.attributes.get("value")
+        if attribute is not None and not attribute.is_ref():
+            # Not get_const_tensor, which names the tensor after the value: the tensor may be the caller's own.
+            return attribute.as_tensor()
+    return ir.convenience.get_const_tensor(value)
+
+
+def has_parameters(node: ir.Node) -> bool:
+    """Return whether an attribute of ``node`` is the parameter of a function: what it is, only a call says."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())
 
 
 def is_switch(value: ir.Value) -> bool:
@@ -122,7 +137,7 @@ class Constants:
         if is_switch(value):
             return np.bool_(self.training)
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
+        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0 or has_parameters(node):
             return None
         op_type, inputs = node.op_type, node.inputs
         if op_type == "Where":
@@ -177,7 +192,7 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
         array, node = array_of(value, overridable=True), value.producer()
         if array is not None:
             return array.dtype
-        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs:
+        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs or has_parameters(node):
             return None
         if node.op_type == "Cast":
             return cast_target(node)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import Constants, has_parameters
 
 __all__ = ["Dim", "Dims", "Like", "Ref", "Shapes"]
 
@@ -145,7 +145,7 @@ class Shapes:
                 if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
                     return self.broadcast(operands[0], operands[1])
             elif node.op_type == "Slice":
-                cut = self._sliced(node)
+                cut = self.sliced(node, self.of(_required(node.inputs[0])))
                 if cut is not None:
                     return cut
         shape_ = self.known(value)
@@ -154,13 +154,11 @@ class Shapes:
             return Like(value) if array is None else tuple(array.shape)
         return tuple(Ref(value, axis) for axis in range(len(shape_)))
 
-    def _sliced(self, node: ir.Node) -> Dims | None:
-        """Return the shape of a slice of data; a cut to one entry is the dimension 1."""
-        source = _required(node.inputs[0])
-        traced = self.of(source)
-        if isinstance(traced, Like):
+    def sliced(self, node: ir.Node, whole: Dims | Like) -> Dims | None:
+        """Return the shape of a slice of a tensor of shape ``whole``; a cut to one entry is the dimension 1."""
+        if isinstance(whole, Like):
             return None
-        dims: list[Dim] = list(traced)
+        dims: list[Dim] = list(whole)
         if "starts" in node.attributes:
             starts, ends = list(node.attributes.get_ints("starts")), list(node.attributes.get_ints("ends"))
             axes, steps = list(node.attributes.get_ints("axes", range(len(starts)))), [1] * len(starts)
@@ -213,16 +211,18 @@ class Shapes:
             if array is None:
                 self._contents[value] = self._computed(value, depth)
             else:
-                small = array.size <= 1024 and np.issubdtype(array.dtype, np.integer)
+                small = array.size <= 1024 and array.dtype.kind in "iub"
                 self._contents[value] = array.astype(object) if small else None
         return self._contents[value]
 
     def _computed(self, value: ir.Value, depth: int) -> np.ndarray | None:
         node = value.producer()
-        if node is None or node.domain:
+        if node is None or node.domain or has_parameters(node):
             return None
         if node.op_type == "Shape":
             return self._shape_node(node)
+        if node.op_type == "Split":
+            return self._split_part(node, value.index() or 0, depth)
         rule = _RULES.get(node.op_type)
         if rule is None:
             return None
@@ -232,6 +232,21 @@ class Shapes:
         except (IndexError, TypeError, ValueError):
             return None
         return result
+
+    def _split_part(self, node: ir.Node, index: int, depth: int) -> np.ndarray | None:
+        whole = self.contents(node.inputs[0], depth - 1)
+        sizes: list[int] = list(node.attributes.get_ints("split", ()))
+        if len(node.inputs) > 1:
+            given = self.contents(node.inputs[1], depth - 1)
+            sizes = [] if given is None else given.reshape(-1).tolist()
+        if whole is None or whole.ndim != 1:
+            return None
+        if len(node.inputs) == 1 and not sizes:
+            size = -(-len(whole) // len(node.outputs))
+            sizes = [size] * len(node.outputs)
+        if not all(isinstance(size, int) for size in sizes) or index >= len(sizes):
+            return None
+        return whole[sum(sizes[:index]) : sum(sizes[: index + 1])]
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])
@@ -343,13 +358,61 @@ def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
 
 
 def _combined(op_type: str, a: Dim, b: Dim) -> Dim:
-    if op_type in ("Mul", "Div") and b == 1:
+    neutral = 1 if op_type in ("Mul", "Div") else 0
+    if b == neutral and op_type not in ("Max", "Min"):
         return a
-    if op_type == "Mul" and a == 1:
+    if a == neutral and op_type in ("Mul", "Add"):
         return b
+    if op_type == "Mul" and 0 in (a, b):
+        return 0
+    if op_type == "Max" and isinstance(a, Ref) != isinstance(b, Ref) and min(_bound(a), _bound(b)) <= 0:
+        return a if isinstance(a, Ref) else b
     if not isinstance(a, int) or not isinstance(b, int):
         raise TypeError("not numbers")
     return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
+
+
+def _bound(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else _END
+
+
+def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    condition, left, right = operands
+    if condition is None or left is None or right is None:
+        raise ValueError("not known")
+    if not all(isinstance(item, (bool, int)) for item in condition.reshape(-1).tolist()):
+        raise TypeError("not numbers")
+    return np.where(condition.astype(np.bool_), left, right)
+
+
+def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if operands[0] is None or operands[1] is None:
+        raise ValueError("not known")
+    left, right = np.broadcast_arrays(operands[0], operands[1])
+    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
+    return _objects([_are_equal(a, b) for a, b in pairs]).reshape(left.shape)
+
+
+def _are_equal(a: Dim, b: Dim) -> bool:
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if a == b or min(_bound(a), _bound(b)) < 0:  # a dimension is itself, and never negative
+        return a == b
+    raise TypeError("not numbers")
+
+
+def _range(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    start, limit, step = (_ints(operand)[0] for operand in operands)
+    return _objects(list(range(start, limit, step)))
+
+
+def _pad(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    array = _first(operands)
+    before, after = _ints(operands[1])
+    fill = operands[2].reshape(-1)[0] if len(operands) > 2 and operands[2] is not None else 0
+    if node.attributes.get_string("mode", "constant") != "constant" or array.ndim != 1 or min(before, after) < 0:
+        raise ValueError("not known")
+    return _objects([fill] * before + array.tolist() + [fill] * after)
 
 
 _RULES: Final[dict[str, Any]] = {
@@ -366,5 +429,9 @@ _RULES: Final[dict[str, Any]] = {
     "ConstantOfShape": _filled,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
+    "Where": _where,
+    "Equal": _equal,
+    "Range": _range,
+    "Pad": _pad,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
 }

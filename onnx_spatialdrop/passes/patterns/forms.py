@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like
 
-__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "half_ulp", "recover", "step_of"]
+__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "Viewed", "half_ulp", "recover", "step_of"]
 
 
 class NotRepresentableError(Exception):
@@ -54,17 +54,35 @@ class Affine:
 
 
 @dataclass(frozen=True)
+class Viewed:
+    """What a value looks like from the other side of views: ``nodes`` applied to ``value``, the last node first."""
+
+    value: ir.Value
+    nodes: tuple[ir.Node, ...] = ()
+
+    @property
+    def seen(self) -> ir.Value:
+        """The value on this side, which may be a multiple of what it stands for; its shape is the right one."""
+        return self.nodes[0].outputs[0] if self.nodes else self.value
+
+
+@dataclass(frozen=True)
 class Scaled:
     """A value that is a root times a number, and what lies between.
 
     Attributes:
-        root: the value that everything is a multiple of.
-        levels: (value, multiple of the root) for the operand itself and what it was computed from, nearest first;
-            the root is the last.
+        value: the value.
+        levels: (what it was computed from, by what that is a multiple of the root), nearest first: the value itself
+            comes first and the root last.
     """
 
-    root: ir.Value
-    levels: tuple[tuple[ir.Value, float], ...]
+    value: ir.Value
+    levels: tuple[tuple[Viewed, float], ...]
+
+    @property
+    def root(self) -> Viewed:
+        """What everything is a multiple of."""
+        return self.levels[-1][0]
 
 
 @dataclass(frozen=True)

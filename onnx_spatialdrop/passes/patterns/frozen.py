@@ -15,6 +15,8 @@ from onnx_spatialdrop.passes.report import Record
 
 __all__ = ["frozen_masks"]
 
+#: Fewer entries than these are no evidence: a few channels of a scale may well be 0 or 2.
+_SMALLEST: Final = 8
 _LARGEST: Final = 1 << 20
 _PRODUCTS: Final = ("Mul", "Where")
 
@@ -22,8 +24,9 @@ _PRODUCTS: Final = ("Mul", "Where")
 def frozen_masks(model: ir.Model) -> list[Record]:
     """Return a record for every constant of 0 and 1/(1-ratio) that multiplies an activation.
 
-    The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), and
-    an axis of size 1 along which it is repeated, or it is not spoken of: a table of weights may hold zeros as well.
+    The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), an
+    axis of size 1 along which it is repeated, entries enough to judge by and no order in them, or it is not spoken of:
+    a table of weights may hold zeros as well.
     """
     constants = Constants()
     records = []
@@ -40,7 +43,7 @@ def frozen_masks(model: ir.Model) -> list[Record]:
 def _frozen(value: ir.Value, constants: Constants) -> Record | None:
     users = [use.node for use in value.uses() if use.node.op_type in _PRODUCTS]
     tensor = value.const_value
-    if not users or tensor is None or not 1 < tensor.size <= _LARGEST or value.is_graph_input():
+    if not users or tensor is None or not _SMALLEST <= tensor.size <= _LARGEST or value.is_graph_input():
         return None
     array = constants.array(value)
     if array is None or array.ndim < 2 or 1 not in array.shape:
@@ -49,6 +52,8 @@ def _frozen(value: ir.Value, constants: Constants) -> Record | None:
     kept = float(flat.max())
     zeros = int((flat == 0).sum())
     if kept <= 0 or zeros == 0 or zeros + int((flat == kept).sum()) != flat.size:
+        return None
+    if _is_ordered(array != 0):
         return None
     scale = kept if kept != 1.0 else _scale_beside(users[0], value, constants)
     if scale <= 1.0:
@@ -70,6 +75,20 @@ def _frozen(value: ir.Value, constants: Constants) -> Record | None:
         reason="the exporter drew this mask once and froze it into a constant: every run drops the same entries",
         notes=("export again from a model with a symbolic batch size, or in inference mode",),
     )
+
+
+def _is_ordered(kept: np.ndarray) -> bool:
+    """Return whether somebody laid these entries out: a triangle, a permutation, stripes, a checkerboard."""
+    table = kept.reshape(-1, next((size for size in reversed(kept.shape) if size != 1), 1))
+    flips = [np.count_nonzero(line[1:] != line[:-1]) for line in (table.reshape(-1), table.T.reshape(-1))]
+    if min(flips) <= 2 or max(flips) >= kept.size - 2:  # halves, and every second entry
+        return True
+    if min(table.shape) < 3:
+        return False
+    in_rows, in_columns = table.sum(axis=1), table.sum(axis=0)
+    steps = [np.diff(table.astype(np.int8), axis=axis) for axis in (0, 1)]
+    triangle = any(bool((step >= 0).all() or (step <= 0).all()) for step in steps)
+    return triangle or len(set(in_rows.tolist())) == 1 == len(set(in_columns.tolist()))
 
 
 def _scale_beside(user: ir.Node, mask: ir.Value, constants: Constants) -> float:

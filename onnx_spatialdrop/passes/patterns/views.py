@@ -14,8 +14,8 @@ from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
 
 __all__ = ["OPS", "view"]
 
-#: The ops that rearrange or repeat entries of their first input.
-OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten"})
+#: The ops that rearrange, repeat or select entries of their first input.
+OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice", "Gather"})
 
 
 def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
@@ -30,6 +30,8 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
     rank, op_type = len(dims), node.op_type
     if op_type in ("Squeeze", "Unsqueeze"):
         return _squeezed(node, layout, entries, dims, shapes)
+    if op_type in ("Slice", "Gather"):
+        return _selected(node, layout, entries, dims, shapes)
     if op_type == "Transpose":
         order = tuple(node.attributes.get_ints("perm", ()) or range(rank - 1, -1, -1))
         moved = tuple(entries[axis] for axis in order), tuple(dims[axis] for axis in order)
@@ -46,6 +48,30 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
         tiled = zip(entries, dims, target, strict=True)
         return replace(layout, dims=tuple(dim if entry != 1 else count for entry, dim, count in tiled))
     return _reshaped(node, layout, entries, dims, target)
+
+
+def _selected(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
+    """Return the layout of a part of the entries: the entries of a draw are alike, so any part of them is a draw."""
+    left: list[Dim | None]
+    if node.op_type == "Slice":
+        sliced = shapes.sliced(node, dims)
+        if sliced is None:
+            raise NotRepresentableError(f"{describe(node)} (Slice) cuts the mask at places that are not constant")
+        left = list(sliced)
+    else:
+        index = shapes.contents(node.inputs[1])
+        if index is None or index.size != 1 or index.ndim > 1:
+            raise NotRepresentableError(f"{describe(node)} (Gather) picks entries of the mask")
+        left = list(dims)
+        left[node.attributes.get_int("axis", 0)] = 1 if index.ndim else None
+    kept = [axis for axis, dim in enumerate(left) if dim is not None]
+    cut = any(entries[axis] != 1 and left[axis] != dims[axis] for axis in range(len(dims)))
+    new = tuple(dim for dim in left if dim is not None)
+    return Layout(
+        tuple(1 if entries[axis] == 1 else dim for axis, dim in zip(kept, new, strict=True)),
+        new,
+        (*layout.view, node) if cut else layout.view,
+    )
 
 
 def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
