@@ -11,6 +11,7 @@ from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.operator.node import spatial_dropout
 from onnx_spatialdrop.operator.schema import register_schema
 from onnx_spatialdrop.passes.attach import attach, detach
+from onnx_spatialdrop.passes.check import check
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.find import find
 from onnx_spatialdrop.passes.fuse import fuse
@@ -29,6 +30,7 @@ __all__ = [
     "SpecError",
     "assign_seeds",
     "attach",
+    "check",
     "detach",
     "doctor",
     "expand",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FormError", "KernelError", "ModelFileError", "SpatialDropError", "SpecError"]
+__all__ = ["FormError", "KernelError", "ModelFileError", "SpatialDropError", "SpecError", "TrainerError"]
 
 
 class SpatialDropError(Exception):
@@ -19,6 +19,10 @@ class FormError(SpatialDropError, ValueError):
 
 class KernelError(SpatialDropError, RuntimeError):
     """A kernel that was asked for and cannot be used on this machine."""
+
+
+class TrainerError(SpatialDropError, RuntimeError):
+    """A trainer that was asked for and cannot be used here, or weights that do not fit the model."""
 
 
 class ModelFileError(SpatialDropError, OSError):

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from onnx_spatialdrop.cli import demo, doctor, inspect, rewrites
+from onnx_spatialdrop.cli import check, demo, doctor, fuse, inspect, rewrites
 from onnx_spatialdrop.cli.terminal import errors
 from onnx_spatialdrop.errors import SpatialDropError
 
 __all__ = ["main", "parser"]
 
-_VERBS = (inspect, rewrites, doctor, demo)
+_VERBS = (inspect, check, fuse, rewrites, doctor, demo)
 
 _EPILOG = "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check)."
 

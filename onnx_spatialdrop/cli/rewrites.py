@@ -13,16 +13,16 @@ from onnx_spatialdrop.cli.terminal import copying, errors
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.find import find_nodes
-from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.seeds import SeedsPass
+from onnx_spatialdrop.passes.to_inference import InferencePass
 
 __all__ = ["add", "run_pass", "with_files"]
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verbs."""
-    verb = with_files(verbs, "to-inference", "remove spatial dropout, and what only it needed", "inference")
-    verb.set_defaults(run=lambda arguments: run_pass(arguments, RemovePass(), "removed {n} SpatialDropout nodes"))
+    verb = with_files(verbs, "to-inference", "remove dropout, and what only it needed", "inference")
+    verb.set_defaults(run=_to_inference)
     verb = with_files(verbs, "attach", "put the operator's function body into the file", "attached")
     verb.set_defaults(run=lambda arguments: run_pass(arguments, AttachPass(), "attached the body for {n} nodes"))
     verb = with_files(verbs, "detach", "take the operator's function body out of the file", "detached")
@@ -45,6 +45,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             arguments, SeedsPass(arguments.base, keep_ties=arguments.keep_ties), "{n} nodes have seeds of their own"
         )
     )
+
+
+def _to_inference(arguments: argparse.Namespace) -> int:
+    rewrite = InferencePass()
+
+    def describe(_: ir.Model) -> str:
+        left = f"; {len(rewrite.report.refused)} refused (fuse --explain says why)" if rewrite.report.refused else ""
+        return f"removed {rewrite.removed} dropouts{left}"
+
+    return run_pass(arguments, rewrite, "", describe)
 
 
 def with_files(

@@ -22,15 +22,20 @@ MIN_OPSET: Final = 18
 #: From this opset on a body can at least draw from the runtime's generator; below, it cannot follow X's type.
 DRAWN_OPSET: Final = 15
 
+# ONNX Runtime multiplies uint64 from 1.21 on only. int64 products wrap to the same 64 bits.
 _ROUND: Final = f"""
-PhiloxRound (c0, c1, c2, c3, k0, k1) => (d0, d1, d2, d3, l0, l1)
+PhiloxRound (c0, c1, c2, c3, k0, k1) => (d0, d1, d2, d3)
 {{
   low = Constant <value = uint64 {{{0xFFFFFFFF}}}> ()
   half = Constant <value = uint64 {{32}}> ()
-  m0 = Constant <value = uint64 {{{philox.MULTIPLIERS[0]}}}> ()
-  m1 = Constant <value = uint64 {{{philox.MULTIPLIERS[1]}}}> ()
-  p0 = Mul (m0, c0)
-  p1 = Mul (m1, c2)
+  m0 = Constant <value_int = {philox.MULTIPLIERS[0]}> ()
+  m1 = Constant <value_int = {philox.MULTIPLIERS[1]}> ()
+  i0 = Cast <to = 7> (c0)
+  i2 = Cast <to = 7> (c2)
+  q0 = Mul (m0, i0)
+  q1 = Mul (m1, i2)
+  p0 = Cast <to = 13> (q0)
+  p1 = Cast <to = 13> (q1)
   h0 = BitShift <direction = "RIGHT"> (p0, half)
   h1 = BitShift <direction = "RIGHT"> (p1, half)
   x0 = BitwiseXor (h1, c1)
@@ -39,12 +44,6 @@ PhiloxRound (c0, c1, c2, c3, k0, k1) => (d0, d1, d2, d3, l0, l1)
   x2 = BitwiseXor (h0, c3)
   d2 = BitwiseXor (x2, k1)
   d3 = BitwiseAnd (p0, low)
-  w0 = Constant <value = uint64 {{{philox.KEY_STEPS[0]}}}> ()
-  w1 = Constant <value = uint64 {{{philox.KEY_STEPS[1]}}}> ()
-  s0 = Add (k0, w0)
-  s1 = Add (k1, w1)
-  l0 = BitwiseAnd (s0, low)
-  l1 = BitwiseAnd (s1, low)
 }}
 """
 
@@ -126,8 +125,7 @@ _WORDS: Final = """
   c3_0 = BitShift <direction = "RIGHT"> (draw, half)
   seed_i = Constant <value_int: int = @seed> ()
   key = Cast <to = 13> (seed_i)
-  k0_0 = BitwiseAnd (key, low)
-  k1_0 = BitShift <direction = "RIGHT"> (key, half)
+KEYS
 ROUNDS
   two = Constant <value_ints = [2]> ()
   q0 = Unsqueeze (c0_10, two)
@@ -202,14 +200,34 @@ IN_FLOAT: Final = """
 }
 """
 
+_KEY_WORDS: Final = ("BitwiseAnd (key, low)", 'BitShift <direction = "RIGHT"> (key, half)')
+
 #: Names of the functions that this module writes, all in the operator's domain.
 OWN_FUNCTIONS: Final = frozenset({spec.OP_TYPE, "PhiloxRound"})
+
+
+def _keys() -> str:
+    """Return the key schedule: one vector of ten for each key word, cut into its elements."""
+    lines = []
+    for word, (part, increment) in enumerate(zip(_KEY_WORDS, philox.KEY_STEPS, strict=True)):
+        steps = ", ".join(str(n * increment) for n in range(philox.ROUNDS))
+        names = ", ".join(f"k{word}_{n}" for n in range(philox.ROUNDS))
+        lines += [
+            f"  k{word} = {part}",
+            f"  k{word}_i = Cast <to = 7> (k{word})",
+            f"  k{word}_steps = Constant <value_ints = [{steps}]> ()",
+            f"  k{word}_sums_i = Add (k{word}_i, k{word}_steps)",
+            f"  k{word}_sums = Cast <to = 13> (k{word}_sums_i)",
+            f"  k{word}_all = BitwiseAnd (k{word}_sums, low)",
+            f"  {names} = Split <axis = 0, num_outputs = {philox.ROUNDS}> (k{word}_all)",
+        ]
+    return "\n".join(lines)
 
 
 def _rounds() -> str:
     lines = []
     for n in range(philox.ROUNDS):
-        after = ", ".join(f"{name}_{n + 1}" for name in ("c0", "c1", "c2", "c3", "k0", "k1"))
+        after = ", ".join(f"{name}_{n + 1}" for name in ("c0", "c1", "c2", "c3"))
         before = ", ".join(f"{name}_{n}" for name in ("c0", "c1", "c2", "c3", "k0", "k1"))
         lines.append(f"  {after} = {spec.DOMAIN}.PhiloxRound ({before})")
     return "\n".join(lines)
@@ -221,7 +239,10 @@ def _texts(opset: int, in_float: bool) -> list[str]:
         return [HEAD + _DRAWN + tail]
     powers = ", ".join(str(2**n) for n in range(62))
     # Helpers come first: onnx's ReferenceEvaluator resolves functions in the order of the file.
-    return [_ROUND, HEAD + ROWS + _WORDS.replace("POWERS", powers).replace("ROUNDS", _rounds()) + tail]
+    return [
+        _ROUND,
+        HEAD + ROWS + _WORDS.replace("POWERS", powers).replace("KEYS", _keys()).replace("ROUNDS", _rounds()) + tail,
+    ]
 
 
 @cache

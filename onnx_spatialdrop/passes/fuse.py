@@ -17,10 +17,9 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
-from onnx_spatialdrop.passes.patterns.forms import Viewed
 from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
-from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
+from onnx_spatialdrop.passes.patterns.prove import Proof, kind_of_axes
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
 
@@ -68,6 +67,7 @@ class FusePass(ir.passes.InPlacePass):
         self.report = Report(refused=frozen_masks(model))
         rewriter = _Rewriter(model, self.training_mode, self.for_inference)
         self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
+        rewriter.finish()
         candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
@@ -75,6 +75,7 @@ class FusePass(ir.passes.InPlacePass):
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
         for candidate, seed in zip(taken, derived, strict=True):
             self.report.fused += rewriter.rewrite(candidate, seed)
+        rewriter.finish()
         self.report.refused += [
             _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
@@ -101,6 +102,8 @@ class _Rewriter:
         self._training_mode = training_mode
         self._lifting = lifting
         self._new: dict[ir.Value, ir.Value] = {}
+        self._idle: list[ir.Value] = []
+        self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
     def undo(self, group: Group) -> Record:
@@ -116,7 +119,7 @@ class _Rewriter:
         )
         if group.mask is not None:
             replace.take_over(group.mask, node.outputs[1])
-        prune.prune_unused(self._model, [value for made in reversed(group.nodes) for value in made.outputs])
+        self._idle += [value for made in group.nodes for value in made.outputs]
         rank = None if group.x.shape is None else len(group.x.shape)
         axes = group.attributes.axes
         return Record(
@@ -139,7 +142,7 @@ class _Rewriter:
             assert proof.axes is not None
             assert proof.ratio is not None
             assert proof.scale is not None
-            place = Place(self._x(proof.x, proof.y), proof.y, proof.axes)
+            place = Place(self._materialized(proof), proof.y, proof.axes)
             if self._lifting and not tied:
                 place = lift(place)
             name = _name_of(place.y)
@@ -162,22 +165,32 @@ class _Rewriter:
                     notes=candidate.notes,
                 )
             )
-        prune.prune_unused(self._model, reversed(list(candidate.trace.forms)))
+        self._idle += candidate.trace.forms
         return records
 
-    def _x(self, x: Viewed, y: ir.Value) -> ir.Value:
-        """Return what ``y`` is dropped from; where its scale stands before views, they are written once more."""
-        value, product = self._current(x.value), y.producer()
-        assert product is not None
-        assert product.graph is not None
-        for index, view in enumerate(reversed(x.nodes)):
-            old, name = view.outputs[0], f"{y.name}/x{index}"
-            new = ir.Value(name=name, type=old.type, shape=old.shape)
-            inputs = [value, *view.inputs[1:]]
-            again = ir.Node(view.domain, view.op_type, inputs, view.attributes.values(), outputs=[new], name=name)
-            product.graph.insert_before(product, again)
-            value = new
-        return value
+    def _materialized(self, proof: Proof) -> ir.Value:
+        """Return what the mask is applied to; views that the graph applies to other numbers are repeated for it."""
+        value = proof.level.value
+        for view in proof.level.views:
+            if (value, view) not in self._views:
+                self._views[value, view] = self._repeat(view, self._current(value))
+            value = self._views[value, view]
+        return self._current(value)
+
+    def _repeat(self, view: ir.Node, value: ir.Value) -> ir.Value:
+        seen = view.outputs[0]
+        output = ir.Value(name=f"{seen.name}/unscaled", type=seen.type, shape=seen.shape)
+        attributes = list(view.attributes.values())
+        inputs, name = [value, *view.inputs[1:]], f"{view.name}/unscaled"
+        assert view.graph is not None
+        view.graph.insert_after(view, ir.Node("", view.op_type, inputs, attributes, outputs=[output], name=name))
+        self._idle.append(output)
+        return output
+
+    def finish(self) -> None:
+        """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
+        prune.prune_unused(self._model, self._idle)
+        self._idle.clear()
 
     def _current(self, value: ir.Value) -> ir.Value:
         while value in self._new:
@@ -213,16 +226,16 @@ class _Rewriter:
             name=name or None,
         )
         op.write(node, attributes)
+        node.outputs[1].name = f"{y.name}/mask"  # before a graph makes up a name
         type_, shape = node.outputs[0].type, node.outputs[0].shape
         old.graph.insert_before(old, node)
         replace.take_over(y, node.outputs[0])
-        op.complete(node)
         if node.outputs[0].type is None:
             node.outputs[0].type = type_
         if node.outputs[0].shape is None:
             node.outputs[0].shape = shape
         self._new[y] = node.outputs[0]
-        prune.prune_unused(self._model, [y])
+        self._idle.append(y)
         return node
 
     def _import(self, scope: scopes.Scope) -> None:

@@ -22,24 +22,37 @@ def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
     4. An input of a Loop or Scan body stays: its position has a meaning.
     """
     functions = {id(function.graph): function for function in model.functions.values()}
-    pending = [(value, True) for value in values if value is not None]
+    pending = {value: True for value in values if value is not None}
     while pending:
-        value, direct = pending.pop()
-        if value.uses() or value.is_graph_output():
-            continue
-        producer = value.producer()
-        if producer is not None:
-            if producer.graph is not None and not any(out.uses() or out.is_graph_output() for out in producer.outputs):
-                pending += [(source, False) for source in producer.inputs if source is not None]
-                producer.graph.remove(producer, safe=True)
-        elif not value.is_graph_input():
-            if value.graph is not None and value.name is not None:
-                value.graph.initializers.pop(value.name, None)
-        elif direct and value.graph is model.graph:
-            model.graph.inputs.remove(value)
-            model.graph.initializers.pop(value.name or "", None)
-        elif id(value.graph) in functions:
-            pending += [(argument, direct) for argument in _drop_parameter(model, functions[id(value.graph)], value)]
+        # In waves, each value once: asking for the uses of a constant that thousands of nodes read takes time.
+        wave, pending = pending, dict[ir.Value, bool]()
+        for value, direct in wave.items():
+            for source, is_direct in _prune(model, value, direct, functions):
+                pending[source] = is_direct or pending.get(source, False)
+
+
+def _prune(
+    model: ir.Model, value: ir.Value, direct: bool, functions: dict[int, ir.Function]
+) -> list[tuple[ir.Value, bool]]:
+    """Delete one value if nothing uses it; return what may have become unused by that."""
+    if value.uses() or value.is_graph_output():
+        return []
+    producer = value.producer()
+    if producer is not None:
+        if producer.graph is None or any(out.uses() or out.is_graph_output() for out in producer.outputs):
+            return []
+        sources = [(source, False) for source in producer.inputs if source is not None]
+        producer.graph.remove(producer, safe=True)
+        return sources
+    if not value.is_graph_input():
+        if value.graph is not None and value.name is not None:
+            value.graph.initializers.pop(value.name, None)
+    elif direct and value.graph is model.graph:
+        model.graph.inputs.remove(value)
+        model.graph.initializers.pop(value.name or "", None)
+    elif id(value.graph) in functions:
+        return [(argument, direct) for argument in _drop_parameter(model, functions[id(value.graph)], value)]
+    return []
 
 
 def _drop_parameter(model: ir.Model, function: ir.Function, parameter: ir.Value) -> list[ir.Value]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
 
-__all__ = ["Scope", "Site", "all_nodes", "default_opset", "scopes", "spatial_dropouts"]
+__all__ = ["Scope", "Site", "all_nodes", "default_opset", "foreign_scopes", "scopes", "spatial_dropouts"]
 
 #: What has inputs, outputs and an opset of its own.
 Scope = ir.Graph | ir.Function
@@ -40,6 +41,13 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     """Yield every node of the model, subgraphs and functions included."""
     for scope in scopes(model):
         yield from scope.all_nodes()
+
+
+def foreign_scopes(model: ir.Model) -> Iterator[Scope]:
+    """Yield what scopes yields but for the operator's own functions, whose insides are nobody else's business."""
+    for scope in scopes(model):
+        if not (isinstance(scope, ir.Function) and scope.domain == spec.DOMAIN):
+            yield scope
 
 
 def spatial_dropouts(model: ir.Model) -> list[Site]:

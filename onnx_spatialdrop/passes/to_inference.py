@@ -14,52 +14,60 @@ from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.sources import switched_off
 from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.report import Report
+from onnx_spatialdrop.passes.tidy import tidy_views
 
 __all__ = ["InferencePass", "to_inference"]
 
 
 class InferencePass(ir.passes.InPlacePass):
-    """Fuse, then remove; ``report`` is that of the fusion.
+    """Fuse, then remove; ``report`` is that of the fusion, ``removed`` counts the dropouts that went.
 
     1. Dropout of every kind that fuse recognises becomes SpatialDropout, also element-wise dropout, alpha dropout and
        ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
     2. Dropout nodes that are off go, where their mask is unused.
     3. Every SpatialDropout node goes, with its switches; see remove.py.
-    4. A pair of views around a removed node that undo each other goes too.
+    4. Views around a removed node that undo each other go too, or become one; see tidy.py.
     5. What was refused stays; ``report.refused`` says why.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.report = Report()
+        self.removed = 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
+        idle = _drop_idle(model)  # case 2
         fusion = FusePass(for_inference=True)  # cases 1 and 4
         modified = fusion.call(model).modified
         self.report = fusion.report
-        modified = _drop_idle(model) or modified  # case 2
-        modified = RemovePass().call(model).modified or modified  # case 3
-        return ir.passes.PassResult(model, modified=modified)
+        self.removed = idle + len(scopes.spatial_dropouts(model))
+        sites = scopes.spatial_dropouts(model)
+        sources = [site.node.inputs[0] for site in sites if site.scope is model.graph]
+        RemovePass().call(model)  # case 3
+        tidy_views(model, (x for x in sources if x is not None), scopes.default_opset(model.graph, model))  # case 4
+        return ir.passes.PassResult(model, modified=modified or self.removed > 0)
 
 
-def _drop_idle(model: ir.Model) -> bool:
-    constants, modified = Constants(), False
-    for scope in scopes.scopes(model):
+def _drop_idle(model: ir.Model) -> int:
+    constants, dropped = Constants(), 0
+    for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         for node in list(scope.all_nodes()):
-            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
+                continue
+            if not node.inputs or node.inputs[0] is None:
                 continue
             masked = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
             if masked or not switched_off(node, opset, constants):
                 continue
-            modified = True
+            dropped += 1
             if not replace.splice(node, node.inputs[0]):
                 node.op_type = "Identity"
                 node.attributes.clear()
                 node.resize_inputs(1)
                 node.resize_outputs(1)
-    return modified
+    return dropped
 
 
 @io.same_kind

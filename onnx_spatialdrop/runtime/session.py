@@ -15,9 +15,10 @@ import onnx_ir as ir
 from onnx_spatialdrop import external, io
 from onnx_spatialdrop.errors import KernelError, ModelFileError
 from onnx_spatialdrop.kernels import native, python
+from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.lower import LowerPass
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
+from onnx_spatialdrop.passes.scopes import Site, spatial_dropouts
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -90,22 +91,24 @@ def session(
     options = _quiet_options() if sess_options is None else sess_options
     arguments.setdefault("providers", ["CPUExecutionProvider"])
 
-    def prepare(working: ir.Model) -> int:
-        count = len(spatial_dropouts(working))
-        if count and chosen == "python":
-            LowerPass(python.counters).call(working)
-        elif count and chosen == "body":
-            AttachPass().call(working)
+    def prepare(working: ir.Model) -> tuple[bool, bool]:
+        """Lower ``working`` for the kernel; return whether there are nodes, and whether the model was changed."""
+        sites = spatial_dropouts(working)
+        changed = False
+        if sites and chosen == "python":
+            changed = LowerPass(python.counters).call(working).modified
+        elif sites and (chosen == "body" or _needs_types(working, sites)):
+            changed = AttachPass().call(working).modified
         folders.update(external.folders(working))
-        return count
+        return bool(sites), changed
 
     folders: set[Path] = set()
-    prepared, count = io.rewrite(model, None, prepare)
-    if count and chosen == "native":
+    prepared, (present, changed) = io.rewrite(model, None, prepare)
+    if present and chosen == "native":
         native.register(options)
-    elif count and chosen == "python":
+    elif present and chosen == "python":
         python.register(options)
-    if isinstance(model, (str, os.PathLike)) and (chosen == "native" or not count):
+    if isinstance(model, (str, os.PathLike)) and not changed:
         return onnxruntime.InferenceSession(os.fspath(model), options, **arguments)
     if folders:
         options.add_session_config_entry(_FOLDER_KEY, os.fspath(_only(folders)))
@@ -116,6 +119,15 @@ def session(
 def _as_model(prepared: io.Result) -> ir.Model:
     assert isinstance(prepared, ir.Model)
     return prepared
+
+
+def _needs_types(model: ir.Model, sites: list[Site]) -> bool:
+    """Return whether ONNX Runtime needs the body too: it infers no types through a custom op inside a function.
+
+    The kernel still runs the nodes, since a registered kernel wins over a function.
+    """
+    has_body = any(f.domain == spec.DOMAIN and f.name == spec.OP_TYPE for f in model.functions.values())
+    return not has_body and any(isinstance(site.scope, ir.Function) for site in sites)
 
 
 def _quiet_options() -> onnxruntime.SessionOptions:

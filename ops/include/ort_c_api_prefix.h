@@ -1,6 +1,6 @@
 // The part of ONNX Runtime's C API that this library calls, declared here because no package installs the official
-// header. ONNX Runtime promises that OrtApi and OrtCustomOp only ever grow at the end, so a prefix stays valid for every
-// later version. Names are the official ones. This file holds declarations only.
+// header. ONNX Runtime promises that OrtApi and OrtCustomOp only ever grow at the end, so a prefix stays valid for
+// every later version. Names are the official ones. This file holds declarations only.
 #pragma once
 
 #include <cstddef>
@@ -83,7 +83,9 @@ struct OrtApi {
   void (*ReleaseStatus)(OrtStatus* status);  // 93
   void* unused_94[5];
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo* info);  // 99
-  void* unused_100[62];
+  void* unused_100[1];
+  void (*ReleaseCustomOpDomain)(OrtCustomOpDomain* domain);  // 101
+  void* unused_102[60];
   OrtStatusPtr (*KernelInfoGetAttributeArray_float)(const OrtKernelInfo* info, const char* name, float* out,
                                                     size_t* size);  // 162
   OrtStatusPtr (*KernelInfoGetAttributeArray_int64)(const OrtKernelInfo* info, const char* name, int64_t* out,
@@ -162,6 +164,7 @@ ORT_SLOT(OrtApi, KernelContext_GetInput, 90);
 ORT_SLOT(OrtApi, KernelContext_GetOutput, 91);
 ORT_SLOT(OrtApi, ReleaseStatus, 93);
 ORT_SLOT(OrtApi, ReleaseTensorTypeAndShapeInfo, 99);
+ORT_SLOT(OrtApi, ReleaseCustomOpDomain, 101);
 ORT_SLOT(OrtApi, KernelInfoGetAttributeArray_float, 162);
 ORT_SLOT(OrtApi, KernelInfoGetAttributeArray_int64, 163);
 ORT_SLOT(OrtApi, KernelInfo_GetNodeName, 244);

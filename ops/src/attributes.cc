@@ -61,9 +61,22 @@ void ListAxes(const Attributes& attributes, char (&text)[384]) {
   text[at] = '\0';
 }
 
+// ONNX Runtime reads an attribute of another type as an empty list; only an attribute that has no other type is one.
+bool IsList(const OrtApi& api, const OrtKernelInfo* info, const char* attribute, size_t* count) {
+  if (!Succeeded(api, api.KernelInfoGetAttributeArray_int64(info, attribute, nullptr, count))) return false;
+  if (*count > 0) return true;
+  int64_t integer;
+  float number;
+  size_t size = 0, floats = 0;
+  if (!Succeeded(api, api.KernelInfoGetAttributeArray_float(info, attribute, nullptr, &floats))) floats = 0;
+  return floats == 0 && !Succeeded(api, api.KernelInfoGetAttribute_int64(info, attribute, &integer)) &&
+         !Succeeded(api, api.KernelInfoGetAttribute_float(info, attribute, &number)) &&
+         !Succeeded(api, api.KernelInfoGetAttribute_string(info, attribute, nullptr, &size));
+}
+
 OrtStatus* ReadAxes(const OrtApi& api, const OrtKernelInfo* info, Attributes* attributes) {
   size_t count = 0;
-  if (!Succeeded(api, api.KernelInfoGetAttributeArray_int64(info, "axes", nullptr, &count))) {
+  if (!IsList(api, info, "axes", &count)) {
     return Refuse(api, "%s: attribute axes is missing or not INTS; give the axes that share a mask entry, [] for none",
                   attributes->where);
   }

@@ -14,12 +14,21 @@ constexpr size_t kLongestVector = 64;  // in elements, of the narrowest type
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
 
-// Fills `pattern` with kept[] of `entries` entries, each repeated `inner` times.
+// Stores of a fixed size, each overwritten from its `inner`th byte on by the next, for as long as there is room.
+template <size_t kStore>
+size_t SpreadWhole(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
+  size_t i = 0;
+  for (; i * inner + kStore <= entries * inner; ++i) memset(pattern + i * inner, entry[i], kStore);
+  return i;
+}
+
+// Fills `pattern` with `entries` mask entries, each repeated `inner` times.
 void Spread(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  // Whole 16-byte stores, each overwritten from its `inner`th byte on by the next, as long as there is room.
   size_t i = 0;
   if (inner <= 16) {
-    for (; (i + 1) * inner + 16 <= entries * inner; ++i) memset(pattern + i * inner, entry[i], 16);
+    i = SpreadWhole<16>(entry, entries, inner, pattern);
+  } else if (inner <= 64) {
+    i = SpreadWhole<64>(entry, entries, inner, pattern);
   }
   for (; i < entries; ++i) memset(pattern + i * inner, entry[i], inner);
 }
@@ -79,41 +88,41 @@ class SlabWriter {
   // Dropped maps are never read, and kept ones are left alone where there is nothing to multiply by.
   void WriteMaps(size_t begin, size_t end) {
     const size_t inner = draw_.plan.inner, width = draw_.plan.width;
-    const uint8_t* kept = nullptr;
-    size_t known_from = 0, known_to = 0;
+    size_t known_to = 0;  // kept_ holds entries up to here, relative to `known_from`
+    size_t known_from = 0;
     while (begin < end) {
       const size_t map = begin / inner, entry = map % width;
-      const size_t count = Min(end, (map + 1) * inner) - begin;
+      const size_t stop = Min(end, (map + 1) * inner);
       if (entry < known_from || entry >= known_to) {
         const size_t maps_left = (end - 1) / inner - map + 1;
         known_from = entry;
         known_to = Min(width, entry + Min(maps_left, kPatternSize));
-        kept = Entries(known_from, known_to, pattern_);
+        kept_ = Entries(known_from, known_to, scratch_);
       }
-      if (kept[entry - known_from] == 0) {
-        draw_.path->zero(y_ + begin * size_, count * size_, draw_.stream);
+      if (kept_[entry - known_from] == 0) {
+        draw_.path->zero(y_ + begin * size_, (stop - begin) * size_, draw_.reach == Reach::kStream);
       } else {
-        Scale(begin, count);
+        size_t next = stop;
+        for (size_t e = entry + 1; e < known_to && kept_[e - known_from] == 0; ++e) next += inner;
+        Scale(begin, stop - begin, next);
       }
-      begin += count;
+      begin = stop;
     }
   }
 
-  void Scale(size_t begin, size_t count) {
+  void Scale(size_t begin, size_t count, size_t next) {
     const char* from = x_ + begin * size_;
     char* to = y_ + begin * size_;
-    // What has just been read for a multiplication in place is in the caches already.
-    const bool stream = draw_.stream && draw_.x != draw_.y;
     if (draw_.scale_is_one) {
-      draw_.path->copy(to, from, count * size_, stream);
+      draw_.path->copy(to, from, count * size_, draw_.HintsFor(x_ + next * size_));
     } else {
-      draw_.path->scale[draw_.type](to, from, count, draw_.scale, stream);
+      draw_.path->scale[draw_.type](to, from, count, draw_.scale, draw_.HintsFor(x_ + next * size_));
     }
   }
 
   void Select(size_t begin, size_t count, const uint8_t* kept) {
     draw_.path->select[draw_.type](y_ + begin * size_, x_ + begin * size_, kept, count, draw_.scale,
-                                   draw_.stream && draw_.x != draw_.y);
+                                   draw_.HintsFor(x_ + (begin + count) * size_));
   }
 
   void WritePatterns(size_t begin, size_t end) {
@@ -208,13 +217,13 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
   const size_t size = kTypeSize[type];
   const char* from = static_cast<const char*>(x) + begin * size;
   char* to = static_cast<char*>(y) + begin * size;
-  const bool stream_copies = stream && x != y;
+  const Hints hints = HintsFor(from + (end - begin) * size);
   if (!training || (KeepsAll() && scale_is_one)) {
-    path->copy(to, from, (end - begin) * size, stream_copies);
+    path->copy(to, from, (end - begin) * size, hints);
   } else if (KeepsAll()) {
-    path->scale[type](to, from, end - begin, scale, stream_copies);
+    path->scale[type](to, from, end - begin, scale, hints);
   } else if (DropsAll()) {
-    path->zero(to, (end - begin) * size, stream);
+    path->zero(to, (end - begin) * size, reach == Reach::kStream);
   } else {
     const size_t slab_size = plan.repeats * plan.width * plan.inner;
     while (begin < end) {
@@ -224,7 +233,11 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
       begin += count;
     }
   }
-  if (stream) path->fence();
+  if (reach == Reach::kStream) path->fence();
+}
+
+Hints Draw::HintsFor(const void* next) const {
+  return {reach == Reach::kStream && x == y ? Reach::kFar : reach, static_cast<const char*>(next)};
 }
 
 size_t Draw::PieceSize() const {

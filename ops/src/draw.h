@@ -16,12 +16,12 @@ struct Draw {
   uint32_t threshold;  // an entry is kept iff word >> 8 >= threshold; in [0, 2^24]
   bool training;
   uint64_t seed;
-  const int64_t* steps;   // `rows` of them
-  size_t rows;            // each row has plan.entries / rows entries
+  const int64_t* steps;  // `rows` of them
+  size_t rows;           // each row has plan.entries / rows entries
   const void* x;
-  void* y;         // may be x
-  uint8_t* mask;   // plan.entries bytes, or null: nobody wants it
-  bool stream;     // Y is too large for the caches
+  void* y;        // may be x
+  uint8_t* mask;  // plan.entries bytes, or null: nobody wants it
+  Reach reach;    // of X and Y
 
   bool KeepsAll() const { return !training || threshold == 0; }
   bool DropsAll() const { return training && threshold == kDropAll; }
@@ -32,6 +32,8 @@ struct Draw {
   void FillMask(size_t begin, size_t end) const;
   // Fills elements [begin, end) of Y.
   void ApplyTo(size_t begin, size_t end) const;
+  // How to move what is read on the way: not past the caches in place, where it is in them by then.
+  Hints HintsFor(const void* next) const;
   // How many elements one call of ApplyTo should have.
   size_t PieceSize() const;
 };

@@ -13,6 +13,7 @@ namespace {
 
 // Larger outputs leave the caches before anyone reads them again, so writing past the caches saves reading them in.
 constexpr size_t kStreamBytes = 8 << 20;
+constexpr size_t kFarBytes = 1 << 20;
 // Below this, handing work to other threads costs more than it saves.
 constexpr size_t kParallelBytes = 128 << 10;
 constexpr size_t kMaskPiece = 64 << 10;
@@ -193,7 +194,7 @@ OrtStatus* Compute(void* kernel_, OrtKernelContext* context) {
   draw.scale_is_one = kernel.scale_is_one;
   draw.threshold = kernel.attributes.threshold;
   draw.seed = kernel.attributes.seed;
-  draw.stream = bytes >= kStreamBytes;
+  draw.reach = bytes >= kStreamBytes ? Reach::kStream : bytes >= kFarBytes ? Reach::kFar : Reach::kNear;
   if (draw.mask != nullptr) {
     // Drawing an entry costs about as much as moving a few bytes.
     const Pieces fill = {&draw, &Draw::FillMask, kMaskPiece, draw.plan.entries};

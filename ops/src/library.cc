@@ -7,8 +7,9 @@
 namespace spatialdrop {
 namespace {
 
-// ONNX Runtime keeps pointers to ops and domain for as long as a session lives, and nobody tells when the last one ends.
-// So there is one set for each runtime in the process, made once and never changed; the library stays loaded (nodelete).
+// ONNX Runtime keeps pointers to ops and domain for as long as a session lives, and nobody tells when the last one
+// ends. So there is one set for each runtime in the process, made once and never changed; the library stays loaded
+// (nodelete).
 struct Registration {
   const OrtApi* api;
   OrtCustomOpDomain* domain;
@@ -35,7 +36,10 @@ OrtStatus* Fill(const OrtApi* api, Registration* registration) {
   if (OrtStatus* status = api->CreateCustomOpDomain("onnx_spatialdrop", &domain)) return status;
   for (int type = 0; type < kTypeCount; ++type) {
     registration->ops[type] = MakeTypedOp(api, static_cast<Type>(type));
-    if (OrtStatus* status = api->CustomOpDomain_Add(domain, &registration->ops[type].op)) return status;
+    if (OrtStatus* status = api->CustomOpDomain_Add(domain, &registration->ops[type].op)) {
+      api->ReleaseCustomOpDomain(domain);
+      return status;
+    }
   }
   registration->domain = domain;
   registration->api = api;
@@ -60,7 +64,7 @@ OrtStatus* Find(const OrtApi* api, OrtCustomOpDomain** domain) {
 }  // namespace spatialdrop
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
-                                                                                const OrtApiBase* base) {
+                                                                               const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(kOrtApiVersion);
   if (api == nullptr) {
     char message[160];

@@ -18,7 +18,17 @@ struct Scale {
   double wide;
 };
 
-// `stream` asks for stores that bypass the caches; whoever asks calls `fence` before another thread may read.
+// How far away a loop's memory is likely to be. kNear: in the nearest caches. kFar: further, so that it pays to ask for
+// it early. kStream: too large for any cache, so written past them; whoever asks for that calls `fence` before another
+// thread may read.
+enum class Reach { kNear, kFar, kStream };
+
+// `next` is where reading goes on afterwards.
+struct Hints {
+  Reach reach;
+  const char* next;
+};
+
 // `to` and `from` are equal or do not overlap.
 struct Path {
   const char* name;
@@ -26,10 +36,11 @@ struct Path {
   // kept[i] = 0 or 1 for the words first + i, i < count; 0 < threshold < 2^24.
   void (*draw)(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept);
   // to[i] = from[i] * scale, rounded once.
-  void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, bool stream);
+  void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, const Hints& hints);
   // to[i] = kept[i] ? from[i] * scale : +0.
-  void (*select[kTypeCount])(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, bool stream);
-  void (*copy)(void* to, const void* from, size_t bytes, bool stream);
+  void (*select[kTypeCount])(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale,
+                             const Hints& hints);
+  void (*copy)(void* to, const void* from, size_t bytes, const Hints& hints);
   void (*zero)(void* to, size_t bytes, bool stream);
   void (*fence)();
 };

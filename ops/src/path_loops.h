@@ -30,59 +30,97 @@ void Partial(typename V::Element* to, const typename V::Element* from, size_t co
   memcpy(to, out, count * sizeof(Element));
 }
 
-template <class V, class Function, class Tail>
-void ForEachVector(void* to_, const void* from_, size_t count, bool stream, Function function, Tail tail) {
+enum class Move { kStream, kInPlace };
+
+// How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
+constexpr size_t AheadBytes(Move move) { return move == Move::kStream ? 8 << 10 : 16 << 10; }
+
+// One step of a loop over memory that is not in the nearest caches: several vectors are made before any is written, and
+// as many lines are asked for, `ahead` being where the first of them is.
+template <class V, Move kMove, class Function>
+size_t FarVectors(typename V::Element* to, const typename V::Element* from, size_t i, size_t end, const char* ahead,
+                  Function function) {
+  constexpr size_t kUnroll = 8;
+  constexpr size_t kStep = kUnroll * V::kLanes;
+  constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
+  for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
+    for (size_t line = 0; line < kStepBytes; line += 64) {
+      // For reading once, or for writing to it.
+      if (kMove == Move::kStream) __builtin_prefetch(ahead + line, 0, 0);
+      if (kMove == Move::kInPlace) __builtin_prefetch(ahead + line, 1, 3);
+    }
+    typename V::Word word[kUnroll];
+#pragma GCC unroll 16
+    for (size_t k = 0; k < kUnroll; ++k) word[k] = function(V::Load(from + i + k * V::kLanes), i + k * V::kLanes);
+#pragma GCC unroll 16
+    for (size_t k = 0; k < kUnroll; ++k) {
+      if (kMove == Move::kStream) {
+        V::Stream(to + i + k * V::kLanes, word[k]);
+      } else {
+        V::Store(to + i + k * V::kLanes, word[k]);
+      }
+    }
+  }
+  return i;
+}
+
+template <class V, Move kMove, class Function, class Tail>
+void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const char* next,
+             Function function, Tail tail) {
   using Element = typename V::Element;
-  constexpr size_t kLanes = V::kLanes;
-  auto* to = static_cast<Element*>(to_);
-  auto* from = static_cast<const Element*>(from_);
-  size_t i = 0;
-  if (stream) {
-    i = Unaligned<V>(to, count);
-    if (i != 0) tail(to, from, 0, i);
-    for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
-      const auto a = function(V::Load(from + i), i);
-      const auto b = function(V::Load(from + i + kLanes), i + kLanes);
-      const auto c = function(V::Load(from + i + 2 * kLanes), i + 2 * kLanes);
-      const auto d = function(V::Load(from + i + 3 * kLanes), i + 3 * kLanes);
-      V::Stream(to + i, a);
-      V::Stream(to + i + kLanes, b);
-      V::Stream(to + i + 2 * kLanes, c);
-      V::Stream(to + i + 3 * kLanes, d);
-    }
-    for (; i + kLanes <= count; i += kLanes) V::Stream(to + i, function(V::Load(from + i), i));
-  } else {
-    for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
-      const auto a = function(V::Load(from + i), i);
-      const auto b = function(V::Load(from + i + kLanes), i + kLanes);
-      const auto c = function(V::Load(from + i + 2 * kLanes), i + 2 * kLanes);
-      const auto d = function(V::Load(from + i + 3 * kLanes), i + 3 * kLanes);
-      V::Store(to + i, a);
-      V::Store(to + i + kLanes, b);
-      V::Store(to + i + 2 * kLanes, c);
-      V::Store(to + i + 3 * kLanes, d);
-    }
-    for (; i + kLanes <= count; i += kLanes) V::Store(to + i, function(V::Load(from + i), i));
+  constexpr size_t kAhead = AheadBytes(kMove) / sizeof(Element);
+  size_t i = Unaligned<V>(to, count);
+  if (i != 0) tail(to, from, 0, i);
+  const size_t ahead = count < kAhead ? count : kAhead, turn = count - ahead;
+  i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), function);
+  i = FarVectors<V, kMove>(to, from, i, count, next + (i < turn ? 0 : (i - turn) * sizeof(Element)), function);
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    const auto word = function(V::Load(from + i), i);
+    kMove == Move::kStream ? V::Stream(to + i, word) : V::Store(to + i, word);
   }
   if (i < count) tail(to, from, i, count - i);
 }
 
-template <class V>
-void ScaleLoop(void* to, const void* from, size_t count, Scale scale, bool stream) {
+template <class V, class Function, class Tail>
+void ForEachVector(void* to_, const void* from_, size_t count, const Hints& hints, Function function, Tail tail) {
   using Element = typename V::Element;
-  const auto factor = V::Broadcast(scale);
-  const auto whole = [&](auto word, size_t) { return V::Scaled(word, factor); };
-  ForEachVector<V>(to, from, count, stream, whole, [&](Element* t, const Element* f, size_t at, size_t n) {
-    Partial<V>(t + at, f + at, n, whole);
-  });
+  constexpr size_t kLanes = V::kLanes;
+  auto* to = static_cast<Element*>(to_);
+  auto* from = static_cast<const Element*>(from_);
+  if (hints.reach == Reach::kFar && to == from) {
+    return FarLoop<V, Move::kInPlace>(to, from, count, hints.next, function, tail);
+  }
+  if (hints.reach == Reach::kStream) return FarLoop<V, Move::kStream>(to, from, count, hints.next, function, tail);
+  size_t i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+    const auto a = function(V::Load(from + i), i);
+    const auto b = function(V::Load(from + i + kLanes), i + kLanes);
+    const auto c = function(V::Load(from + i + 2 * kLanes), i + 2 * kLanes);
+    const auto d = function(V::Load(from + i + 3 * kLanes), i + 3 * kLanes);
+    V::Store(to + i, a);
+    V::Store(to + i + kLanes, b);
+    V::Store(to + i + 2 * kLanes, c);
+    V::Store(to + i + 3 * kLanes, d);
+  }
+  for (; i + kLanes <= count; i += kLanes) V::Store(to + i, function(V::Load(from + i), i));
+  if (i < count) tail(to, from, i, count - i);
 }
 
 template <class V>
-void SelectLoop(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, bool stream) {
+void ScaleLoop(void* to, const void* from, size_t count, Scale scale, const Hints& hints) {
+  using Element = typename V::Element;
+  const auto factor = V::Broadcast(scale);
+  const auto whole = [&](auto word, size_t) { return V::Scaled(word, factor); };
+  ForEachVector<V>(to, from, count, hints, whole,
+                   [&](Element* t, const Element* f, size_t at, size_t n) { Partial<V>(t + at, f + at, n, whole); });
+}
+
+template <class V>
+void SelectLoop(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, const Hints& hints) {
   using Element = typename V::Element;
   const auto factor = V::Broadcast(scale);
   const auto whole = [&](auto word, size_t i) { return V::Kept(V::Scaled(word, factor), kept + i); };
-  ForEachVector<V>(to, from, count, stream, whole, [&](Element* t, const Element* f, size_t at, size_t n) {
+  ForEachVector<V>(to, from, count, hints, whole, [&](Element* t, const Element* f, size_t at, size_t n) {
     uint8_t bytes[V::kLanes] = {};
     memcpy(bytes, kept + at, n);
     Partial<V>(t + at, f + at, n, [&](auto word, size_t) { return V::Kept(V::Scaled(word, factor), bytes); });
@@ -91,15 +129,15 @@ void SelectLoop(void* to, const void* from, const uint8_t* kept, size_t count, S
 
 // `V` moves bytes here; memcpy and memset are the better choice for whatever stays in the caches.
 template <class V>
-void CopyLoop(void* to, const void* from, size_t bytes, bool stream) {
+void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
   if (to == from) return;
-  if (!stream) {
+  if (hints.reach != Reach::kStream) {
     memcpy(to, from, bytes);
     return;
   }
   using Element = typename V::Element;
   ForEachVector<V>(
-      to, from, bytes, true, [](auto word, size_t) { return word; },
+      to, from, bytes, hints, [](auto word, size_t) { return word; },
       [](Element* t, const Element* f, size_t at, size_t n) { memcpy(t + at, f + at, n); });
 }
 

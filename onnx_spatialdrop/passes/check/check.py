@@ -15,7 +15,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import RULES, Where
-from onnx_spatialdrop.passes.patterns.constants import Constants
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.sources import is_source
@@ -58,12 +58,15 @@ def _nodes(model: ir.Model) -> list[Finding]:
     constants = Constants(overridable=(model.ir_version or 10) < 4)
     shapes = Shapes(constants)
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for scope in scopes.scopes(model):
+    for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
             for rule in RULES:
-                message = rule.find(node, inside if in_if else plain)
+                try:
+                    message = rule.find(node, inside if in_if else plain)
+                except MALFORMED:
+                    continue  # onnx.checker says what is wrong with a node that its operator does not allow
                 if message:
                     found[rule.name, message, rule.fix].append(node.name or op.describe(node))
     order = {rule.name: index for index, rule in enumerate(RULES)}
@@ -86,7 +89,7 @@ def _walk(scope: scopes.Scope | ir.Graph, in_if: bool = False) -> Iterator[tuple
 def _seeds(model: ir.Model) -> list[Finding]:
     ours: dict[int, list[ir.Node]] = defaultdict(list)
     theirs: dict[float, list[ir.Node]] = defaultdict(list)
-    for node in scopes.all_nodes(model):
+    for node in (node for scope in scopes.foreign_scopes(model) for node in scope.all_nodes()):
         if op.is_spatial_dropout(node):
             try:
                 ours[op.read(node).seed].append(node)

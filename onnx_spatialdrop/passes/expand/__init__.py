@@ -5,6 +5,7 @@ The forms are in the neighbouring modules, which know one node each; here is the
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import numpy as np
@@ -16,13 +17,14 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import prune, remove, replace, scopes, switches
-from onnx_spatialdrop.passes.expand import dropout, inlined, targets, uniform
+from onnx_spatialdrop.passes.expand import dropout, inlined, targets, trainers, uniform
 from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, Names, tags
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
 
 __all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
+_LOG: Final = logging.getLogger("onnx_spatialdrop")
 _LOWER: Final = {
     "philox": inlined.lower,
     "philox-int32": inlined.lower_int32,
@@ -48,7 +50,9 @@ class ExpandPass(ir.passes.InPlacePass):
        get seeds derived from the node's own; equal seeds stay equal, and others differ.
     6. Inputs, initializers, function parameters and nodes that only fed a training_mode or step that is no longer used
        go; see prune.py. So do the operator's functions and its domain's imports.
-    7. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
+    7. For OpenVINO, tract and onnx2pytorch the switches that are left lose their defaults and have to be fed: those
+       take an input with a default for a constant.
+    8. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
     """
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime") -> None:
@@ -60,7 +64,7 @@ class ExpandPass(ir.passes.InPlacePass):
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
-            return ir.passes.PassResult(model, modified=False)  # case 7
+            return ir.passes.PassResult(model, modified=False)  # case 8
         steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
         written = self._write_out(model, sites)
         for node, group, results in written:
@@ -70,6 +74,8 @@ class ExpandPass(ir.passes.InPlacePass):
                 _replace(node, group, results)  # case 4
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
+        if self.target in targets.NO_DEFAULTS:
+            _require(model.graph, steering)  # case 7
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(self, model: ir.Model, sites: list[scopes.Site]) -> list[_Written]:
@@ -89,7 +95,9 @@ class ExpandPass(ir.passes.InPlacePass):
                 prefix = names.prefix(f"{y.name or site.node.name or 'spatial_dropout'}/{form}")
                 group = Group(prefix, tags(site.node.name or "", attributes))  # case 5
                 written.append((site.node, group, None))
-                written[-1] = (site.node, group, _LOWER[form](group, task))
+                results = _LOWER[form](group, task)
+                group.keep_only(results if _is_used(site.node.outputs[1]) else results[:1])
+                written[-1] = (site.node, group, results)
         except SpatialDropError:
             for _, unfinished, _ in written:
                 unfinished.discard()  # case 1
@@ -160,13 +168,23 @@ def _dtypes(model: ir.Model, sites: list[scopes.Site]) -> list[np.dtype[Any] | N
     ]
 
 
+def _is_used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
 def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) -> None:
     assert node.graph is not None
     node.graph.insert_before(node, group.nodes)
     for old, new in zip(node.outputs, results, strict=True):
-        if old is node.outputs[0] or old.uses() or old.is_graph_output():
+        if old is node.outputs[0] or _is_used(old):
             replace.take_over(old, new)
     node.graph.remove(node, safe=True)
+
+
+def _require(graph: ir.Graph, steering: dict[int, ir.Value]) -> None:
+    for value in graph.inputs:
+        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
+            value.const_value = None
 
 
 @io.same_kind
@@ -181,7 +199,9 @@ def expand(
         form: "philox" or "philox-int32" (the operator's own bits), "uniform" or "dropout" (the distribution, drawn by
             the runtime's generator) or "identity" (no dropout); by default the best one for the target.
         target: what will run the model: "onnxruntime", "openvino", "tract", "onnxruntime-training" (or "training"),
-            "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator).
+            "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator). For a trainer the model is made
+            readable first, its opset converted where it must be (see TrainerPass); what was done is logged to
+            "onnx_spatialdrop" (INFO) and written into the model's metadata_props, as "onnx_spatialdrop.prepared".
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
@@ -191,4 +211,8 @@ def expand(
         SpecError: a node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    return io.apply(model, output, ExpandPass(form, target))
+    prepare = trainers.TrainerPass(target)
+    result = io.apply(model, output, prepare, ExpandPass(form, target))
+    for line in prepare.said:
+        _LOG.info("expand: %s", line)
+    return result

@@ -50,9 +50,13 @@ def _ones(group: Group, task: Task, dtype: ir.DataType) -> ir.Value:
 def _dropout(group: Group, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Value]:
     ratio = group.constant(np.float32(task.attributes.ratio), "ratio")
     training = group.constant(np.array(True), "training") if task.training is None else task.training
-    # onnx2torch refuses Dropout with a seed; PyTorch's own generator draws there.
-    seed = {} if task.target == "onnx2torch" else {"seed": task.draw}
-    value, mask = group.outputs("Dropout", [ones, ratio, training], ["dropped", "mask"], **seed)
+    inputs = [ones, ratio, training]
+    if task.target == "onnx2torch":
+        # It refuses a seed (PyTorch's generator draws there), and of a Dropout with two outputs it takes the first
+        # sample's for all samples.
+        value = group.add("Dropout", *inputs, role="dropped")
+        return value, group.add("Cast", value, role="mask", to=ir.DataType.BOOL)
+    value, mask = group.outputs("Dropout", inputs, ["dropped", "mask"], seed=task.draw)
     return value, mask
 
 

@@ -43,6 +43,8 @@ def fold(op_type: str, inputs: list[Array], attributes: dict[str, ir.Attr]) -> A
         return inputs[0].astype(ir.DataType(attributes["to"].as_int()).numpy())
     if op_type == "Concat":
         return np.concatenate(inputs, attributes["axis"].as_int())
+    if op_type == "ReduceSum" and len(inputs) == 1:
+        return np.sum(inputs[0], dtype=inputs[0].dtype, keepdims=bool(attributes["keepdims"].as_int()))
     known = _FOLDS.get(op_type)
     if known is None:
         return None
@@ -80,9 +82,11 @@ _FOLDS: Final[dict[str, Callable[..., Any]]] = {
     "Div": _divide,
     "Equal": np.equal,
     "Expand": lambda a, shape: np.broadcast_to(a, np.broadcast_shapes(a.shape, tuple(shape))),
+    "Greater": np.greater,
     "Less": np.less,
     "Mul": _wrapping(np.multiply),
     "Not": np.logical_not,
+    "Reshape": lambda a, shape: a.reshape(tuple(shape)),
     "Shape": lambda a: np.array(a.shape, np.int64),
     "Squeeze": np.squeeze,
     "Sub": np.subtract,

@@ -32,11 +32,11 @@ class Names:
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
         for scope in scopes.scopes(model):
-            self._take([value.name for value in scope.inputs])
+            home = scope.graph if isinstance(scope, ir.Function) else scope
+            for graph in (home, *scope.subgraphs()):
+                self._take([*(value.name for value in graph.inputs), *graph.initializers])
         for node in scopes.all_nodes(model):
             self._take([node.name, *(value.name for value in node.outputs)])
-        for graph in model.graphs():
-            self._take([*(value.name for value in graph.inputs), *graph.initializers])
 
     def _take(self, names: Sequence[str | None]) -> None:
         for name in names:
@@ -88,12 +88,26 @@ class Group:
         """Append a Constant (an initializer is no option inside a function) and return its value."""
         tensor = ir.tensor(np.asarray(array), name=f"{self.prefix}/{role}")
         value = self.add("Constant", role=role, value=tensor)
-        value.type, value.shape, value.const_value = ir.TensorType(tensor.dtype), ir.Shape(array.shape), tensor
+        value.const_value = tensor
         return value
+
+    def keep_only(self, results: Sequence[ir.Value]) -> None:
+        """Drop the nodes that none of ``results`` needs."""
+        kept = []
+        for node in reversed(self.nodes):
+            if any(value.uses() or value in results for value in node.outputs):
+                kept.append(node)
+            else:
+                _disconnect(node)
+        self.nodes[:] = reversed(kept)
 
     def discard(self) -> None:
         """Give up the nodes, so that the values they read know nothing of them."""
         for node in self.nodes:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
+            _disconnect(node)
         self.nodes.clear()
+
+
+def _disconnect(node: ir.Node) -> None:
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)

@@ -45,9 +45,7 @@ def _inline(group: Group, task: Task, functions: list[ir.Function]) -> tuple[ir.
     attributes = _attributes(task)
     inliner = _Inliner(group, functions, task)
     y, mask = inliner.call(functions[-1], [task.x, training, _step(group, task)], attributes, "")
-    results = inliner.value(y), inliner.value(mask)
-    _drop_unused(group, results)
-    return results
+    return inliner.value(y), inliner.value(mask)
 
 
 def _attributes(task: Task) -> dict[str, ir.Attr]:
@@ -129,6 +127,8 @@ class _Inliner:
                 return first.astype(self._task.dtype)
         if op_type == "Where" and isinstance(first, np.ndarray) and first.size == 1:
             return inputs[1] if first.item() else inputs[2]
+        if op_type == "ScatterElements" and isinstance(inputs[1], np.ndarray) and inputs[1].size == 0:
+            return first  # no axes are shared; OpenVINO reads an empty list as a scalar
         if op_type == "And" and isinstance(inputs[1], np.ndarray) and inputs[1].ndim == 0 and inputs[1].item():
             return first
         return None
@@ -139,14 +139,3 @@ def _resolved(attribute: ir.Attr, given: dict[str, ir.Attr]) -> ir.Attr:
         return attribute
     found = given[attribute.ref_attr_name or ""]
     return ir.Attr(attribute.name, found.type, found.value)
-
-
-def _drop_unused(group: Group, results: tuple[ir.Value, ...]) -> None:
-    kept = []
-    for node in reversed(group.nodes):
-        if any(value.uses() or value in results for value in node.outputs):
-            kept.append(node)
-            continue
-        for index in range(len(node.inputs)):
-            node.replace_input_with(index, None)
-    group.nodes[:] = reversed(kept)

@@ -6,7 +6,7 @@ from typing import Final
 
 from onnx_spatialdrop.errors import FormError
 
-__all__ = ["ALIASES", "FORMS", "TARGETS", "check", "choose", "resolve"]
+__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "TARGETS", "check", "choose", "resolve"]
 
 FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
 
@@ -21,7 +21,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     },
     "openvino": {"philox-int32": (18, None), "uniform": (9, None)},
     "tract": {"uniform": (9, None)},
-    "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21)},
+    "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21), "philox": (18, 21), "philox-int32": (18, 21)},
     "onnx2torch": {"dropout": (12, 18)},
     "onnx2pytorch": {"uniform": (9, None)},
     "reference": {
@@ -31,6 +31,9 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
         "dropout": (12, None),
     },
 }
+
+#: Targets that take an input with a default for a constant, so that a switch must lose its default to remain one.
+NO_DEFAULTS: Final = frozenset({"openvino", "tract", "onnx2pytorch"})
 
 ALIASES: Final = {"training": "onnxruntime-training"}
 

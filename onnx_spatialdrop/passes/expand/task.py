@@ -78,7 +78,7 @@ def switched(group: Group, training: ir.Value | None, on: Any, off: Any, role: s
 
 
 def corner(group: Group, task: Task) -> ir.Value:
-    """Return a tensor of the mask's shape that depends on the data: X cut down to index 0 along the shared axes.
+    """Return a tensor of the mask's shape that depends on the data: X cut down to one index along the shared axes.
 
     Sources that depend on nothing are taken for constants by optimisers, which then freeze the draw. Where a shared
     axis of X is empty, so is the corner, and the mask with it.
@@ -88,6 +88,10 @@ def corner(group: Group, task: Task) -> ir.Value:
         x = group.add("Cast", x, role="x_float", to=ir.DataType.FLOAT)
     if not axes:
         return x
+    if task.opset == 10:
+        # This Slice is inferred to keep named dimensions, and ONNX Runtime then reuses X's memory for the mask. A sum
+        # has the same shape and costs a pass over X.
+        return group.add("ReduceSum", x, role="corner", axes=axes, keepdims=1)
     starts, ends = [0] * len(axes), [1] * len(axes)
     if task.opset < 10:
         return group.add("Slice", x, role="corner", axes=axes, starts=starts, ends=ends)

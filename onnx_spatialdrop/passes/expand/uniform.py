@@ -23,13 +23,13 @@ def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
 
 
 def _numbers(group: Group, task: Task) -> ir.Value:
+    # onnx2pytorch starts a seeded node anew in every run, which would train with one mask for ever.
+    seed = {} if task.target == "onnx2pytorch" else {"seed": float(task.draw)}
     dims = task.mask_dims()
     if dims is not None:
-        return group.add("RandomUniform", role="RandomUniform", shape=dims, seed=float(task.draw), dtype=1)
+        return group.add("RandomUniform", role="RandomUniform", shape=dims, dtype=1, **seed)
     # tract reads the node as RandomUniformLike only if its name ends in "Like".
-    return group.add(
-        "RandomUniformLike", steps.corner(group, task), role="RandomUniformLike", seed=float(task.draw), dtype=1
-    )
+    return group.add("RandomUniformLike", steps.corner(group, task), role="RandomUniformLike", dtype=1, **seed)
 
 
 def threshold(group: Group, task: Task) -> ir.Value:

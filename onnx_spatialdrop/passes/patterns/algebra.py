@@ -12,40 +12,33 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import views
-from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target, dtype_of, has_parameters
+from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Like, Shapes
 from onnx_spatialdrop.passes.patterns.forms import (
     Affine,
     Form,
     Layout,
+    Level,
     NotRepresentableError,
     Scaled,
     Step,
-    Viewed,
     step_of,
 )
 
 __all__ = ["Context", "Operands", "evaluate"]
 
-#: How many constant factors and views are looked for between a product and the activation.
-_PEEL: Final = 8
-#: The views that may stand between a factor and its product; an exporter moves them there.
-_VIEWS: Final = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+#: How many constant factors and views are looked through between a product and the activation.
+_PEEL: Final = 6
+#: Ops that may stand between them.
+_REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
 
 
 @dataclass
 class Context:
-    """What is known of the values of a model.
-
-    Attributes:
-        constants: its constants.
-        shapes: its shapes.
-        products: values x * mask of any draw; a factor before one belongs to that product, and to no later one.
-    """
+    """What is known of the values of one scope."""
 
     constants: Constants
     shapes: Shapes
-    products: frozenset[ir.Value] = frozenset()
 
 
 @dataclass
@@ -84,38 +77,34 @@ class Operands:
         return replace(blank, factor=np.full(2, multiple), offset=np.zeros(2, dtype), x=x)
 
     def scaled(self, value: ir.Value) -> Scaled:
-        """Return ``value`` as a multiple of what it was computed from by constant factors, through views as well."""
-        inside, factors = [Viewed(value)], [1.0]
-        while len(inside) <= _PEEL and inside[-1].value not in self.context.products:
-            here = inside[-1]
-            node = here.value.producer()
+        """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
+        levels, multiple, views = [(Level(value), 1.0)], 1.0, tuple[ir.Node, ...]()
+        for _ in range(_PEEL):
+            node = value.producer()
             if node is None or node.domain or not node.inputs:
                 break
-            factor, rest = 1.0, node.inputs[0]
-            if node.op_type in _VIEWS:
-                nodes = (*here.nodes, node)
-            else:
-                nodes = here.nodes
-                factor, rest = self._factor(node)
-            if rest is None or rest in self.forms:
+            if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
+                views, value = (node, *views), node.inputs[0]
+                continue
+            factor, rest = self._constant_factor(node)
+            if factor is None or rest is None or rest in self.forms:
                 break
-            inside.append(Viewed(rest, nodes))
-            factors.append(factor)
-        # inside[i] is factors[i + 1] times inside[i + 1].
-        multiples = [float(np.prod(factors[index + 1 :])) for index in range(len(inside))]
-        return Scaled(value, tuple(zip(inside, multiples, strict=True)))
+            multiple, value = multiple * factor, rest
+            levels.append((Level(value, views), multiple))
+        # So far the numbers say value = level * number; the root is to be the unit.
+        return Scaled(levels[-1][0], tuple((level, multiple / m if m else 1.0) for level, m in levels))
 
-    def _factor(self, node: ir.Node) -> tuple[float, ir.Value | None]:
-        """Return c and v where ``node`` computes c * v."""
+    def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
+        """Return what a node multiplies by, and what it multiplies; None where it does something else."""
         if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
-            return 1.0, None
+            return None, None
         left, right = node.inputs
         factor, rest = self.number(right), left
         if factor is None and node.op_type == "Mul":
             factor, rest = self.number(left), right
-        if factor is None or (node.op_type == "Div" and not float(factor)):
-            return 1.0, None
-        return (float(factor) if node.op_type == "Mul" else 1.0 / float(factor)), rest
+        if factor is None:
+            return None, None
+        return float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0, rest
 
     def spread(self, layout: Layout, constant: ir.Value) -> Layout:
         """Return ``layout`` after an element-wise op with a constant that may be larger."""
@@ -142,8 +131,8 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
     """
     if node.domain not in ("", "ai.onnx"):
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
-    if has_parameters(node):
-        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) has a parameter of its function for attribute")
+    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
+        return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
         form = operands.form(node.inputs[0])
         if form is None:
@@ -153,8 +142,6 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
         return _where(node, operands)
     if node.op_type == "Sum" and len(node.inputs) == 2:
         return _binary(node, "Add", operands)
-    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
-        return _binary(node, node.op_type, operands)
     raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
 
 
@@ -249,14 +236,13 @@ def _cut_at_integer(node: ir.Node, form: Affine, shift: float, dtype: np.dtype[A
 def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
     if form.x is not None:
         raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
-    low, high = node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)
-    bounds = [low, high]
-    for position, value in enumerate(node.inputs[1:]):
-        number = operands.number(value)
-        if value is not None and number is None:
-            raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
-        bounds[position] = bounds[position] if number is None else float(number)
-    low, high = bounds
+    bounds = [operands.number(value) for value in node.inputs[1:] if value is not None]
+    if "min" in node.attributes or "max" in node.attributes:
+        low, high = node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)
+    elif len(node.inputs) == 3 and len(bounds) == 2 and None not in bounds:
+        low, high = (float(bound) for bound in bounds if bound is not None)
+    else:
+        raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
     return replace(form, offset=np.clip(form.offset, low, high).astype(form.offset.dtype))
 
 
@@ -316,8 +302,7 @@ def _one_root(what: str, a: Step, b: Step) -> Scaled:
         return x
     if a.x.root != b.x.root:
         raise NotRepresentableError(f"{what} combines two activations")
-    longer, shorter = sorted((a.x, b.x), key=lambda x: len(x.levels), reverse=True)
-    return replace(shorter, levels=tuple(dict(shorter.levels + longer.levels).items()))
+    return Scaled(a.x.root, tuple(dict(a.x.levels + b.x.levels).items()))
 
 
 def _where(node: ir.Node, operands: Operands) -> Step:
@@ -377,8 +362,8 @@ def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
     draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
     if forms[0] is not None and forms[1] is not None:
         raise NotRepresentableError(f"{what} combines two uses of one draw")
-    assert isinstance(draw, Affine)
-    assert constant is not None
+    if not isinstance(draw, Affine) or constant is None or len(node.inputs) != 2:
+        raise NotRepresentableError(f"{what} reads it")
     number = operands.number(constant)
     if number is None:
         raise NotRepresentableError(_uncut(what, op_type))

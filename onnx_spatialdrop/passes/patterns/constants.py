@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["UNARY", "Constants", "array_of", "cast_target", "dtype_of", "has_parameters", "is_switch"]
+__all__ = ["MALFORMED", "UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
 #: Larger tensors are taken for weights and not looked at.
 _LARGEST: Final = 1 << 24
+
+#: What reading a node raises that has too few inputs or inputs of other kinds than its operator takes.
+MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 #: Element-wise functions of one operand, as NumPy computes them.
 UNARY: Final[dict[str, Any]] = {
@@ -75,25 +78,10 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
     if value is None or (value.is_graph_input() and not overridable):
         return None
     try:
-        tensor = _tensor_of(value)
+        tensor = ir.convenience.get_const_tensor(value)
         return None if tensor is None or tensor.size > _LARGEST else tensor.numpy()
     except (OSError, TypeError, ValueError):
         return None
-
-
-def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
-    node = value.producer()
-    if value.const_value is None and node is not None and node.op_type == "Constant" and not node.domain:
-        attribute = node.attributes.get("value")
-        if attribute is not None and not attribute.is_ref():
-            # Not get_const_tensor, which names the tensor after the value: the tensor may be the caller's own.
-            return attribute.as_tensor()
-    return ir.convenience.get_const_tensor(value)
-
-
-def has_parameters(node: ir.Node) -> bool:
-    """Return whether an attribute of ``node`` is the parameter of a function: what it is, only a call says."""
-    return any(attribute.is_ref() for attribute in node.attributes.values())
 
 
 def is_switch(value: ir.Value) -> bool:
@@ -125,8 +113,11 @@ class Constants:
         if value is None or depth == 0:
             return None
         if value not in self._known:
-            with np.errstate(all="ignore"):
-                self._known[value] = self._work_out(value, depth)
+            try:
+                with np.errstate(all="ignore"):
+                    self._known[value] = self._work_out(value, depth)
+            except MALFORMED:
+                self._known[value] = None
         return self._known[value]
 
     def _work_out(self, value: ir.Value, depth: int) -> np.generic | None:
@@ -137,7 +128,7 @@ class Constants:
         if is_switch(value):
             return np.bool_(self.training)
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0 or has_parameters(node):
+        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
             return None
         op_type, inputs = node.op_type, node.inputs
         if op_type == "Where":
@@ -179,7 +170,7 @@ def cast_target(node: ir.Node) -> np.dtype[Any] | None:
     if node.op_type == "Cast":
         code = node.attributes.get_int("to", 0)
         return ir.DataType(code).numpy() if code else None
-    return dtype_of(node.inputs[1])
+    return dtype_of(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
 def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
@@ -192,7 +183,7 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
         array, node = array_of(value, overridable=True), value.producer()
         if array is not None:
             return array.dtype
-        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs or has_parameters(node):
+        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs:
             return None
         if node.op_type == "Cast":
             return cast_target(node)
@@ -201,5 +192,5 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
             return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
         if node.op_type not in _SAME_TYPE:
             return None
-        value = node.inputs[1 if node.op_type == "CastLike" else 0]
+        value = node.inputs[1 if node.op_type == "CastLike" and len(node.inputs) > 1 else 0]
     return None

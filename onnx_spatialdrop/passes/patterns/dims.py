@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.passes.patterns.constants import Constants, has_parameters
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 
-__all__ = ["Dim", "Dims", "Like", "Ref", "Shapes"]
+__all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
 
 _DEPTH: Final = 64
 #: From here on the end of a slice means the end of the axis.
-_END: Final = (1 << 31) - 1
+END: Final = (1 << 31) - 1
 #: Element-wise ops of one tensor: the result has its shape.
 _SAME_SHAPE: Final = frozenset(
     {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
@@ -45,7 +45,15 @@ class Like:
     value: ir.Value
 
 
-Dim = int | Ref
+@dataclass(frozen=True)
+class Computed:
+    """Entry ``index`` of the integer tensor ``value``, computed in a way that is not followed."""
+
+    value: ir.Value
+    index: int
+
+
+Dim = int | Ref | Computed
 Dims = tuple[Dim, ...]
 
 
@@ -75,8 +83,8 @@ class Shapes:
         return isinstance(dim, Ref) and dim.axis == axis and self._origin(dim.value) is self._origin(value)
 
     def _size(self, dim: Dim) -> int | str | None:
-        if isinstance(dim, int):
-            return dim
+        if not isinstance(dim, Ref):
+            return dim if isinstance(dim, int) else None
         shape = self.known(dim.value)
         size = shape[dim.axis] if shape is not None and dim.axis < len(shape) else None
         return size if size is None or isinstance(size, int) else size.value
@@ -104,11 +112,11 @@ class Shapes:
         while value not in self._traced and len(chain) < _DEPTH:
             source = self._same_shape_as(value)
             if source is None:
-                self._traced[value] = self._own(value)
+                self._traced[value] = self._safely_own(value)
                 break
             chain.append(value)
             value = source
-        found = self._traced[value] if value in self._traced else self._own(value)
+        found = self._traced[value] if value in self._traced else self._safely_own(value)
         for passed in chain:
             self._traced[passed] = found
         return found
@@ -126,6 +134,12 @@ class Shapes:
     def _is_template(self, value: ir.Value) -> bool:
         node = value.producer()
         return node is not None and node.op_type in ("ConstantOfShape", "Expand", "Cast", "CastLike", "Identity")
+
+    def _safely_own(self, value: ir.Value) -> Dims | Like:
+        try:
+            return self._own(value)
+        except MALFORMED:
+            return Like(value)
 
     def _own(self, value: ir.Value) -> Dims | Like:
         node = value.producer()
@@ -145,7 +159,7 @@ class Shapes:
                 if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
                     return self.broadcast(operands[0], operands[1])
             elif node.op_type == "Slice":
-                cut = self.sliced(node, self.of(_required(node.inputs[0])))
+                cut = self._sliced(node)
                 if cut is not None:
                     return cut
         shape_ = self.known(value)
@@ -154,11 +168,21 @@ class Shapes:
             return Like(value) if array is None else tuple(array.shape)
         return tuple(Ref(value, axis) for axis in range(len(shape_)))
 
-    def sliced(self, node: ir.Node, whole: Dims | Like) -> Dims | None:
-        """Return the shape of a slice of a tensor of shape ``whole``; a cut to one entry is the dimension 1."""
-        if isinstance(whole, Like):
+    def _sliced(self, node: ir.Node) -> Dims | None:
+        """Return the shape of a slice of data; a cut to one entry is the dimension 1."""
+        traced, cuts = self.of(_required(node.inputs[0])), self.cuts(node)
+        if isinstance(traced, Like) or cuts is None:
             return None
-        dims: list[Dim] = list(whole)
+        dims: list[Dim] = list(traced)
+        for axis, start, end in cuts:
+            if (start, end) in ((0, 1), (-1, END)):
+                dims[axis] = 1
+            elif start != 0 or end < END:
+                dims[axis] = Ref(node.outputs[0], axis % len(dims))
+        return tuple(dims)
+
+    def cuts(self, node: ir.Node) -> list[tuple[int, int, int]] | None:
+        """Return (axis, start, end) for each axis that a Slice cuts; None where they are not known, or steps skip."""
         if "starts" in node.attributes:
             starts, ends = list(node.attributes.get_ints("starts")), list(node.attributes.get_ints("ends"))
             axes, steps = list(node.attributes.get_ints("axes", range(len(starts)))), [1] * len(starts)
@@ -171,14 +195,9 @@ class Shapes:
                 lists.append([] if bound is None else bound.reshape(-1).tolist())
             starts, ends, axes, steps = lists
             axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            if not all(isinstance(number, int) for number in (start, end, axis)) or step != 1:
-                return None
-            if (start, end) == (0, 1) or (start, end) == (-1, _END):
-                dims[axis] = 1
-            elif start != 0 or end < _END:
-                dims[axis] = Ref(node.outputs[0], axis % len(dims))
-        return tuple(dims)
+        cuts = list(zip(axes, starts, ends, strict=True))
+        known = all(isinstance(number, int) for cut in cuts for number in cut)
+        return cuts if known and all(step == 1 for step in steps) else None
 
     def like(self, shape: ir.Value | None) -> Dims | Like | None:
         """Return the shape that the contents of the integer tensor ``shape`` spell; None where they are unknown."""
@@ -187,7 +206,7 @@ class Shapes:
             return tuple(contents.reshape(-1).tolist())
         for _ in range(_DEPTH):
             node = shape.producer() if shape is not None else None
-            if node is None or node.domain:
+            if node is None or node.domain or not node.inputs:
                 return None
             if node.op_type == "Shape" and not node.attributes.get_int("start", 0) and "end" not in node.attributes:
                 return Like(_required(node.inputs[0]))
@@ -211,42 +230,25 @@ class Shapes:
             if array is None:
                 self._contents[value] = self._computed(value, depth)
             else:
-                small = array.size <= 1024 and array.dtype.kind in "iub"
+                small = array.size <= 1024 and np.issubdtype(array.dtype, np.integer)
                 self._contents[value] = array.astype(object) if small else None
         return self._contents[value]
 
     def _computed(self, value: ir.Value, depth: int) -> np.ndarray | None:
         node = value.producer()
-        if node is None or node.domain or has_parameters(node):
+        if node is None or node.domain:
             return None
-        if node.op_type == "Shape":
+        if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
-        if node.op_type == "Split":
-            return self._split_part(node, value.index() or 0, depth)
         rule = _RULES.get(node.op_type)
         if rule is None:
             return None
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
             result: np.ndarray = rule(node, operands)
-        except (IndexError, TypeError, ValueError):
+        except MALFORMED:
             return None
         return result
-
-    def _split_part(self, node: ir.Node, index: int, depth: int) -> np.ndarray | None:
-        whole = self.contents(node.inputs[0], depth - 1)
-        sizes: list[int] = list(node.attributes.get_ints("split", ()))
-        if len(node.inputs) > 1:
-            given = self.contents(node.inputs[1], depth - 1)
-            sizes = [] if given is None else given.reshape(-1).tolist()
-        if whole is None or whole.ndim != 1:
-            return None
-        if len(node.inputs) == 1 and not sizes:
-            size = -(-len(whole) // len(node.outputs))
-            sizes = [size] * len(node.outputs)
-        if not all(isinstance(size, int) for size in sizes) or index >= len(sizes):
-            return None
-        return whole[sum(sizes[:index]) : sum(sizes[: index + 1])]
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])
@@ -305,7 +307,7 @@ def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
     else:
         start, end = _ints(operands[1])[0], _ints(operands[2])[0]
         step = _ints(operands[4])[0] if len(operands) > 4 and operands[4] is not None else 1
-    return _first(operands)[start : end if abs(end) < _END else None : step]
+    return _first(operands)[start : end if abs(end) < END else None : step]
 
 
 def _gather(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
@@ -354,65 +356,19 @@ def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
         raise ValueError("not known")
     left, right = np.broadcast_arrays(operands[0], operands[1])
     pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    return _objects([_combined(node.op_type, a, b) for a, b in pairs]).reshape(left.shape)
+    unknown = (Computed(node.outputs[0], index) for index in range(left.size))
+    items = [_combined(node.op_type, a, b, other) for (a, b), other in zip(pairs, unknown, strict=True)]
+    return _objects(items).reshape(left.shape)
 
 
-def _combined(op_type: str, a: Dim, b: Dim) -> Dim:
-    neutral = 1 if op_type in ("Mul", "Div") else 0
-    if b == neutral and op_type not in ("Max", "Min"):
+def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
+    if op_type in ("Mul", "Div") and b == 1:
         return a
-    if a == neutral and op_type in ("Mul", "Add"):
+    if op_type == "Mul" and a == 1:
         return b
-    if op_type == "Mul" and 0 in (a, b):
-        return 0
-    if op_type == "Max" and isinstance(a, Ref) != isinstance(b, Ref) and min(_bound(a), _bound(b)) <= 0:
-        return a if isinstance(a, Ref) else b
     if not isinstance(a, int) or not isinstance(b, int):
-        raise TypeError("not numbers")
+        return unknown
     return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
-
-
-def _bound(dim: Dim) -> int:
-    return dim if isinstance(dim, int) else _END
-
-
-def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    condition, left, right = operands
-    if condition is None or left is None or right is None:
-        raise ValueError("not known")
-    if not all(isinstance(item, (bool, int)) for item in condition.reshape(-1).tolist()):
-        raise TypeError("not numbers")
-    return np.where(condition.astype(np.bool_), left, right)
-
-
-def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None or operands[1] is None:
-        raise ValueError("not known")
-    left, right = np.broadcast_arrays(operands[0], operands[1])
-    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    return _objects([_are_equal(a, b) for a, b in pairs]).reshape(left.shape)
-
-
-def _are_equal(a: Dim, b: Dim) -> bool:
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    if a == b or min(_bound(a), _bound(b)) < 0:  # a dimension is itself, and never negative
-        return a == b
-    raise TypeError("not numbers")
-
-
-def _range(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    start, limit, step = (_ints(operand)[0] for operand in operands)
-    return _objects(list(range(start, limit, step)))
-
-
-def _pad(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    array = _first(operands)
-    before, after = _ints(operands[1])
-    fill = operands[2].reshape(-1)[0] if len(operands) > 2 and operands[2] is not None else 0
-    if node.attributes.get_string("mode", "constant") != "constant" or array.ndim != 1 or min(before, after) < 0:
-        raise ValueError("not known")
-    return _objects([fill] * before + array.tolist() + [fill] * after)
 
 
 _RULES: Final[dict[str, Any]] = {
@@ -429,9 +385,5 @@ _RULES: Final[dict[str, Any]] = {
     "ConstantOfShape": _filled,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
-    "Where": _where,
-    "Equal": _equal,
-    "Range": _range,
-    "Pad": _pad,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
 }

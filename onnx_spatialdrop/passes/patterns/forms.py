@@ -16,7 +16,18 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like
 
-__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "Viewed", "half_ulp", "recover", "step_of"]
+__all__ = [
+    "Affine",
+    "Form",
+    "Layout",
+    "Level",
+    "NotRepresentableError",
+    "Scaled",
+    "Step",
+    "half_ulp",
+    "recover",
+    "step_of",
+]
 
 
 class NotRepresentableError(Exception):
@@ -54,16 +65,24 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """What a value looks like from the other side of views: ``nodes`` applied to ``value``, the last node first."""
+class Level:
+    """A value behind views: ``views`` applied to ``value``, which the graph computes in that order of other numbers.
+
+    tf2onnx moves transpositions between the scale and the mask: mask * Transpose(scale * value). Then the activation is
+    Transpose(value), which no node computes.
+
+    Attributes:
+        value: a value of the graph.
+        views: nodes that only rearrange, the first to be applied first; empty for the value itself.
+    """
 
     value: ir.Value
-    nodes: tuple[ir.Node, ...] = ()
+    views: tuple[ir.Node, ...] = ()
 
     @property
-    def seen(self) -> ir.Value:
-        """The value on this side, which may be a multiple of what it stands for; its shape is the right one."""
-        return self.nodes[0].outputs[0] if self.nodes else self.value
+    def outer(self) -> ir.Value:
+        """A value of the graph that has the level's shape."""
+        return self.views[-1].outputs[0] if self.views else self.value
 
 
 @dataclass(frozen=True)
@@ -71,18 +90,13 @@ class Scaled:
     """A value that is a root times a number, and what lies between.
 
     Attributes:
-        value: the value.
-        levels: (what it was computed from, by what that is a multiple of the root), nearest first: the value itself
-            comes first and the root last.
+        root: what everything is a multiple of.
+        levels: (level, multiple of the root) for the operand itself and what it was computed from, nearest first; the
+            root is the last.
     """
 
-    value: ir.Value
-    levels: tuple[tuple[Viewed, float], ...]
-
-    @property
-    def root(self) -> Viewed:
-        """What everything is a multiple of."""
-        return self.levels[-1][0]
+    root: Level
+    levels: tuple[tuple[Level, float], ...]
 
 
 @dataclass(frozen=True)

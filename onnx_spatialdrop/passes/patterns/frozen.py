@@ -62,7 +62,7 @@ def _frozen(value: ir.Value, constants: Constants) -> Record | None:
     if abs(zeros - flat.size * ratio) > 5.0 * math.sqrt(flat.size * ratio * (1.0 - ratio)) + 1.0:
         return None
     x = next((other for other in users[0].inputs if other is not None and other is not value), None)
-    axes = None if x is None or x.shape is None else _axes(array.shape, x.shape)
+    axes = _axes(array.shape, None if x is None else x.shape)
     return Record(
         name=value.name or "",
         kind="frozen",
@@ -106,6 +106,9 @@ def _scale_beside(user: ir.Node, mask: ir.Value, constants: Constants) -> float:
     return 0.0
 
 
-def _axes(mask: tuple[int, ...], shape: ir.Shape) -> tuple[int, ...]:
+def _axes(mask: tuple[int, ...], shape: ir.Shape | None) -> tuple[int, ...]:
+    """Return along which axes the mask is repeated; without a shape, x is taken to have the mask's rank."""
+    if shape is None:
+        return tuple(axis for axis, entry in enumerate(mask) if entry == 1)
     padded = (1,) * (len(shape) - len(mask)) + mask
     return tuple(axis for axis, (entry, size) in enumerate(zip(padded, shape, strict=False)) if entry == 1 != size)

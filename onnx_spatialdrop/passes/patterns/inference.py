@@ -26,7 +26,7 @@ class Inferred:
         proto = _without_weights(model)
         try:
             proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        except (RuntimeError, ValueError):
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             proto = onnx.ModelProto()
         self._graph = model.graph
         self._types = {info.name: info.type for info in proto.graph.value_info}

@@ -39,7 +39,9 @@ def _only_user(value: ir.Value) -> ir.Node | None:
 
 def _out_of_views(place: Place) -> Place | None:
     before, after = place.x.producer(), _only_user(place.y)
-    if before is None or after is None or before.domain not in ("", "ai.onnx") or before.inputs[0] is None:
+    if before is None or after is None or before.domain not in ("", "ai.onnx"):
+        return None
+    if not before.inputs or before.inputs[0] is None:
         return None
     if before.op_type == after.op_type == "Transpose":
         axes = _out_of_transposes(before, after, place.axes)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Layout, Step, Viewed, recover
+from onnx_spatialdrop.passes.patterns.forms import Layout, Level, Step, recover
 
 __all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
 
@@ -26,7 +26,7 @@ class Proof:
 
     Attributes:
         y: the product.
-        x: what the mask is applied to, without the scale.
+        level: what the mask is applied to.
         ratio: probability that an entry is dropped; None where no outcome is dropped.
         scale: what kept values are multiplied by.
         axes: the axes of x along which one entry is shared; None where that is not proven.
@@ -37,7 +37,7 @@ class Proof:
     """
 
     y: ir.Value
-    x: Viewed
+    level: Level
     ratio: float | None = None
     scale: float | None = None
     axes: tuple[int, ...] | None = None
@@ -46,6 +46,11 @@ class Proof:
     facts: tuple[str, ...] = ()
     reason: str = ""
 
+    @property
+    def x(self) -> ir.Value:
+        """A value of the shape and type of what the mask is applied to."""
+        return self.level.outer
+
 
 def is_dropout(form: Step) -> bool:
     """Return whether a product has dropout's two values; its axes are not looked at."""
@@ -53,7 +58,7 @@ def is_dropout(form: Step) -> bool:
     return scaled is not None and scaled[3] == ""
 
 
-def _values(form: Step) -> tuple[float, float, Viewed, str] | None:
+def _values(form: Step) -> tuple[float, float, Level, str] | None:
     """Return ratio, scale, the level of x that they hold for, and why it is no dropout; None without a dropped side."""
     assert form.x is not None
     zero = form.factor == 0
@@ -64,14 +69,14 @@ def _values(form: Step) -> tuple[float, float, Viewed, str] | None:
     kept, wanted = float(form.factor[1 - dropped]), 1.0 / (1.0 - probability)
     tolerance = 2 * _eps(form.offset.dtype) + 2 * form.precision * wanted + 1e-6
     ratio = recover(probability, form.precision)
-    usable = [(level, kept / multiple) for level, multiple in form.x.levels if multiple]
-    for level, scale in usable:
+    usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
+    for value, scale in usable:
         if abs(scale / wanted - 1.0) <= tolerance:
             reason = "" if not form.offset.any() else _misplaced(form, dropped)
-            return ratio, _stored(scale, ratio, form.offset.dtype), level, reason
-    level, scale = usable[0]
+            return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
+    value, scale = usable[0]
     reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
-    return ratio, scale, level, reason
+    return ratio, scale, value, reason
 
 
 def _misplaced(form: Step, dropped: int) -> str:
@@ -138,7 +143,7 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
         return replace(proof, rank=rank, reason=proof.reason or problem)
     assert axes is not None
     assert rank is not None
-    x = proof.x.seen
+    x = proof.x
     if x.dtype is not None and x.dtype not in FLOAT_TYPES:
         problem = f"x has type {x.dtype.name}"
     where = (
@@ -161,7 +166,7 @@ def kind_of_axes(axes: tuple[int, ...], rank: int) -> str:
 
 def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...] | None, int | None, str]:
     """Return the shared axes, the rank of x, and why they could not be proven."""
-    x, entries, dims = proof.x.seen, layout.entries, layout.dims
+    x, entries, dims = proof.x, layout.entries, layout.dims
     shape = shapes.known(x)
     if isinstance(entries, Like) or isinstance(dims, Like):
         return _of_unknown_shape(x, entries, shapes)

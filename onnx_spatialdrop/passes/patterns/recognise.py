@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
@@ -13,7 +12,7 @@ from onnx_spatialdrop.passes.patterns import algebra, prove
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
-from onnx_spatialdrop.passes.patterns.forms import Step, Viewed
+from onnx_spatialdrop.passes.patterns.forms import Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
 from onnx_spatialdrop.passes.patterns.prove import Proof
 from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
@@ -54,7 +53,7 @@ def recognise(model: ir.Model) -> list[Candidate]:
     """Return one candidate for every random node, in the order of the file; subgraphs and functions included."""
     anchors = [
         (node, scope, scopes.default_opset(scope, model))
-        for scope in scopes.scopes(model)
+        for scope in scopes.foreign_scopes(model)
         for node in scope.all_nodes()
         if is_source(node)
     ]
@@ -83,16 +82,11 @@ def _candidates(
 ) -> list[Candidate]:
     overridable = (model.ir_version or 10) < 4
     context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
-    found = _traced(anchors, position, context)
-    products = frozenset(
-        value
-        for candidate in found
-        for value, form in candidate.trace.forms.items()
-        if isinstance(form, Step) and form.x is not None
-    )
-    if any(_reaches_past(candidate, products) for candidate in found):
-        context, off = replace(context, products=products), replace(off, products=products)
-        found = _traced(anchors, position, context)
+    found = []
+    for node, scope, opset in anchors:
+        source = read_source(node, opset, context.constants, context.shapes)
+        trace = follow(source, context, position, lambda _, form: prove.is_dropout(form))
+        found.append(Candidate(trace, scope))
     masks = {
         value: candidate.source.node
         for candidate in found
@@ -111,23 +105,6 @@ def _candidates(
         candidate.notes = (*candidate.source.notes, *((bug,) if bug else ()))
     _name_equal_seeds(found)
     return found
-
-
-def _traced(
-    anchors: list[tuple[ir.Node, scopes.Scope, int]], position: dict[ir.Node, int], context: algebra.Context
-) -> list[Candidate]:
-    found = []
-    for node, scope, opset in anchors:
-        source = read_source(node, opset, context.constants, context.shapes)
-        found.append(Candidate(follow(source, context, position, lambda _, form: prove.is_dropout(form)), scope))
-    return found
-
-
-def _reaches_past(candidate: Candidate, products: frozenset[ir.Value]) -> bool:
-    """Return whether a factor was looked for before the product of another draw, which has a factor of its own."""
-    forms = candidate.trace.forms.values()
-    reached = (form.x for form in forms if isinstance(form, Step) and form.x is not None)
-    return any(level.value in products for x in reached for level, _ in x.levels[:-1])
 
 
 def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
@@ -155,15 +132,15 @@ def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) 
         return
     for proof in candidate.proofs:
         form = off.forms.get(proof.y)
-        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.x):
+        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.level):
             candidate.reason = f"with {names} false it is not the identity"
             return
     candidate.training_mode = next(iter(switches))
 
 
-def _is_identity(form: Step, x: Viewed) -> bool:
+def _is_identity(form: Step, level: Level) -> bool:
     assert form.x is not None
-    multiple = dict(form.x.levels).get(x)
+    multiple = dict(form.x.levels).get(level)
     return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
 
 
@@ -194,9 +171,6 @@ def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
         return bad.kind, bad.reason
     if not proofs:
         return "unknown", "nothing reads the draw"
-    sides = {(trace.products[proof.y].threshold, int(np.argmin(abs(trace.products[proof.y].factor)))) for proof in proofs}
-    if len(sides) > 1:
-        return "unknown", "one draw makes masks that drop different entries, which one seed cannot tie"
     views = {trace.products[proof.y].layout.view for proof in proofs}
     if len(views) > 1:
         return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of, has_parameters
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, Viewed, half_ulp, recover
+from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, Scaled, Step, half_ulp, recover
 
 __all__ = ["Source", "is_source", "read_source", "switched_off"]
 
@@ -62,15 +62,16 @@ def is_source(node: ir.Node) -> bool:
 
 def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     """Return what ``node``, for which is_source holds, draws."""
-    if has_parameters(node):
-        return Source(node, reason="what it draws depends on a parameter of its function")
-    if node.op_type in _NORMAL:
-        return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
-    if node.op_type == "Dropout":
-        return _dropout(node, opset, constants, shapes)
-    if node.op_type == "Bernoulli":
-        return _bernoulli(node, constants, shapes)
-    return _uniform(node, shapes)
+    try:
+        if node.op_type in _NORMAL:
+            return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
+        if node.op_type == "Dropout":
+            return _dropout(node, opset, constants, shapes)
+        if node.op_type == "Bernoulli":
+            return _bernoulli(node, constants, shapes)
+        return _uniform(node, shapes)
+    except MALFORMED:
+        return Source(node, reason=f"{describe(node)} is no valid {node.op_type} node")
 
 
 def _uniform(node: ir.Node, shapes: Shapes) -> Source:
@@ -136,7 +137,8 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     layout, precision = Layout(dims, dims), half_ulp(ratio.dtype)
     bits = Step(float(ratio), np.zeros(2), np.array([idle, True]), layout, precision)
     if number is None:
-        kept = Step(float(ratio), values, np.zeros(2, dtype), layout, precision, Scaled(data, ((Viewed(data), 1.0),)))
+        x = Scaled(Level(data), ((Level(data), 1.0),))
+        kept = Step(float(ratio), values, np.zeros(2, dtype), layout, precision, x)
     else:
         kept = Step(float(ratio), np.zeros(2), values * number, layout, precision)
     outputs = dict(zip(node.outputs, (kept, bits), strict=False))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import algebra
+from onnx_spatialdrop.passes.patterns.constants import MALFORMED
 from onnx_spatialdrop.passes.patterns.forms import Form, NotRepresentableError, Step
 from onnx_spatialdrop.passes.patterns.sources import Source
 
@@ -80,12 +81,14 @@ def follow(
             beside.append(node)
             continue
         derived = list(dict.fromkeys(value for value in node.inputs if value in trace.forms))
-        reason = _why_not(node, source, derived, trace, proven)
+        reason = _why_not(node, derived, trace, proven, context)
         if not reason:
             try:
                 form = algebra.evaluate(node, reached)
             except NotRepresentableError as error:
                 reason = str(error)
+            except MALFORMED:
+                reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
                 trace.forms[node.outputs[0]] = form
                 trace.nodes.append(node)
@@ -119,11 +122,16 @@ def _stays_inside(value: ir.Value, inner: set[ir.Node], depth: int = 8) -> bool:
 
 
 def _why_not(
-    node: ir.Node, source: Source, derived: list[ir.Value], trace: Trace, proven: Callable[[ir.Value, Step], bool]
+    node: ir.Node,
+    derived: list[ir.Value],
+    trace: Trace,
+    proven: Callable[[ir.Value, Step], bool],
+    context: algebra.Context,
 ) -> str:
-    if node.graph is not source.node.graph:
+    if node.graph is not trace.source.node.graph:
         return f"a subgraph reads it ({node.op_type})"
-    if len(derived) == 1:
+    switched = node.op_type == "Where" and context.constants.switches(node.inputs[0])
+    if len(derived) == 1 and not switched:
         form = trace.forms[derived[0]]
         if isinstance(form, Step) and form.x is not None and proven(derived[0], form):
             return "it is dropout already"

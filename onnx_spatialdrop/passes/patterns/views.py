@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.dims import Dim, Dims, Like, Ref, Shapes
+from onnx_spatialdrop.passes.patterns.dims import END, Dim, Dims, Like, Ref, Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
 
 __all__ = ["OPS", "view"]
 
-#: The ops that rearrange, repeat or select entries of their first input.
-OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice", "Gather"})
+#: The ops that rearrange or repeat entries of their first input.
+OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice"})
 
 
 def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
@@ -30,14 +30,14 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
     rank, op_type = len(dims), node.op_type
     if op_type in ("Squeeze", "Unsqueeze"):
         return _squeezed(node, layout, entries, dims, shapes)
-    if op_type in ("Slice", "Gather"):
-        return _selected(node, layout, entries, dims, shapes)
     if op_type == "Transpose":
         order = tuple(node.attributes.get_ints("perm", ()) or range(rank - 1, -1, -1))
         moved = tuple(entries[axis] for axis in order), tuple(dims[axis] for axis in order)
         full = [axis for axis in order if entries[axis] != 1]
         view_ = layout.view if full == sorted(full) else (*layout.view, ("Transpose", order))
         return Layout(*moved, view_)
+    if op_type == "Slice":
+        return _sliced(node, layout, entries, dims, shapes)
     target = _target(node, dims, shapes)
     if op_type == "Expand":
         padded = (1,) * (max(len(target), rank) - rank) + entries
@@ -50,28 +50,21 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
     return _reshaped(node, layout, entries, dims, target)
 
 
-def _selected(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
-    """Return the layout of a part of the entries: the entries of a draw are alike, so any part of them is a draw."""
-    left: list[Dim | None]
-    if node.op_type == "Slice":
-        sliced = shapes.sliced(node, dims)
-        if sliced is None:
-            raise NotRepresentableError(f"{describe(node)} (Slice) cuts the mask at places that are not constant")
-        left = list(sliced)
-    else:
-        index = shapes.contents(node.inputs[1])
-        if index is None or index.size != 1 or index.ndim > 1:
-            raise NotRepresentableError(f"{describe(node)} (Gather) picks entries of the mask")
-        left = list(dims)
-        left[node.attributes.get_int("axis", 0)] = 1 if index.ndim else None
-    kept = [axis for axis, dim in enumerate(left) if dim is not None]
-    cut = any(entries[axis] != 1 and left[axis] != dims[axis] for axis in range(len(dims)))
-    new = tuple(dim for dim in left if dim is not None)
-    return Layout(
-        tuple(1 if entries[axis] == 1 else dim for axis, dim in zip(kept, new, strict=True)),
-        new,
-        (*layout.view, node) if cut else layout.view,
-    )
+def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
+    """Some of the entries are as independent as all of them; which ones, the view remembers."""
+    cuts = shapes.cuts(node)
+    if cuts is None:
+        raise NotRepresentableError(f"{describe(node)} (Slice) cuts the mask at places that are not constant")
+    new_entries, new_dims, view_ = list(entries), list(dims), layout.view
+    for axis, start, end in cuts:
+        size = shapes.number(dims[axis])
+        if start == 0 and (end >= END or (size is not None and end >= size)):
+            continue
+        one = (start, end) in ((0, 1), (-1, END))
+        new_dims[axis] = 1 if one else Ref(node.outputs[0], axis % len(dims))
+        new_entries[axis] = 1 if one or entries[axis] == 1 else new_dims[axis]
+        view_ = (*view_, ("Slice", axis % len(dims), start, end))
+    return Layout(tuple(new_entries), tuple(new_dims), view_)
 
 
 def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:

@@ -1,0 +1,85 @@
+"""Write docs/recognised.md: what fuse finds in every file of tests/data. Run ``python docs/recognised.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.report import Record
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "tests" / "data"
+
+TITLE = """# What `fuse` recognises
+
+Written by `python docs/recognised.py` from the files in `tests/data`; a test keeps it up to date. "fused" lists what
+became a SpatialDropout node, as kind, ratio and axes; "left alone" what was reported, with the reason. "nodes" counts
+the nodes of the file, after `fuse`, and after `to_inference`.
+"""
+
+
+def cell(records: list[Record], reasons: bool) -> str:
+    """Return the text of one cell; equal records are counted."""
+    texts: dict[str, int] = {}
+    for record in records:
+        text = record.kind if record.kind != "unknown" else ""
+        if record.ratio is not None and record.axes is not None:
+            text += f" {record.ratio:g} {list(record.axes)}"
+        text = f"{text}: {record.reason}".removeprefix(": ") if reasons else text
+        texts[text] = texts.get(text, 0) + 1
+    return "<br>".join(f"{count} x {text}" if count > 1 else text for text, count in texts.items()).replace("|", "\\|")
+
+
+def row(path: Path, head: str) -> str:
+    """Return the table row of one file."""
+    model = onnx.load(path)
+    fused, report = sd.fuse(model)
+    counts = [len(each.graph.node) for each in (model, fused, sd.to_inference(model))]
+    return f"| {head} | {cell(report.fused, False)} | {cell(report.refused, True)} | {' / '.join(map(str, counts))} |"
+
+
+def table(folder: str, describe: Any) -> list[str]:
+    """Return the rows of all files of a folder."""
+    cases = json.loads((DATA / folder / "cases.json").read_text())
+    return [row(DATA / folder / name, describe(name, case)) for name, case in cases.items()]
+
+
+def content() -> str:
+    """Return the whole page."""
+    exported = table("exported", lambda name, case: f"{name} | {case['layer']} | {case['holds']}")
+    idioms = table("idioms", lambda name, case: f"{name} | {'dropout' if case else 'a look-alike'}")
+    return "\n".join(
+        [
+            TITLE,
+            "## Files of exporters",
+            "",
+            "| file | layer | the file holds | fused | left alone | nodes |",
+            "|---|---|---|---|---|---|",
+            *exported,
+            "",
+            "## Networks of tf.keras 2.15",
+            "",
+            "Exported by tf2onnx 1.16.1, which moves transpositions between a scale and its mask.",
+            "",
+            "| file | fused | left alone | nodes |",
+            "|---|---|---|---|",
+            *(row(path, path.name) for path in sorted((DATA / "keras").glob("*.onnx"))),
+            "",
+            "## What people write by hand in PyTorch, and look-alikes",
+            "",
+            "`_dynamo`: the dynamo exporter, `_unoptimized`: without its optimiser, `_script17`: the TorchScript one.",
+            "",
+            "| file | meant as | fused | left alone | nodes |",
+            "|---|---|---|---|---|",
+            *idioms,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "recognised.md").write_text(content())

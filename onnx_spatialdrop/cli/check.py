@@ -1,0 +1,34 @@
+"""``check``: say what will go wrong with a file's dropout; exit code 3 where something will."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from onnx_spatialdrop.cli.terminal import print_json, screen
+from onnx_spatialdrop.passes.check import check
+
+__all__ = ["FINDINGS", "add"]
+
+#: The exit code where there are findings.
+FINDINGS: Final = 3
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser("check", help="say what will go wrong with a file's dropout, and what to do")
+    verb.add_argument("input", metavar="INPUT", help="an .onnx file")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    findings = check(arguments.input)
+    if arguments.json:
+        print_json({"file": arguments.input, "findings": [finding.as_dict() for finding in findings]})
+    else:
+        for finding in findings:
+            screen.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+        if not findings:
+            screen.print(f"{arguments.input}: nothing found", markup=False, highlight=False, soft_wrap=True)
+    return FINDINGS if findings else 0

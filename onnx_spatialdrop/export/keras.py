@@ -1,0 +1,118 @@
+"""Export Keras 3 models with their spatial dropout intact, everything else in inference mode.
+
+Keras's own exporter does the work; this module lets it see markers where dropout layers are, and turns those into the
+operator. It does not train, convert weights or change a model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export import keras_layers, markers
+from onnx_spatialdrop.export.canonical import canonicalize
+from onnx_spatialdrop.export.finish import DROPOUT, Dropout, finish, require
+from onnx_spatialdrop.export.keras_backends import EXTRAS, Backend, backend_of
+
+__all__ = ["export"]
+
+
+def export(
+    model: Any,
+    output: io.PathLike | None = None,
+    *,
+    dropout: Dropout = "op",
+    target: str | None = None,
+    seed: int = 0,
+    elementwise: bool = False,
+    input_signature: Any = None,
+    opset_version: int | None = None,
+    **arguments: Any,
+) -> Path | ir.Model:
+    """Export a Keras 3 model to ONNX, each spatial dropout layer as a SpatialDropout node.
+
+    SpatialDropout1D, 2D and 3D and Dropout with a ``noise_shape`` become nodes, one for every call; batch
+    normalisation and everything else comes out in inference mode. The nodes share the inputs ``training_mode`` (false
+    by default, so the file is the inference model) and ``step``. Each carries the layer's name, rate, seed and
+    generator state in its metadata. A layer's own ``seed`` becomes the node's; all other seeds are derived.
+
+    Args:
+        model: a built Functional, Sequential or subclassed ``keras.Model``; it is not changed.
+        output: the .onnx file to write, atomically; None returns the model instead.
+        dropout: "op" keeps SpatialDropout nodes; "inference" leaves dropout out, as Keras's own export does, also
+            that of layers that were called with ``training=True``; "training" expands it into standard ops.
+        target: what a "training" model is for; see passes/expand.
+        seed: base of the derived seeds, in [-2**63, 2**64).
+        elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
+        input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
+        opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; otherwise at least
+            18, from which on every form of the operator draws its own bits (tf2onnx's own default is 15).
+        arguments: further arguments of ``keras.Model.export``, such as ``verbose`` (False by default).
+
+    Returns:
+        ``output``, or an onnx_ir.Model without one.
+
+    Raises:
+        SpatialDropError: Keras or what its backend needs is not installed; a layer cannot be expressed; Keras's own
+            exporter failed (its error is the cause); see finish for the rest.
+    """
+    if dropout not in DROPOUT:
+        raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
+    keras = require("keras", "keras")
+    if not isinstance(model, keras.Model):
+        raise SpatialDropError(f"export takes a keras.Model of Keras 3, not a {type(model).__module__}.{type(model).__name__} object")
+    backend = backend_of(keras.backend.backend())
+    for package in backend.packages:
+        require(package, EXTRAS[backend.name])
+    if dropout != "inference":
+        keras_layers.refuse_unsupported(model, elementwise)
+    watch = keras_layers.Watch(
+        None if dropout == "inference" else backend.mark, elementwise, keras_layers.layer_names(model)
+    )
+    if input_signature is None and model.built and not model._called and hasattr(model, "inputs"):
+        from keras.src.export.export_utils import get_input_signature
+
+        input_signature = get_input_signature(model)  # Keras would refuse a model that was never called
+    if opset_version is None and dropout != "inference":
+        opset_version = backend.opset
+    arguments = {"verbose": False, "input_signature": input_signature, "opset_version": opset_version, **arguments}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        _run_exporter(model, file, watch, backend, arguments)
+        exported = io.load(file)
+        exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
+        markers.replace_markers(exported, watch.calls(), seed)
+        if backend.name == "tensorflow":
+            canonicalize(exported)  # tf2onnx walks sets
+        finish(exported, dropout, target)
+        if output is None:
+            return ir.external_data.load_to_model(exported)  # the folder is about to go
+        return io.save(exported, output)
+
+
+def _run_exporter(
+    model: Any, file: Path, watch: keras_layers.Watch, backend: Backend, arguments: dict[str, Any]
+) -> None:
+    with keras_layers.watching(watch), backend.exporting(model):
+        try:
+            model.export(os.fspath(file), format="onnx", **arguments)
+        except Exception as error:
+            if watch.error is not None:
+                raise watch.error from None
+            raise SpatialDropError(
+                f"Keras {backend.name} backend: model.export(format='onnx') failed for {model.name!r}: "
+                f"{_one_line(error)}; {backend.advice}"
+            ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received by")[0]  # Keras writes bold, and a listing
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[:300].rstrip(".") or type(error).__name__

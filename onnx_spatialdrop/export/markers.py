@@ -1,0 +1,158 @@
+"""Markers: how a dropout layer's call comes through another exporter, and what is made of it afterwards.
+
+A framework's exporter writes a Marker node where a dropout layer was called; this module turns it into the operator.
+It knows no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes import replace, scopes, seeds, switches
+
+__all__ = ["AXES", "CALL", "MARKER", "VECTORIZED", "Call", "replace_markers"]
+
+#: The marker's operator type, in the operator's own domain, and its attributes. No file that we hand out has it.
+MARKER: Final = "Marker"
+CALL: Final = "call"
+AXES: Final = "axes"
+VECTORIZED: Final = "vectorized"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a dropout layer, as it was seen while the model was traced.
+
+    Attributes:
+        layer: the layer's qualified name; the node is named after it.
+        rate: fraction dropped, in [0, 1], the double that the user gave.
+        axes: axes of the layer's input along which one mask entry is shared; () is element-wise.
+        rank: the rank of the layer's input.
+        dtype: the type of the layer's input, as NumPy names it.
+        seed: the layer's own seed; None where it has none.
+        owner: equal for calls of one layer.
+        metadata: what else goes into the node's metadata_props.
+    """
+
+    layer: str
+    rate: float
+    axes: tuple[int, ...]
+    rank: int
+    dtype: str
+    seed: int | None = None
+    owner: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def replace_markers(model: ir.Model, calls: Sequence[Call], base_seed: int) -> list[ir.Node]:
+    """Turn every Marker node into a SpatialDropout node, in place; return those, in the order of their calls.
+
+    1. All share one pair of switches, which default to inference.
+    2. Each has a seed of its own. A layer's own seed goes to its first call; where two layers were given equal seeds,
+       to the first of them. Every further call of such a layer gets one derived from the layer's seed, every other
+       one is derived from ``base_seed``, in the order of the calls.
+    3. A node is named after its layer, with ":1", ":2", ... from a second call on (and where two layers share a name).
+    4. The axes are the marker's own where it has some (an exporter that moves transposes corrects them there).
+
+    Args:
+        model: what an exporter wrote.
+        calls: every call that was traced; a marker's attribute ``call`` is an index into it.
+        base_seed: see case 2.
+
+    Raises:
+        SpatialDropError: a layer that was called has no marker in the file, or a marker stands on a tensor of another
+            rank than the layer did.
+    """
+    found = [node for node in scopes.all_nodes(model) if node.domain == spec.DOMAIN and node.op_type == MARKER]
+    _check_complete(calls, {node.attributes[CALL].as_int() for node in found})
+    found.sort(key=lambda node: node.attributes[CALL].as_int())
+    made: list[ir.Node] = []
+    if found:
+        training_mode, step = switches.add_switches(model.graph)
+        taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
+        order = [calls[node.attributes[CALL].as_int()] for node in found]
+        for marker, call, seed in zip(found, order, _seeds(order, base_seed), strict=True):
+            made.append(_replace(marker, call, seed, training_mode, step, _free_name(call.layer, taken)))
+    for scope in scopes.scopes(model):
+        if made and any(op.is_spatial_dropout(node) for node in scope.all_nodes()):
+            scope.opset_imports[spec.DOMAIN] = spec.VERSION
+        else:
+            scope.opset_imports.pop(spec.DOMAIN, None)
+    return made
+
+
+def _check_complete(calls: Sequence[Call], present: set[int]) -> None:
+    owners = {calls[index].owner for index in present}
+    for call in calls:
+        if call.owner not in owners:
+            raise SpatialDropError(
+                f"layer {call.layer!r}: its dropout was traced but is not in the exported graph (the exporter folded or "
+                "dropped it, as it does where the layer's input is a constant or its output is unused); export with "
+                'dropout="inference", or take the layer out of the call'
+            )
+
+
+def _seeds(order: Sequence[Call], base_seed: int) -> list[int]:
+    given: list[int | None] = []
+    taken: set[int] = set()
+    for call in order:  # explicit seeds first, so that no derived one collides with them
+        own = None if call.seed is None else spec.signed_seed(call.seed, f"layer {call.layer!r}")
+        given.append(own if own is not None and own not in taken else None)
+        if own is not None:
+            taken.add(own)
+    missing = [call for call, seed in zip(order, given, strict=True) if seed is None]
+    derived: list[int] = []
+    for call in missing:
+        base = base_seed if call.seed is None else call.seed
+        seed = seeds.derive_seeds(base, 1, frozenset(taken))[0]
+        taken.add(seed)
+        derived.append(seed)
+    fresh = iter(derived)
+    return [next(fresh) if seed is None else seed for seed in given]
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free, count = name, 0
+    while free in taken:
+        count += 1
+        free = f"{name}:{count}"
+    taken.add(free)
+    return free
+
+
+def _replace(
+    marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, step: ir.Value, name: str
+) -> ir.Node:
+    x, old, graph = marker.inputs[0], marker.outputs[0], marker.graph
+    assert x is not None
+    assert graph is not None
+    rank = next((len(value.shape) for value in (x, old) if value.shape is not None), call.rank)
+    if rank != call.rank or VECTORIZED in marker.attributes:
+        raise SpatialDropError(
+            f"layer {call.layer!r}: it was called on rank {call.rank}, but the exporter vectorised it over one more axis "
+            "(as TimeDistributed over an unknown number of steps does); give the number of steps in input_signature"
+        )
+    node_type = {dtype: kind for kind, dtype in op.FLOAT_TYPES.items()}[spec.DTYPES[call.dtype]]
+    if x.dtype is None:
+        x.type = ir.TensorType(node_type)
+    axes = marker.attributes[AXES].as_ints() if AXES in marker.attributes else call.axes
+    node = op.spatial_dropout(
+        x, call.rate, training_mode=training_mode, step=step, seed=seed, axes=tuple(axes), name=name
+    )
+    node.metadata_props.update(call.metadata)
+    graph.insert_before(marker, node)
+    if old.type is None:
+        old.type = x.type
+    if old.shape is None:
+        old.shape = x.shape
+    replace.take_over(old, node.outputs[0])
+    node.outputs[1].name = f"{node.outputs[0].name}/mask"
+    graph.remove(marker, safe=True)
+    return node

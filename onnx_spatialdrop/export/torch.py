@@ -1,0 +1,203 @@
+"""Export torch modules with their spatial dropout as SpatialDropout nodes. torch is imported when it is called.
+
+Only dropout is on: batch norm and everything else go out in inference mode, and the module stays as it was.
+"""
+
+from __future__ import annotations
+
+import io as streams
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export.finish import Dropout, finish, require
+from onnx_spatialdrop.export.torch_settle import settle
+
+__all__ = ["export", "exporting", "translation_table"]
+
+
+def export(
+    module: Any,
+    args: Any = (),
+    output: io.PathLike | None = None,
+    *,
+    dropout: Dropout = "op",
+    target: str | None = None,
+    elementwise: bool = False,
+    seed: int = 0,
+    training_mode: bool = False,
+    step: int = -1,
+    keep_mode: bool = False,
+    dynamo: bool = True,
+    **arguments: Any,
+) -> Path | ir.Model:
+    """Export a torch module, its spatial dropout intact.
+
+    nn.Dropout1d, 2d and 3d, F.dropout1d, 2d and 3d, and ``aten.feature_dropout`` however it is called become
+    SpatialDropout nodes, whatever ``training`` the calls are given; one with p = 0 becomes nothing. All nodes of a
+    model share the switches ``training_mode`` and ``step``.
+
+    Args:
+        module: an nn.Module (its modes, weights and attributes are as before afterwards) or an ExportedProgram.
+        args: example inputs, as torch.onnx.export takes them.
+        output: the .onnx file to write, whole or not at all; None returns the model.
+        dropout: "op" writes SpatialDropout nodes; "inference" none, so that the file equals torch's own export in
+            inference mode; "training" standard operators that drop, for ``target``.
+        target: what a "training" model is for; see expand.
+        elementwise: also write nn.Dropout and F.dropout, as SpatialDropout nodes with ``axes`` [].
+        seed: base of the nodes' seeds, in [-2**63, 2**64); each node gets its own.
+        training_mode: default of the switch.
+        step: default of the switch; -1 is a fresh draw every run.
+        keep_mode: leave the modules in the modes that they are in, instead of inference mode.
+        dynamo: True, the exporter built on torch.export; False, the TorchScript one.
+        arguments: further arguments of torch.onnx.export, such as ``dynamic_shapes``, ``kwargs``, ``input_names`` or
+            ``opset_version``. ``external_data`` and ``verbose`` are False unless they are given; torch puts weights of
+            more than 2 GB beside the file all the same.
+
+    Returns:
+        ``output``, or the model, which holds its own copy of the weights.
+
+    Raises:
+        SpatialDropError: torch or onnxscript is missing; the module holds alpha dropout, or another kind that
+            SpatialDropout cannot express; the model cannot be expanded for ``target``.
+        torch.onnx.OnnxExporterError: torch cannot export the module.
+    """
+    arguments = {"external_data": False, "verbose": False} | arguments
+    context = exporting(
+        dropout=dropout,
+        target=target,
+        elementwise=elementwise,
+        seed=seed,
+        training_mode=training_mode,
+        step=step,
+        keep_mode=keep_mode,
+    )
+    with context:
+        torch = require("torch", "torch")
+        if output is not None:
+            torch.onnx.export(module, args, output, dynamo=dynamo, **arguments)
+            return Path(output)
+        if dynamo or isinstance(module, torch.export.ExportedProgram):
+            return _owning(torch.onnx.export(module, args, dynamo=True, **arguments).model)
+        buffer = streams.BytesIO()
+        torch.onnx.export(module, args, buffer, dynamo=False, **arguments)
+        return ir.from_proto(onnx.load_model_from_string(buffer.getvalue()))
+
+
+@contextmanager
+def exporting(
+    *,
+    dropout: Dropout = "op",
+    target: str | None = None,
+    elementwise: bool = False,
+    seed: int = 0,
+    training_mode: bool = False,
+    step: int = -1,
+    keep_mode: bool = False,
+) -> Iterator[None]:
+    """Let every call of ``torch.onnx.export`` inside the context keep spatial dropout, also calls inside libraries.
+
+    The arguments are those of export. ``custom_translation_table=translation_table()`` may be given and is not needed.
+    A caller that took the function by name before (``from torch.onnx import export``) gets torch's own, which then
+    refuses the placeholders, or writes a file that no runtime loads. ONNXPrograms that are returned hold the same nodes
+    as the file. The context changes torch for the whole process, so only one thread may export meanwhile.
+
+    Raises:
+        SpatialDropError: as export does.
+    """
+    finish(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), dropout, target)  # wrong arguments are refused early
+    torch = require("torch", "torch")
+    require("onnxscript", "torch")
+    from onnx_spatialdrop.export import torch_capture, torch_script
+
+    capture = torch_capture.Capture(dropout, elementwise, keep_mode)
+    original = torch.onnx.export
+
+    def finished(model: ir.Model, module: Any) -> None:
+        names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
+        settle(model, names, seed=seed, training_mode=training_mode, step=step)
+        finish(model, dropout, target)
+
+    def replacement(model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
+        if arguments.get("verify"):
+            raise SpatialDropError(
+                "verify=True runs the model before its dropout is finished; leave it out, and compare with "
+                "onnx_spatialdrop.session afterwards"
+            )
+        table = {**translation_table(), **(arguments.pop("custom_translation_table", None) or {})}
+        before = capture.programs
+        with torch_capture.modes(model, capture):
+            program = _written(
+                lambda file: original(model, args, file, custom_translation_table=table, **arguments),
+                f,
+                lambda written: finished(written, model),
+            )
+        if program is not None:
+            if capture.programs == before:
+                raise SpatialDropError(
+                    f"torch {torch.__version__} exported without run_decompositions, where dropout is kept; "
+                    "use a torch that is known to work (see docs/exporters.md)"
+                )
+            finished(program.model, model)
+        return program
+
+    torch.onnx.export = replacement
+    try:
+        with torch_capture.capturing(capture), torch_script.capturing(capture):
+            yield
+    finally:
+        torch.onnx.export = original
+
+
+def translation_table() -> dict[Any, Callable[..., Any]]:
+    """Return the table for ``torch.onnx.export(custom_translation_table=...)``, inside exporting().
+
+    Only for calls with a table of their own: ``{**mine, **translation_table()}``. It does nothing outside exporting(),
+    since torch takes dropout apart before it looks into any table.
+
+    Raises:
+        SpatialDropError: torch or onnxscript is missing.
+    """
+    require("torch", "torch")
+    require("onnxscript", "torch")
+    from onnx_spatialdrop.export import torch_capture
+
+    return torch_capture.translation_table()
+
+
+def _written(run: Callable[[Any], Any], f: Any, finished: Callable[[ir.Model], None]) -> Any:
+    """Call ``run`` with a file of its own, and write what it wrote to ``f`` once it is finished."""
+    if f is None:
+        return run(None)
+    if isinstance(f, (str, os.PathLike)):
+        file = Path(f)
+        with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as folder:
+            program = run(os.path.join(folder, file.name))
+            model = io.load(os.path.join(folder, file.name))
+            finished(model)
+            io.save(model, file)
+        return program
+    buffer = streams.BytesIO()
+    program = run(buffer)
+    model = ir.from_proto(onnx.load_model_from_string(buffer.getvalue()))
+    finished(model)
+    f.write(ir.to_proto(model).SerializeToString(deterministic=True))
+    return program
+
+
+def _owning(model: ir.Model) -> ir.Model:
+    """Give ``model`` its own weights, in place: torch's share memory with the module, which may be trained on."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None:
+                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+    return model

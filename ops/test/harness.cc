@@ -1,0 +1,9 @@
+// Runs every check of the native kernel without ONNX Runtime; meant for sanitizers and valgrind.
+#include "check.h"
+
+int main() {
+  TestPaths();
+  TestKernel();
+  printf("%ld checks passed\n", checks_done);
+  return 0;
+}

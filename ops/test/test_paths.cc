@@ -1,0 +1,192 @@
+// Every path against plain scalar code, lane by lane, on buffers that end where the data ends.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "../src/half.h"
+#include "../src/path.h"
+#include "check.h"
+
+namespace spatialdrop {
+namespace {
+
+void TestKnownAnswers() {
+  const auto expect = [](uint64_t block, uint64_t step, uint64_t seed, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    const PhiloxBlock out = Philox4x32({seed, step}, block);
+    CHECK(out.words[0] == a && out.words[1] == b && out.words[2] == c && out.words[3] == d, "block %llx",
+          static_cast<unsigned long long>(block));
+  };
+  expect(0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8);
+  expect(~0ull, ~0ull, ~0ull, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd);
+  expect(0x85a308d3243f6a88, 0x0370734413198a2e, 0x299f31d0a4093822, 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1);
+}
+
+void TestDraw(const Path& path) {
+  Random random(1);
+  for (int trial = 0; trial < 3000; ++trial) {
+    const size_t count = random.Below(700);
+    // Around word 2^34 the block's number passes 32 bits.
+    const uint64_t near[] = {0, (1ull << 34) - 300, random.Next() >> 3};
+    const uint64_t first = near[random.Below(3)] + random.Below(400);
+    const Stream stream = {random.Next(), random.Next() >> random.Below(64)};
+    const uint32_t edge[] = {1, (1u << 24) - 1, 1 + static_cast<uint32_t>(random.Below((1u << 24) - 1))};
+    const uint32_t threshold = edge[random.Below(3)];
+    std::vector<uint8_t> kept(count), expected(count);
+    DrawScalar(stream, first, count, threshold, expected.data());
+    path.draw(stream, first, count, threshold, kept.data());
+    CHECK(kept == expected, "%s: draw of %zu words from %llu", path.name, count,
+          static_cast<unsigned long long>(first));
+  }
+}
+
+double Decode(Type type, const uint8_t* at) {
+  if (type == kFloat64) {
+    double value;
+    memcpy(&value, at, sizeof value);
+    return value;
+  }
+  if (type == kFloat32) {
+    float value;
+    memcpy(&value, at, sizeof value);
+    return static_cast<double>(value);
+  }
+  uint16_t bits;
+  memcpy(&bits, at, sizeof bits);
+  return static_cast<double>(type == kFloat16 ? HalfToFloat(bits) : BFloat16ToFloat(bits));
+}
+
+// Scalar product, rounded as the definition says, compared by bits; NaNs compare as NaNs.
+void ExpectProduct(const Path& path, Type type, const uint8_t* from, const uint8_t* to, Scale scale, bool kept) {
+  uint64_t bits = 0, zero = 0;
+  memcpy(&bits, to, kTypeSize[type]);
+  if (!kept) {
+    CHECK(bits == zero, "%s: a dropped element is not +0", path.name);
+    return;
+  }
+  const double x = Decode(type, from), y = Decode(type, to);
+  uint64_t expected = 0;
+  bool nan;
+  if (type == kFloat64) {
+    const double product = x * scale.wide;
+    memcpy(&expected, &product, sizeof product);
+    nan = std::isnan(product);
+  } else {
+    const float product = static_cast<float>(x) * scale.narrow;
+    const uint32_t word = type == kFloat32   ? FloatBits(product)
+                          : type == kFloat16 ? DoubleToHalf(x * static_cast<double>(scale.narrow))
+                                             : FloatToBFloat16(product);
+    expected = word;
+    nan = std::isnan(product);
+  }
+  CHECK(nan ? std::isnan(y) : bits == expected, "%s: type %d: %g * %g gave %llx, not %llx", path.name, type, x,
+        static_cast<double>(scale.narrow), static_cast<unsigned long long>(bits),
+        static_cast<unsigned long long>(expected));
+}
+
+void TestProducts(const Path& path, Type type) {
+  Random random(2);
+  const double scales[] = {1.25, 2.0, 1.0 / 0.7, 0.001, 65504.0, 1e30, -3.0, 1e-30, INFINITY, NAN};
+  const size_t size = kTypeSize[type];
+  const Reach reaches[] = {Reach::kNear, Reach::kFar, Reach::kStream};
+  for (int trial = 0; trial < 600; ++trial) {
+    const double factor = scales[random.Below(10)];
+    Scale scale = {static_cast<float>(factor), factor};
+    if (type == kFloat16) scale.narrow = HalfToFloat(DoubleToHalf(factor));
+    if (type == kBFloat16) scale.narrow = BFloat16ToFloat(FloatToBFloat16(scale.narrow));
+    const size_t count = trial % 50 == 0 ? 20000 : random.Below(500);
+    const size_t skip = random.Below(64 / size + 1);
+    std::vector<uint8_t> from((skip + count) * size), to((skip + count) * size), kept(count);
+    for (uint8_t& byte : from) byte = static_cast<uint8_t>(random.Next());
+    for (uint8_t& byte : kept) byte = random.Next() & 1;
+    const bool in_place = random.Below(3) == 0;
+    const Hints hints = {reaches[random.Below(3)], reinterpret_cast<const char*>(from.data())};
+    const std::vector<uint8_t> original = from;
+    uint8_t* out = (in_place ? from : to).data() + skip * size;
+    const uint8_t* in = from.data() + skip * size;
+    const bool all = random.Below(2) == 0;
+    if (all) {
+      path.scale[type](out, in, count, scale, hints);
+    } else {
+      path.select[type](out, in, kept.data(), count, scale, hints);
+    }
+    path.fence();
+    for (size_t i = 0; i < count; ++i) {
+      ExpectProduct(path, type, original.data() + (skip + i) * size, out + i * size, scale, all || kept[i]);
+    }
+  }
+}
+
+// Every 16-bit number there is.
+void TestAllOf16Bits(const Path& path, Type type) {
+  std::vector<uint16_t> from(1 << 16), to(1 << 16);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint16_t>(i);
+  for (const float factor : {1.25f, 1.4287109375f, 3.0f, 0.0625f}) {
+    const Hints hints = {Reach::kNear, nullptr};
+    const Scale scale = {factor, 0.0};
+    path.scale[type](to.data(), from.data(), from.size(), scale, hints);
+    for (size_t i = 0; i < from.size(); ++i) {
+      ExpectProduct(path, type, reinterpret_cast<uint8_t*>(&from[i]), reinterpret_cast<uint8_t*>(&to[i]), scale, true);
+    }
+  }
+}
+
+void TestBytes(const Path& path) {
+  Random random(3);
+  for (int trial = 0; trial < 400; ++trial) {
+    const size_t bytes = trial % 40 == 0 ? 50000 : random.Below(600), skip = random.Below(70);
+    std::vector<uint8_t> from(skip + bytes), to(skip + bytes, 0xAB);
+    for (uint8_t& byte : from) byte = static_cast<uint8_t>(random.Next());
+    const bool stream = random.Below(2) == 0;
+    const Hints hints = {stream ? Reach::kStream : Reach::kNear, reinterpret_cast<const char*>(from.data())};
+    path.copy(to.data() + skip, from.data() + skip, bytes, hints);
+    path.fence();
+    CHECK(memcmp(to.data() + skip, from.data() + skip, bytes) == 0, "%s: copy of %zu bytes", path.name, bytes);
+    path.zero(to.data() + skip, bytes, stream);
+    path.fence();
+    for (size_t i = 0; i < to.size(); ++i) CHECK(to[i] == (i < skip ? 0xAB : 0), "%s: zero", path.name);
+  }
+}
+
+void TestConversions() {
+  for (uint32_t bits = 0; bits < 1 << 16; ++bits) {
+    const uint16_t half = static_cast<uint16_t>(bits);
+    const int exponent = half >> 10 & 31, fraction = half & 1023;
+    const float value = HalfToFloat(half);
+    if (exponent == 31 && fraction != 0) {
+      CHECK(std::isnan(value) && (FloatToHalf(value) & 0x7C00) == 0x7C00, "NaN %x", bits);
+      continue;
+    }
+    const double magnitude = exponent == 31  ? INFINITY
+                             : exponent == 0 ? std::ldexp(fraction, -24)
+                                             : std::ldexp(1024 + fraction, exponent - 25);
+    CHECK(static_cast<double>(value) == (half & 0x8000 ? -magnitude : magnitude), "float16 %x", bits);
+    CHECK(FloatToHalf(value) == half && DoubleToHalf(static_cast<double>(value)) == half, "float16 %x", bits);
+    // Between a number and the next one, the middle goes to the even one and everything else to the nearer.
+    if (half >= 0x7BFF) continue;
+    const double next = static_cast<double>(HalfToFloat(static_cast<uint16_t>(half + 1)));
+    const double middle = (static_cast<double>(value) + next) / 2;
+    const uint16_t even = static_cast<uint16_t>(half + (half & 1));
+    CHECK(DoubleToHalf(middle) == even && FloatToHalf(static_cast<float>(middle)) == even, "tie after %x", bits);
+    CHECK(DoubleToHalf(std::nextafter(middle, INFINITY)) == half + 1, "above the tie after %x", bits);
+    CHECK(DoubleToHalf(std::nextafter(middle, 0.0)) == half, "below the tie after %x", bits);
+  }
+}
+
+}  // namespace
+}  // namespace spatialdrop
+
+void TestPaths() {
+  using namespace spatialdrop;
+  TestKnownAnswers();
+  TestConversions();
+  const Path* paths[3];
+  const size_t count = UsablePaths(paths);
+  for (size_t i = 0; i < count; ++i) {
+    printf("path %s\n", paths[i]->name);
+    TestDraw(*paths[i]);
+    TestBytes(*paths[i]);
+    for (const Type type : {kFloat16, kBFloat16, kFloat32, kFloat64}) TestProducts(*paths[i], type);
+    TestAllOf16Bits(*paths[i], kFloat16);
+    TestAllOf16Bits(*paths[i], kBFloat16);
+  }
+}

@@ -1,0 +1,82 @@
+"""Which form each target gets, and what is said about those that it cannot have."""
+
+from __future__ import annotations
+
+import pytest
+from building import dropout_model
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.passes.expand import ExpandPass, expand, targets
+
+
+@pytest.mark.parametrize(
+    ("target", "opset", "form"),
+    [
+        ("onnxruntime", 18, "philox"),
+        ("onnxruntime", 24, "philox"),
+        ("onnxruntime", 17, "uniform"),
+        ("onnxruntime", 9, "uniform"),
+        ("openvino", 18, "philox-int32"),
+        ("openvino", 13, "uniform"),
+        ("tract", 18, "uniform"),
+        ("training", 17, "dropout"),
+        ("onnxruntime-training", 11, "uniform"),
+        ("onnx2torch", 18, "dropout"),
+        ("onnx2pytorch", 13, "uniform"),
+        ("reference", 17, "uniform"),
+        ("reference", 20, "philox"),
+    ],
+)
+def test_the_best_form(target: str, opset: int, form: str) -> None:
+    assert targets.choose(targets.resolve(target), opset, "here") == form
+    expanded = expand(dropout_model(opset=opset), target=target)
+    assert all(f"/{form}/" in node.name for node in expanded.graph.node)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"form": "uniform", "opset": 22},
+            "node 'drop': form 'uniform' in onnxruntime needs opset 9 to 21, and the model imports 22; "
+            "use form='philox' or 'dropout' or 'philox-int32', or convert the model's opset to 21 before expanding",
+        ),
+        (
+            {"form": "philox", "opset": 17},
+            "node 'drop': form 'philox' in onnxruntime needs opset 18 or newer, and the model imports 17; "
+            "use form='uniform' or 'dropout', or convert the model's opset to 18 before expanding",
+        ),
+        (
+            {"form": "philox", "target": "openvino", "opset": 18},
+            "node 'drop': form 'philox' does not run in openvino; allowed there: philox-int32, uniform, identity",
+        ),
+        (
+            {"target": "onnx2torch", "opset": 19},
+            "node 'drop': the model imports opset 19, where onnx2torch runs no form; it runs 'dropout' at opset 12 to "
+            "18; convert the model's opset before expanding",
+        ),
+        (
+            {"form": "dropout", "target": "onnx2torch", "opset": 19},
+            "node 'drop': form 'dropout' in onnx2torch needs opset 12 to 18, and the model imports 19; "
+            "convert the model's opset to 18 before expanding",
+        ),
+        (
+            {"form": "bernoulli", "opset": 18},
+            "form is 'bernoulli'; allowed: philox, philox-int32, uniform, dropout, identity",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_advice(arguments: dict[str, object], message: str) -> None:
+    model = dropout_model(opset=arguments.pop("opset"))
+    with pytest.raises(FormError) as error:
+        expand(model, **arguments)
+    assert str(error.value) == message
+
+
+def test_an_unknown_target() -> None:
+    with pytest.raises(FormError) as error:
+        ExpandPass(target="torchscript")
+    assert str(error.value) == (
+        "target is 'torchscript'; known: onnxruntime, openvino, tract, onnxruntime-training, onnx2torch, "
+        "onnx2pytorch, reference, training"
+    )

@@ -1,0 +1,285 @@
+"""Everything that exporters and people write as dropout is found, with the right axes, and nothing else is."""
+
+import json
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from building import dropout_ir, dropout_model
+from exported import EXPORTED, IDIOMS, KERAS, REPORTED, exported, idiom, keras
+
+import onnx_spatialdrop as sd
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.report import Record, Report
+
+SWITCHES = ("switch training_mode (true)", "switch step (-1)")
+HEAD = '<ir_version: 9, opset_import: ["": 18]> g (float[N, 4, H, W] x) => (float[N, 4, H, W] y)'
+DRAW = """
+    s = Shape <start = 0, end = 2> (x)
+    ones = Constant <value_ints = [1, 1]> ()
+    d = Concat <axis = 0> (s, ones)
+    t = ConstantOfShape (d)
+    u = RandomUniformLike (t)
+    keep = Constant <value_float = 0.75> ()
+    low = Less (u, keep)
+    m = Cast <to = 1> (low)
+"""
+
+
+def parse(body: str, head: str = HEAD) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f"{head} {{ {body} }}")
+
+
+def fuse_file(path: str, **options: bool) -> tuple[ir.Model, Report]:
+    model, report = sd.fuse(path, **options)
+    assert isinstance(model, ir.Model)
+    return model, report
+
+
+def brief(records: list[Record]) -> list[tuple[object, ...]]:
+    return [(record.kind, record.ratio, record.rank, list(record.axes or ())) for record in records]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_dropout_of_an_exported_file_is_found(name: str) -> None:
+    expected = [tuple(each) for each in EXPORTED[name]["expected"]]
+    model, report = fuse_file(exported(name))
+    assert brief(report.fused) == [each for each in expected if each[0] not in REPORTED]
+    active = [record for record in report.refused if record.kind in REPORTED and "off" not in record.reason]
+    assert brief(active) == [each for each in expected if each[0] in REPORTED]
+    found = sd.find(model)
+    assert [(list(node.axes), node.ratio) for node in found] == [
+        (axes, float(np.float32(ratio))) for _, ratio, _, axes in brief(report.fused)
+    ]
+    for node, record in zip(found, report.fused, strict=True):
+        assert node.scale == pytest.approx(1 / (1 - record.ratio), rel=1e-3 if node.dtype == "float16" else 1e-6)
+        assert (node.seed, node.training_mode, node.step) == (
+            record.seed,
+            "switch training_mode (true)",
+            "switch step (-1)",
+        )
+    assert len({node.seed for node in found}) == len(found)
+    assert not any(n.op_type.startswith(("Random", "Stateless")) for n in model.graph) or report.refused
+
+
+@pytest.mark.parametrize("name", IDIOMS)
+def test_idioms_are_recognised_and_look_alikes_are_not(name: str) -> None:
+    expected = IDIOMS[name]
+    _, report = fuse_file(idiom(name))
+    if expected is None:
+        assert report.fused == []
+        assert report.refused
+        assert all(record.reason for record in report.refused)
+    elif expected[0] in REPORTED:
+        assert report.fused == []
+        assert [[r.kind, r.ratio, list(r.axes or ())] for r in report.refused] == [expected]
+    else:
+        assert report.refused == []
+        assert report.fused
+        assert all([r.kind, r.ratio, list(r.axes or ())] == expected for r in report.fused)
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_networks_with_moved_transpositions(name: str) -> None:
+    model, report = sd.fuse(onnx.load(keras(f"{name}_train.onnx")))
+    assert [(r.kind, r.ratio, list(r.axes or ())) for r in report.fused] == KERAS[name]
+    assert [r.kind for r in report.refused] == {"cnn": ["elementwise"], "alpha": ["alpha"]}.get(name, [])
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_scale", "kept values are multiplied by 1; dropout of ratio 0.2 multiplies them by 1.25"),
+        ("nearly_the_scale", "kept values are multiplied by 1.2; dropout of ratio 0.2 multiplies them by 1.25"),
+        ("wrong_side", "kept values are multiplied by 1.25; dropout of ratio 0.8 multiplies them by 5"),
+        ("applied_twice", "kept values are multiplied by 1.5625; dropout of ratio 0.2 multiplies them by 1.25"),
+        ("filled_with_1", "dropped values become 1.25, not 0"),
+        ("mask_used_again", "kept values have 1.25 added to them"),
+        ("mask_returned", "the mask is also used otherwise: it is an output of the graph"),
+        ("two_thresholds", "one draw is cut at two thresholds"),
+        ("product_of_two", "two draws are multiplied with each other"),
+        ("gaussian_noise", "draws Gaussian noise, which no threshold makes a mask of"),
+        ("uniform_noise", "multiplies by the draw itself, which no threshold has cut"),
+        ("added", "adds the noise to an activation instead of multiplying it"),
+        ("dropblock", "(MaxPool) reads it"),
+        ("mixed_samples", "(Where) combines two activations"),
+        ("a_ratio_a_channel", "compares the draw with a threshold that is not one constant number"),
+        ("bernoulli_operator", "Bernoulli is inverted: it gives 1 with probability 0.2 where ONNX says 0.8"),
+        ("feature_alpha", "alpha dropout: dropped values become SELU's lower bound, not 0"),
+        ("elementwise", "element-wise dropout; it becomes SpatialDropout with axes [] only on request"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_why(name: str, reason: str) -> None:
+    _, report = fuse_file(idiom(f"{name}_dynamo.onnx"))
+    assert all(reason in record.reason for record in report.refused)
+    assert reason in str(report)
+
+
+@pytest.mark.parametrize("name", [name for name, case in EXPORTED.items() if case["holds"].startswith("elementwise")])
+def test_tf2onnx_losing_the_noise_shape_is_named(name: str) -> None:
+    _, report = fuse_file(exported(name))
+    assert report.fused == []
+    for record in report.refused:
+        assert record.kind == "elementwise"
+        assert "tf2onnx's dropout rewriter makes element-wise Dropout of every noise shape" in record.notes[0]
+        assert ("here also its ratio" in record.notes[0]) == ("ratio lost" in EXPORTED[name]["holds"])
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "axes"),
+    [
+        ("torch_hand_ones_dropout_mul_train_static.onnx", 0.2, (2, 3)),
+        ("keras3_spatialdropout2d_mc_static_FROZEN_BUG.onnx", 0.3, (1, 2)),
+    ],
+)
+def test_a_mask_frozen_into_a_constant_is_named_and_left(name: str, ratio: float, axes: tuple[int, ...]) -> None:
+    model, report = fuse_file(exported(name))
+    (record,) = report.refused
+    assert (record.kind, record.ratio, record.axes) == ("frozen", ratio, axes)
+    assert "froze it into a constant" in record.reason
+    before = ir.to_proto(ir.load(exported(name)))
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True)
+
+
+def test_elementwise_dropout_becomes_a_node_on_request() -> None:
+    model, report = fuse_file(exported("torch_net_mnistnet_train_dynN.onnx"), elementwise=True)
+    assert brief(report.fused) == [("spatial", 0.5, 4, [2, 3]), ("elementwise", 0.5, 2, [])]
+    assert [node.axes for node in sd.find(model)] == [(2, 3), ()]
+
+
+def test_bernoulli_becomes_a_node_on_request() -> None:
+    _, report = fuse_file(idiom("bernoulli_operator_dynamo.onnx"), bernoulli=True)
+    assert brief(report.fused) == [("spatial", 0.2, 4, [2, 3])]
+
+
+def test_equal_seeds_are_named_and_every_draw_gets_its_own() -> None:
+    second = "u2 = RandomUniformLike <seed = 0.0> (t) l2 = Less (u2, keep) m2 = Cast <to = 1> (l2)"
+    body = DRAW.replace("RandomUniformLike", "RandomUniformLike <seed = 0.0>")
+    model, report = sd.fuse(
+        parse(f"{body} {second} a = Div (x, keep) b = Mul (a, m) c = Div (b, keep) y = Mul (c, m2)")
+    )
+    assert len(report.fused) == 2
+    assert all("2 random nodes have the seed 0" in record.notes[0] for record in report.fused)
+    assert len({node.seed for node in sd.find(model)}) == 2
+
+
+def test_one_mask_for_two_products_stays_one_mask() -> None:
+    body = f"{DRAW} f = Div (m, keep) n = Neg (x) a = Mul (x, f) b = Mul (n, f) y = Add (a, b)"
+    model, report = sd.fuse(parse(body))
+    assert [(record.kind, record.tied) for record in report.fused] == [("shared_mask", True)] * 2
+    assert len({node.seed for node in sd.find(model)}) == 1
+    assert sd.check(sd.attach(model)) == []
+    x = np.ones((5, 4, 2, 3), np.float32)
+    session = onnxruntime.InferenceSession(sd.attach(model).SerializeToString())
+    for step in range(5):  # x kept and -x kept cancel wherever both fell together
+        assert not session.run(None, {"x": x, "step": np.array([step])})[0].any()
+
+
+def test_two_draws_stay_two_draws() -> None:
+    model, report = fuse_file(exported("torch_two_equal_dropout2d_same_input_train.onnx"))
+    assert [record.tied for record in report.fused] == [False, False]
+    assert len({node.seed for node in sd.find(model)}) == 2
+
+
+def test_only_what_the_fusion_killed_goes() -> None:
+    dead = "idle = Neg (x)"
+    model, _ = sd.fuse(parse(f"{DRAW} {dead} f = Div (m, keep) y = Mul (x, f)"))
+    assert [node.op_type for node in model.graph.node] == ["Neg", "SpatialDropout"]
+    assert len(model.graph.initializer) == 2  # the switches' defaults
+    onnx.checker.check_model(model)
+
+
+def test_a_switch_in_the_graph_becomes_training_mode() -> None:
+    head = HEAD.replace("x)", "x, bool train)", 1)
+    for switched in (
+        "f = Div (m, keep) p = Mul (x, f) y = Where (train, p, x)",
+        "f = Div (m, keep) one = Constant <value_float = 1.0> () g = Where (train, f, one) y = Mul (x, g)",
+    ):
+        model, report = sd.fuse(parse(f"{DRAW} {switched}", head))
+        assert [record.axes for record in report.fused] == [(2, 3)]
+        assert model.graph.node[-1].input[1] == "train"
+    always_scaled = "one = Constant <value_float = 1.0> () g = Where (train, m, one) p = Mul (x, g) y = Div (p, keep)"
+    _, report = sd.fuse(parse(f"{DRAW} {always_scaled}", head))
+    assert report.refused[0].reason == "with 'train' false it is not the identity"
+
+
+def test_a_mask_for_a_subgraph_is_left_alone() -> None:
+    body = """
+        f = Div (m, keep) c = Constant <value = bool {1}> ()
+        y = If (c) <then_branch = t () => (float[N, 4, H, W] a) { a = Mul (x, f) },
+                    else_branch = e () => (float[N, 4, H, W] b) { b = Identity (x) }>
+    """
+    _, report = sd.fuse(parse(DRAW + body))
+    assert report.refused[0].reason == "a subgraph reads it (Mul)"
+
+
+def test_dropout_inside_a_function_is_fused_with_constants() -> None:
+    text = f"""
+        <ir_version: 9, opset_import: ["": 18, "own": 1]> g (float[N, 4, H, W] x) => (float[N, 4, H, W] y)
+        {{ y = own.Drop (x) }}
+        <domain: "own", opset_import: ["": 18]> Drop (x) => (y) {{ {DRAW} f = Div (m, keep) y = Mul (x, f) }}
+    """
+    model, report = sd.fuse(onnx.parser.parse_model(text))
+    assert [record.axes for record in report.fused] == [(2, 3)]
+    assert [node.op_type for node in model.functions[0].node] == ["Constant", "Constant", "SpatialDropout"]
+
+
+@pytest.mark.parametrize("form", ["uniform", "dropout", "philox", "philox-int32"])
+@pytest.mark.parametrize("ratio", [0.2, 1 / 3, 0.123456789, 0.0, 1.0])
+def test_fusing_what_expand_wrote_gives_the_model_back(form: str, ratio: float) -> None:
+    model = ir.to_proto(dropout_ir(ratio=ratio, opset=20, mask=False, wrap=True))
+    again, _ = sd.fuse(sd.expand(model, form=form))
+    expected = onnx.printer.to_text(model).replace(" mask", ' "dropped/mask"')  # an unused name is not kept
+    assert onnx.printer.to_text(again) == expected
+
+
+@pytest.mark.parametrize("form", ["uniform", "dropout"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_expanded_nodes_are_recognised_without_their_tags_too(form: str, dtype: str) -> None:
+    written = sd.expand(ir.to_proto(dropout_ir(dtype, mask=False, wrap=True)), form=form)
+    for node in written.graph.node:
+        node.ClearField("metadata_props")
+    model, report = sd.fuse(written)
+    assert brief(report.fused) == [("spatial", 0.3, 4, [2, 3])]
+    assert [node.training_mode for node in sd.find(model)] == ["switch training_mode (false)"]
+
+
+def test_a_model_with_its_body_stays_as_it_is() -> None:
+    model = sd.attach(dropout_model())
+    again, report = sd.fuse(model)
+    assert (report.fused, report.refused) == ([], [])
+    assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_equal_input_gives_equal_bytes_and_the_callers_model_is_left_alone() -> None:
+    model = onnx.load(exported("torch_net_enet_train_dynN.onnx"))
+    before = model.SerializeToString(deterministic=True)
+    one, two = (sd.fuse(model, seed=3)[0].SerializeToString(deterministic=True) for _ in range(2))
+    assert one == two
+    assert model.SerializeToString(deterministic=True) == before
+    assert [n.seed for n in sd.find(sd.fuse(model, seed=4)[0])] != [n.seed for n in sd.find(sd.fuse(model, seed=3)[0])]
+
+
+def test_the_report_is_plain_data() -> None:
+    _, report = fuse_file(exported("torch_net_mnistnet_train_dynN.onnx"))
+    told = json.loads(json.dumps(report.as_dict()))
+    assert told["fused"][0]["axes"] == [2, 3]
+    assert told["refused"][0]["kind"] == "elementwise"
+    assert str(report).startswith(
+        "1 fused, 1 refused\nfused 'node_mul_21': spatial, ratio 0.5, axes [2, 3]\n  proven: "
+    )
+
+
+def test_a_graph_without_draws_is_not_modified() -> None:
+    model = ir.load(exported("torch_net_enet_eval_dynN.onnx"))
+    assert not FusePass().call(model).modified
+
+
+def test_ratio_and_scale_are_what_the_author_wrote() -> None:
+    model, _ = fuse_file(exported("torch_dropout2d_train_p90.onnx"))
+    assert sd.find(model)[0].scale == spec.explicit_scale(0.9)
