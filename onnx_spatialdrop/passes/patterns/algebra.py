@@ -35,10 +35,17 @@ _REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape",
 
 @dataclass
 class Context:
-    """What is known of the values of one scope."""
+    """What is known of the values of a model.
+
+    Attributes:
+        constants: its constants.
+        shapes: its shapes.
+        products: values x * mask of any draw: a factor before one is that draw's scale, and no later one's.
+    """
 
     constants: Constants
     shapes: Shapes
+    products: frozenset[ir.Value] = frozenset()
 
 
 @dataclass
@@ -78,10 +85,10 @@ class Operands:
 
     def scaled(self, value: ir.Value) -> Scaled:
         """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
-        levels, multiple, views = [(Level(value), 1.0)], 1.0, tuple[ir.Node, ...]()
+        levels, factors, views = [Level(value)], [1.0], tuple[ir.Node, ...]()
         for _ in range(_PEEL):
             node = value.producer()
-            if node is None or node.domain or not node.inputs:
+            if node is None or node.domain or not node.inputs or value in self.context.products:
                 break
             if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
                 views, value = (node, *views), node.inputs[0]
@@ -89,10 +96,12 @@ class Operands:
             factor, rest = self._constant_factor(node)
             if factor is None or rest is None or rest in self.forms:
                 break
-            multiple, value = multiple * factor, rest
-            levels.append((Level(value, views), multiple))
-        # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(levels[-1][0], tuple((level, multiple / m if m else 1.0) for level, m in levels))
+            value = rest
+            levels.append(Level(value, views))
+            factors.append(factor)
+        # Each level is the next one times the next factor; the root is the unit.
+        multiples = [float(np.prod(factors[index + 1 :])) for index in range(len(levels))]
+        return Scaled(levels[-1], tuple(zip(levels, multiples, strict=True)))
 
     def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
         """Return what a node multiplies by, and what it multiplies; None where it does something else."""
@@ -236,14 +245,13 @@ def _cut_at_integer(node: ir.Node, form: Affine, shift: float, dtype: np.dtype[A
 def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
     if form.x is not None:
         raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
-    bounds = [operands.number(value) for value in node.inputs[1:] if value is not None]
-    if "min" in node.attributes or "max" in node.attributes:
-        low, high = node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)
-    elif len(node.inputs) == 3 and len(bounds) == 2 and None not in bounds:
-        low, high = (float(bound) for bound in bounds if bound is not None)
-    else:
-        raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
-    return replace(form, offset=np.clip(form.offset, low, high).astype(form.offset.dtype))
+    bounds = [node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)]
+    for position, value in enumerate(node.inputs[1:]):
+        number = operands.number(value)
+        if value is not None and number is None:
+            raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
+        bounds[position] = bounds[position] if number is None else float(number)
+    return replace(form, offset=np.clip(form.offset, *bounds).astype(form.offset.dtype))
 
 
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:

@@ -230,7 +230,7 @@ class Shapes:
             if array is None:
                 self._contents[value] = self._computed(value, depth)
             else:
-                small = array.size <= 1024 and np.issubdtype(array.dtype, np.integer)
+                small = array.size <= 1024 and array.dtype.kind in "iub"
                 self._contents[value] = array.astype(object) if small else None
         return self._contents[value]
 
@@ -241,10 +241,12 @@ class Shapes:
         if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
         rule = _RULES.get(node.op_type)
-        if rule is None:
+        if rule is None and node.op_type != "Split":
             return None
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
+            if node.op_type == "Split":
+                return _parts(node, operands)[value.index() or 0]
             result: np.ndarray = rule(node, operands)
         except MALFORMED:
             return None
@@ -362,13 +364,64 @@ def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
 
 
 def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
-    if op_type in ("Mul", "Div") and b == 1:
+    neutral = 1 if op_type in ("Mul", "Div") else 0
+    if b == neutral and op_type not in ("Max", "Min"):
         return a
-    if op_type == "Mul" and a == 1:
+    if a == neutral and op_type in ("Mul", "Add"):
         return b
+    if op_type == "Mul" and 0 in (a, b):
+        return 0
     if not isinstance(a, int) or not isinstance(b, int):
         return unknown
     return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
+
+
+def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    condition, left, right = operands
+    if left is None or right is None:
+        raise ValueError("not known")
+    shape = np.shape(condition)
+    return np.where(np.array(_ints(condition), np.bool_).reshape(shape), left, right)
+
+
+def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if operands[0] is None or operands[1] is None:
+        raise ValueError("not known")
+    left, right = np.broadcast_arrays(operands[0], operands[1])
+    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
+    return _objects([_are_equal(a, b) for a, b in pairs]).reshape(left.shape)
+
+
+def _are_equal(a: Dim, b: Dim) -> bool:
+    numbers = [dim for dim in (a, b) if isinstance(dim, int)]
+    if len(numbers) == 2 or a == b or any(number < 0 for number in numbers):  # no dimension is negative
+        return a == b
+    raise ValueError("not known")
+
+
+def _range(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    start, limit, step = (_ints(operand)[0] for operand in operands)
+    return _objects(list(range(start, limit, step)))
+
+
+def _pad(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    array = _first(operands)
+    before, after = _ints(operands[1])
+    fill = operands[2].reshape(-1)[0] if len(operands) > 2 and operands[2] is not None else 0
+    if node.attributes.get_string("mode", "constant") != "constant" or array.ndim != 1 or min(before, after) < 0:
+        raise ValueError("not known")
+    return _objects([fill] * before + array.tolist() + [fill] * after)
+
+
+def _parts(node: ir.Node, operands: list[np.ndarray | None]) -> list[np.ndarray]:
+    whole, parts = _first(operands), len(node.outputs)
+    sizes = list(node.attributes.get_ints("split", ()))
+    if len(operands) > 1 and operands[1] is not None:
+        sizes = _ints(operands[1])
+    if whole.ndim != 1:
+        raise ValueError("not known")
+    sizes = sizes or [-(-len(whole) // parts)] * parts
+    return np.split(whole, np.cumsum(sizes)[:-1])
 
 
 _RULES: Final[dict[str, Any]] = {
@@ -385,5 +438,9 @@ _RULES: Final[dict[str, Any]] = {
     "ConstantOfShape": _filled,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
+    "Where": _where,
+    "Equal": _equal,
+    "Range": _range,
+    "Pad": _pad,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
 }
