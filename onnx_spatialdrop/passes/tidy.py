@@ -103,7 +103,8 @@ def _shorten(model: ir.Model, source: ir.Value, last: ir.Node, axes: Axes, opset
         node = ir.Node("", "Unsqueeze", [source], [ir.AttrInt64s("axes", new)], name=last.name)
     elif isinstance(graph, ir.Graph):
         tensor = ir.tensor(np.array(new, np.int64), name=f"{old.name}/axes")
-        where = ir.Value(name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+        where = ir.Value(name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype))
+        where.shape = ir.Shape([len(new)])
         graph.register_initializer(where)
         node = ir.Node("", "Unsqueeze", [source, where], name=last.name)
     else:

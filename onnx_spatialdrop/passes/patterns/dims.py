@@ -6,20 +6,18 @@ A dimension that is read from a value is kept as that reading even where its num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
+from onnx_spatialdrop.passes.patterns.contents import END, RULES, Computed, Dim, Dims, Like, Ref, objects
 
 __all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
 
 _DEPTH: Final = 64
-#: From here on the end of a slice means the end of the axis.
-END: Final = (1 << 31) - 1
 #: Element-wise ops of one tensor: the result has its shape.
 _SAME_SHAPE: Final = frozenset(
     {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
@@ -28,33 +26,6 @@ _SAME_SHAPE: Final = frozenset(
 _ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
 #: Comparisons: what templates are made of that must not look constant to an optimiser.
 _BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Dimension ``axis`` of ``value``."""
-
-    value: ir.Value
-    axis: int
-
-
-@dataclass(frozen=True)
-class Like:
-    """The whole shape of ``value``, whose rank is unknown."""
-
-    value: ir.Value
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Entry ``index`` of the integer tensor ``value``, computed in a way that is not followed."""
-
-    value: ir.Value
-    index: int
-
-
-Dim = int | Ref | Computed
-Dims = tuple[Dim, ...]
 
 
 class Shapes:
@@ -175,7 +146,7 @@ class Shapes:
             return None
         dims: list[Dim] = list(traced)
         for axis, start, end in cuts:
-            if (start, end) in ((0, 1), (-1, END)):
+            if (start, min(end, END)) in ((0, 1), (-1, END)):
                 dims[axis] = 1
             elif start != 0 or end < END:
                 dims[axis] = Ref(node.outputs[0], axis % len(dims))
@@ -240,26 +211,24 @@ class Shapes:
             return None
         if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
-        rule = _RULES.get(node.op_type)
-        if rule is None and node.op_type != "Split":
+        rule = RULES.get(node.op_type)
+        if rule is None:
             return None
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
-            if node.op_type == "Split":
-                return _parts(node, operands)[value.index() or 0]
-            result: np.ndarray = rule(node, operands)
+            result: np.ndarray | list[np.ndarray] = rule(node, operands)
         except MALFORMED:
             return None
-        return result
+        return result[value.index() or 0] if isinstance(result, list) else result
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
         traced = self.of(source)
         if isinstance(traced, tuple):
-            return _objects(list(traced[start:end]))
+            return objects(list(traced[start:end]))
         if start >= 0 and end is not None and end >= 0:
-            return _objects([Ref(source, axis) for axis in range(start, end)])
+            return objects([Ref(source, axis) for axis in range(start, end)])
         return None
 
 
@@ -267,180 +236,3 @@ def _required(value: ir.Value | None) -> ir.Value:
     if value is None:
         raise ValueError("a required input is missing")
     return value
-
-
-def _objects(items: Sequence[Any]) -> np.ndarray:
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
-
-
-def _ints(array: np.ndarray | None) -> list[int]:
-    if array is None:
-        raise ValueError("not constant")
-    flat = array.reshape(-1).tolist()
-    if not all(isinstance(item, int) for item in flat):
-        raise TypeError("not numbers")
-    return flat
-
-
-def _axes(node: ir.Node, operands: list[np.ndarray | None]) -> list[int] | None:
-    attribute = node.attributes.get_ints("axes", None)
-    if attribute is not None:
-        return list(attribute)
-    return _ints(operands[1]) if len(operands) > 1 and operands[1] is not None else None
-
-
-def _first(operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None:
-        raise ValueError("not known")
-    return operands[0]
-
-
-def _concat(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if any(operand is None for operand in operands):
-        raise ValueError("not known")
-    return np.concatenate([operand for operand in operands if operand is not None])
-
-
-def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if "starts" in node.attributes:
-        start, end, step = node.attributes.get_ints("starts")[0], node.attributes.get_ints("ends")[0], 1
-    else:
-        start, end = _ints(operands[1])[0], _ints(operands[2])[0]
-        step = _ints(operands[4])[0] if len(operands) > 4 and operands[4] is not None else 1
-    return _first(operands)[start : end if abs(end) < END else None : step]
-
-
-def _gather(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    indices = operands[1]
-    if indices is None:
-        raise ValueError("not known")
-    return np.asarray(_first(operands)[indices.astype(np.int64)], object)
-
-
-def _squeeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    axes = _axes(node, operands)
-    return _first(operands).squeeze(None if axes is None else tuple(axes))
-
-
-def _unsqueeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    return np.expand_dims(_first(operands), tuple(_axes(node, operands) or ()))
-
-
-def _reshape(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    target = _ints(operands[1]) if len(operands) > 1 else list(node.attributes.get_ints("shape"))
-    return _first(operands).reshape(target)
-
-
-def _expand(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    target = tuple(_ints(operands[1]))
-    return np.broadcast_to(_first(operands), np.broadcast_shapes(_first(operands).shape, target)).copy()
-
-
-def _filled(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    tensor = node.attributes.get_tensor("value", None)
-    return np.full(_ints(operands[0]), 0 if tensor is None else int(tensor.numpy().reshape(-1)[0]), object)
-
-
-def _scatter(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    result, updates = _first(operands).copy(), operands[2]
-    if updates is None:
-        raise ValueError("not known")
-    flat = updates.reshape(-1)
-    for position, index in enumerate(_ints(operands[1])):
-        result[index] = flat[position]
-    return result
-
-
-def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None or operands[1] is None:
-        raise ValueError("not known")
-    left, right = np.broadcast_arrays(operands[0], operands[1])
-    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    unknown = (Computed(node.outputs[0], index) for index in range(left.size))
-    items = [_combined(node.op_type, a, b, other) for (a, b), other in zip(pairs, unknown, strict=True)]
-    return _objects(items).reshape(left.shape)
-
-
-def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
-    neutral = 1 if op_type in ("Mul", "Div") else 0
-    if b == neutral and op_type not in ("Max", "Min"):
-        return a
-    if a == neutral and op_type in ("Mul", "Add"):
-        return b
-    if op_type == "Mul" and 0 in (a, b):
-        return 0
-    if not isinstance(a, int) or not isinstance(b, int):
-        return unknown
-    return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
-
-
-def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    condition, left, right = operands
-    if left is None or right is None:
-        raise ValueError("not known")
-    shape = np.shape(condition)
-    return np.where(np.array(_ints(condition), np.bool_).reshape(shape), left, right)
-
-
-def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None or operands[1] is None:
-        raise ValueError("not known")
-    left, right = np.broadcast_arrays(operands[0], operands[1])
-    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    return _objects([_are_equal(a, b) for a, b in pairs]).reshape(left.shape)
-
-
-def _are_equal(a: Dim, b: Dim) -> bool:
-    numbers = [dim for dim in (a, b) if isinstance(dim, int)]
-    if len(numbers) == 2 or a == b or any(number < 0 for number in numbers):  # no dimension is negative
-        return a == b
-    raise ValueError("not known")
-
-
-def _range(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    start, limit, step = (_ints(operand)[0] for operand in operands)
-    return _objects(list(range(start, limit, step)))
-
-
-def _pad(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    array = _first(operands)
-    before, after = _ints(operands[1])
-    fill = operands[2].reshape(-1)[0] if len(operands) > 2 and operands[2] is not None else 0
-    if node.attributes.get_string("mode", "constant") != "constant" or array.ndim != 1 or min(before, after) < 0:
-        raise ValueError("not known")
-    return _objects([fill] * before + array.tolist() + [fill] * after)
-
-
-def _parts(node: ir.Node, operands: list[np.ndarray | None]) -> list[np.ndarray]:
-    whole, parts = _first(operands), len(node.outputs)
-    sizes = list(node.attributes.get_ints("split", ()))
-    if len(operands) > 1 and operands[1] is not None:
-        sizes = _ints(operands[1])
-    if whole.ndim != 1:
-        raise ValueError("not known")
-    sizes = sizes or [-(-len(whole) // parts)] * parts
-    return np.split(whole, np.cumsum(sizes)[:-1])
-
-
-_RULES: Final[dict[str, Any]] = {
-    "Cast": lambda _, operands: _first(operands),
-    "CastLike": lambda _, operands: _first(operands),
-    "Identity": lambda _, operands: _first(operands),
-    "Concat": _concat,
-    "Slice": _slice,
-    "Gather": _gather,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Reshape": _reshape,
-    "Expand": _expand,
-    "ConstantOfShape": _filled,
-    "ScatterElements": _scatter,
-    "ScatterND": _scatter,
-    "Where": _where,
-    "Equal": _equal,
-    "Range": _range,
-    "Pad": _pad,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
-}

@@ -142,14 +142,13 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     if problem:
         return replace(proof, rank=rank, reason=proof.reason or problem)
     assert axes is not None
-    assert rank is not None
     x = proof.x
     if x.dtype is not None and x.dtype not in FLOAT_TYPES:
         problem = f"x has type {x.dtype.name}"
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
     )
-    kind = kind_of_axes(axes, rank)
+    kind = kind_of_axes(axes, rank) if rank is not None else "elementwise"
     return replace(
         proof, axes=axes, rank=rank, kind=kind, facts=(*proof.facts, where), reason=proof.reason or problem or ""
     )
@@ -198,7 +197,7 @@ def _of_unknown_shape(
 ) -> tuple[tuple[int, ...] | None, int | None, str]:
     shape = shapes.known(x)
     if isinstance(entries, Like) and entries.value is x:
-        return (), len(shape) if shape is not None else 1, ""
+        return (), len(shape) if shape is not None else None, ""
     return None, None, "the shape of the mask is not known"
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
-from onnx_spatialdrop.passes.patterns import algebra, prove
+from onnx_spatialdrop.passes.patterns import prove
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
 from onnx_spatialdrop.passes.patterns.forms import Form, Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
+from onnx_spatialdrop.passes.patterns.operands import Context
 from onnx_spatialdrop.passes.patterns.prove import Proof
 from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
 from onnx_spatialdrop.passes.patterns.trace import Trace, follow
@@ -108,7 +109,7 @@ def _candidates(
 
 
 def _traced(
-    anchors: list[tuple[ir.Node, scopes.Scope, int]], position: dict[ir.Node, int], context: algebra.Context
+    anchors: list[tuple[ir.Node, scopes.Scope, int]], position: dict[ir.Node, int], context: Context
 ) -> list[Candidate]:
     found = []
     for node, scope, opset in anchors:
@@ -128,11 +129,11 @@ def _reaches_past(candidate: Candidate, products: frozenset[ir.Value]) -> bool:
     return any(level.value in products for x in reached for level, _ in x.levels[:-1])
 
 
-def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
-    return algebra.Context(constants, Shapes(constants, inferred))
+def _context(constants: Constants, inferred: Inferred | None) -> Context:
+    return Context(constants, Shapes(constants, inferred))
 
 
-def _switches(candidate: Candidate, context: algebra.Context) -> frozenset[ir.Value]:
+def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
     """Return the values that switch a dropout on and off."""
     source, forms = candidate.source, candidate.trace.forms
     found: frozenset[ir.Value] = frozenset()

@@ -62,7 +62,7 @@ def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Sh
         size = shapes.number(dims[axis])
         if start == 0 and (end >= END or (size is not None and end >= size)):
             continue
-        one = (start, end) in ((0, 1), (-1, END))
+        one = (start, min(end, END)) in ((0, 1), (-1, END))
         new_dims[axis] = 1 if one else Ref(node.outputs[0], axis % len(dims))
         new_entries[axis] = 1 if one or entries[axis] == 1 else new_dims[axis]
         view_ = (*view_, ("Slice", axis % len(dims), start, end))
