@@ -103,14 +103,13 @@ def _cast(node: ir.Node, form: Form) -> Form:
 def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
     if form.x is not None:
         raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
-    bounds = [operands.number(value) for value in node.inputs[1:] if value is not None]
-    if "min" in node.attributes or "max" in node.attributes:
-        low, high = node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)
-    elif len(node.inputs) == 3 and len(bounds) == 2 and None not in bounds:
-        low, high = (float(bound) for bound in bounds if bound is not None)
-    else:
-        raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
-    return replace(form, offset=np.clip(form.offset, low, high).astype(form.offset.dtype))
+    bounds = [node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)]
+    for position, value in enumerate(node.inputs[1:]):
+        number = operands.number(value)
+        if value is not None and number is None:
+            raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
+        bounds[position] = bounds[position] if number is None else float(number)
+    return replace(form, offset=np.clip(form.offset, *bounds).astype(form.offset.dtype))
 
 
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:

@@ -78,10 +78,20 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
     if value is None or (value.is_graph_input() and not overridable):
         return None
     try:
-        tensor = ir.convenience.get_const_tensor(value)
+        tensor = _tensor_of(value)
         return None if tensor is None or tensor.size > _LARGEST else tensor.numpy()
     except (OSError, TypeError, ValueError):
         return None
+
+
+def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    node = value.producer()
+    if value.const_value is None and node is not None and node.op_type == "Constant" and not node.domain:
+        attribute = node.attributes.get("value")
+        if attribute is not None and not attribute.is_ref():
+            # Not get_const_tensor, which names the tensor after the value: the tensor may be the caller's own.
+            return attribute.as_tensor()
+    return ir.convenience.get_const_tensor(value)
 
 
 def is_switch(value: ir.Value) -> bool:

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 __all__ = ["END", "RULES", "Computed", "Dim", "Dims", "Like", "Ref", "objects"]
 
-#: From here on the end of a slice means the end of the axis.
-END: Final = (1 << 31) - 1
+#: From here on the end of a slice means the end of the axis; tf2onnx writes this number, others the largest they have.
+END: Final = 10**9
 
 
 @dataclass(frozen=True)
@@ -138,16 +138,73 @@ def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
 
 
 def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
-    if op_type in ("Mul", "Div") and b == 1:
+    neutral = 1 if op_type in ("Mul", "Div") else 0
+    if b == neutral and op_type not in ("Max", "Min"):
         return a
-    if op_type == "Mul" and a == 1:
+    if a == neutral and op_type in ("Mul", "Add"):
         return b
+    if op_type == "Mul" and 0 in (a, b):
+        return 0
     if not isinstance(a, int) or not isinstance(b, int):
         return unknown
     return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
 
 
-#: op type -> what its result holds, given the node and what its inputs hold; raises where that is not known.
+def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    condition, left, right = operands
+    if left is None or right is None:
+        raise ValueError("not known")
+    return np.where(np.array(_ints(condition), np.bool_).reshape(np.shape(condition)), left, right)
+
+
+def _not(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    return objects([not item for item in _ints(operands[0])]).reshape(np.shape(operands[0]))
+
+
+def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    if operands[0] is None or operands[1] is None:
+        raise ValueError("not known")
+    left, right = np.broadcast_arrays(operands[0], operands[1])
+    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
+    return objects([_are_equal(a, b) for a, b in pairs]).reshape(left.shape)
+
+
+def _are_equal(a: Dim, b: Dim) -> bool:
+    numbers = [dim for dim in (a, b) if isinstance(dim, int)]
+    if len(numbers) == 2 or a == b:
+        return a == b
+    if any(number < 0 for number in numbers) and not any(isinstance(dim, Computed) for dim in (a, b)):
+        return False  # no dimension is negative
+    raise ValueError("not known")
+
+
+def _range(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    start, limit, step = (_ints(operand)[0] for operand in operands)
+    return objects(list(range(start, limit, step)))
+
+
+def _pad(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    array = _first(operands)
+    before, after = _ints(operands[1])
+    fill = operands[2].reshape(-1)[0] if len(operands) > 2 and operands[2] is not None else 0
+    if node.attributes.get_string("mode", "constant") != "constant" or array.ndim != 1 or min(before, after) < 0:
+        raise ValueError("not known")
+    return objects([fill] * before + array.tolist() + [fill] * after)
+
+
+def _split(node: ir.Node, operands: list[np.ndarray | None]) -> list[np.ndarray]:
+    whole, parts = _first(operands), len(node.outputs)
+    sizes = list(node.attributes.get_ints("split", ()))
+    if len(operands) > 1:
+        sizes = _ints(operands[1])
+    if whole.ndim != 1:
+        raise ValueError("not known")
+    sizes = sizes or [-(-len(whole) // parts)] * parts
+    return np.split(whole, np.cumsum(sizes)[:-1])
+
+
+#: op type -> what its result holds, given the node and what its inputs hold; raises where that is not known. A list has
+#: one array an output.
 RULES: Final[dict[str, Any]] = {
     "Cast": lambda _, operands: _first(operands),
     "CastLike": lambda _, operands: _first(operands),
@@ -162,5 +219,11 @@ RULES: Final[dict[str, Any]] = {
     "ConstantOfShape": _filled,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
+    "Where": _where,
+    "Not": _not,
+    "Equal": _equal,
+    "Range": _range,
+    "Pad": _pad,
+    "Split": _split,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
 }

@@ -146,7 +146,7 @@ class Shapes:
             return None
         dims: list[Dim] = list(traced)
         for axis, start, end in cuts:
-            if (start, end) in ((0, 1), (-1, END)):
+            if (start, min(end, END)) in ((0, 1), (-1, END)):
                 dims[axis] = 1
             elif start != 0 or end < END:
                 dims[axis] = Ref(node.outputs[0], axis % len(dims))
@@ -201,7 +201,7 @@ class Shapes:
             if array is None:
                 self._contents[value] = self._computed(value, depth)
             else:
-                small = array.size <= 1024 and np.issubdtype(array.dtype, np.integer)
+                small = array.size <= 1024 and array.dtype.kind in "iub"
                 self._contents[value] = array.astype(object) if small else None
         return self._contents[value]
 
@@ -216,10 +216,10 @@ class Shapes:
             return None
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
         try:
-            result: np.ndarray = rule(node, operands)
+            result: np.ndarray | list[np.ndarray] = rule(node, operands)
         except MALFORMED:
             return None
-        return result
+        return result[value.index() or 0] if isinstance(result, list) else result
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])

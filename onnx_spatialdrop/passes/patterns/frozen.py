@@ -15,6 +15,8 @@ from onnx_spatialdrop.passes.report import Record
 
 __all__ = ["frozen_masks"]
 
+#: Fewer entries than these are no evidence: a few channels of a scale may well be 0 or 2.
+_SMALLEST: Final = 8
 _LARGEST: Final = 1 << 20
 _PRODUCTS: Final = ("Mul", "Where")
 
@@ -22,8 +24,9 @@ _PRODUCTS: Final = ("Mul", "Where")
 def frozen_masks(model: ir.Model) -> list[Record]:
     """Return a record for every constant of 0 and 1/(1-ratio) that multiplies an activation.
 
-    The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), and
-    an axis of size 1 along which it is repeated, or it is not spoken of: a table of weights may hold zeros as well.
+    The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), an
+    axis along which it is repeated, entries enough to judge by and no order in them, or it is not spoken of:
+    a table of weights may hold zeros as well.
     """
     constants = Constants()
     records = []
@@ -40,15 +43,20 @@ def frozen_masks(model: ir.Model) -> list[Record]:
 def _frozen(value: ir.Value, constants: Constants) -> Record | None:
     users = [use.node for use in value.uses() if use.node.op_type in _PRODUCTS]
     tensor = value.const_value
-    if not users or tensor is None or not 1 < tensor.size <= _LARGEST or value.is_graph_input():
+    if not users or tensor is None or not _SMALLEST <= tensor.size <= _LARGEST or value.is_graph_input():
         return None
     array = constants.array(value)
-    if array is None or array.ndim < 2 or 1 not in array.shape:
+    if array is None or array.ndim < 2:
+        return None
+    array = array[_repeated(array)]
+    if 1 not in array.shape:
         return None
     flat = array.reshape(-1).astype(np.float64)
     kept = float(flat.max())
     zeros = int((flat == 0).sum())
     if kept <= 0 or zeros == 0 or zeros + int((flat == kept).sum()) != flat.size:
+        return None
+    if _is_ordered(array != 0):
         return None
     scale = kept if kept != 1.0 else _scale_beside(users[0], value, constants)
     if scale <= 1.0:
@@ -70,6 +78,27 @@ def _frozen(value: ir.Value, constants: Constants) -> Record | None:
         reason="the exporter drew this mask once and froze it into a constant: every run drops the same entries",
         notes=("export again from a model with a symbolic batch size, or in inference mode",),
     )
+
+
+def _repeated(array: np.ndarray) -> tuple[slice, ...]:
+    """Return where one copy of the entries lies, of those that are repeated along whole axes."""
+    if set(np.unique(array[(slice(0, 2),) * array.ndim]).tolist()) - {0, array.max()}:
+        return (slice(None),) * array.ndim
+    first = [array.take([0], axis) for axis in range(array.ndim)]
+    return tuple(slice(0, 1 if bool((array == one).all()) else None) for one in first)
+
+
+def _is_ordered(kept: np.ndarray) -> bool:
+    """Return whether somebody laid these entries out: a triangle, a permutation, stripes, a checkerboard."""
+    table = kept.reshape(-1, next((size for size in reversed(kept.shape) if size != 1), 1))
+    flips = np.count_nonzero(np.diff(kept.reshape(-1)))
+    if flips == 1 or flips >= kept.size - 2:  # halves, and every second entry
+        return True
+    if min(table.shape) < 3:
+        return False
+    steps = [np.diff(table.astype(np.int8), axis=axis) for axis in (0, 1)]
+    triangle = all(bool((step >= 0).all() or (step <= 0).all()) for step in steps)
+    return triangle or any(bool((table.sum(axis=axis) == 1).all()) for axis in (0, 1))
 
 
 def _scale_beside(user: ir.Node, mask: ir.Value, constants: Constants) -> float:

@@ -24,10 +24,17 @@ _REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape",
 
 @dataclass
 class Context:
-    """What is known of the values of one scope."""
+    """What is known of the values of a model.
+
+    Attributes:
+        constants: its constants.
+        shapes: its shapes.
+        products: values x * mask of any draw: a factor before one is that draw's scale, and no later one's.
+    """
 
     constants: Constants
     shapes: Shapes
+    products: frozenset[ir.Value] = frozenset()
 
 
 @dataclass
@@ -67,10 +74,10 @@ class Operands:
 
     def scaled(self, value: ir.Value) -> Scaled:
         """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
-        levels, multiple, views = [(Level(value), 1.0)], 1.0, tuple[ir.Node, ...]()
+        levels, factors, views = [Level(value)], [1.0], tuple[ir.Node, ...]()
         for _ in range(_PEEL):
             node = value.producer()
-            if node is None or node.domain or not node.inputs:
+            if node is None or node.domain or not node.inputs or value in self.context.products:
                 break
             if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
                 views, value = (node, *views), node.inputs[0]
@@ -78,10 +85,12 @@ class Operands:
             factor, rest = self._constant_factor(node)
             if factor is None or rest is None or rest in self.forms:
                 break
-            multiple, value = multiple * factor, rest
-            levels.append((Level(value, views), multiple))
-        # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(levels[-1][0], tuple((level, multiple / m if m else 1.0) for level, m in levels))
+            value = rest
+            levels.append(Level(value, views))
+            factors.append(factor)
+        # Each level is the next one times the next factor; the root is the unit.
+        multiples = [float(np.prod(factors[index + 1 :])) for index in range(len(levels))]
+        return Scaled(levels[-1], tuple(zip(levels, multiples, strict=True)))
 
     def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
         """Return what a node multiplies by, and what it multiplies; None where it does something else."""

@@ -12,7 +12,7 @@ from onnx_spatialdrop.passes.patterns import prove
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
-from onnx_spatialdrop.passes.patterns.forms import Level, Step
+from onnx_spatialdrop.passes.patterns.forms import Form, Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
 from onnx_spatialdrop.passes.patterns.operands import Context
 from onnx_spatialdrop.passes.patterns.prove import Proof
@@ -83,11 +83,11 @@ def _candidates(
 ) -> list[Candidate]:
     overridable = (model.ir_version or 10) < 4
     context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
-    found = []
-    for node, scope, opset in anchors:
-        source = read_source(node, opset, context.constants, context.shapes)
-        trace = follow(source, context, position, lambda _, form: prove.is_dropout(form))
-        found.append(Candidate(trace, scope))
+    found = _traced(anchors, position, context)
+    products = frozenset(value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form))
+    if any(_reaches_past(candidate, products) for candidate in found):
+        context, off = replace(context, products=products), replace(off, products=products)
+        found = _traced(anchors, position, context)
     masks = {
         value: candidate.source.node
         for candidate in found
@@ -106,6 +106,27 @@ def _candidates(
         candidate.notes = (*candidate.source.notes, *((bug,) if bug else ()))
     _name_equal_seeds(found)
     return found
+
+
+def _traced(
+    anchors: list[tuple[ir.Node, scopes.Scope, int]], position: dict[ir.Node, int], context: Context
+) -> list[Candidate]:
+    found = []
+    for node, scope, opset in anchors:
+        source = read_source(node, opset, context.constants, context.shapes)
+        found.append(Candidate(follow(source, context, position, lambda _, form: prove.is_dropout(form)), scope))
+    return found
+
+
+def _is_product(form: Form) -> bool:
+    return isinstance(form, Step) and form.x is not None
+
+
+def _reaches_past(candidate: Candidate, products: frozenset[ir.Value]) -> bool:
+    """Return whether a scale was looked for before the product of another draw, which may have it for its own."""
+    forms = candidate.trace.forms.values()
+    reached = (form.x for form in forms if isinstance(form, Step) and form.x is not None)
+    return any(level.value in products for x in reached for level, _ in x.levels[:-1])
 
 
 def _context(constants: Constants, inferred: Inferred | None) -> Context:
@@ -172,6 +193,9 @@ def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
         return bad.kind, bad.reason
     if not proofs:
         return "unknown", "nothing reads the draw"
+    forms = [trace.products[proof.y] for proof in proofs]
+    if len({(form.threshold, bool(form.factor[0])) for form in forms}) > 1:
+        return "unknown", "one draw makes masks that drop different entries, which one seed cannot tie"
     views = {trace.products[proof.y].layout.view for proof in proofs}
     if len(views) > 1:
         return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"

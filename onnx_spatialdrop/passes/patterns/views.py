@@ -14,8 +14,8 @@ from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
 
 __all__ = ["OPS", "view"]
 
-#: The ops that rearrange or repeat entries of their first input.
-OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice"})
+#: The ops that rearrange, repeat or select entries of their first input.
+OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice", "Gather"})
 
 
 def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
@@ -36,6 +36,8 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
         full = [axis for axis in order if entries[axis] != 1]
         view_ = layout.view if full == sorted(full) else (*layout.view, ("Transpose", order))
         return Layout(*moved, view_)
+    if op_type == "Gather":
+        return _gathered(node, layout, entries, dims, shapes)
     if op_type == "Slice":
         return _sliced(node, layout, entries, dims, shapes)
     target = _target(node, dims, shapes)
@@ -60,11 +62,21 @@ def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Sh
         size = shapes.number(dims[axis])
         if start == 0 and (end >= END or (size is not None and end >= size)):
             continue
-        one = (start, end) in ((0, 1), (-1, END))
+        one = (start, min(end, END)) in ((0, 1), (-1, END))
         new_dims[axis] = 1 if one else Ref(node.outputs[0], axis % len(dims))
         new_entries[axis] = 1 if one or entries[axis] == 1 else new_dims[axis]
         view_ = (*view_, ("Slice", axis % len(dims), start, end))
     return Layout(tuple(new_entries), tuple(new_dims), view_)
+
+
+def _gathered(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
+    """One index of an axis is a slice of it, with the axis left out where the index is a scalar."""
+    index, axis = shapes.contents(node.inputs[1]), node.attributes.get_int("axis", 0) % len(dims)
+    if index is None or index.size != 1 or index.ndim > 1:
+        raise NotRepresentableError(f"{describe(node)} (Gather) picks entries of the mask")
+    one: Dims = (1,) if index.ndim else ()
+    view_ = layout.view if entries[axis] == 1 else (*layout.view, ("Gather", axis, index.reshape(-1)[0]))
+    return Layout(*((*items[:axis], *one, *items[axis + 1 :]) for items in (entries, dims)), view_)
 
 
 def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
