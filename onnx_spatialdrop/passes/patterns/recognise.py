@@ -84,7 +84,9 @@ def _candidates(
     overridable = (model.ir_version or 10) < 4
     context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
     found = _traced(anchors, position, context)
-    products = frozenset(value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form))
+    products = frozenset(
+        value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form)
+    )
     if any(_reaches_past(candidate, products) for candidate in found):
         context, off = replace(context, products=products), replace(off, products=products)
         found = _traced(anchors, position, context)
