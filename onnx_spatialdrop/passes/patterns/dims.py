@@ -133,9 +133,14 @@ class Shapes:
                 cut = self._sliced(node)
                 if cut is not None:
                     return cut
+            elif node.op_type == "Reshape" and self.known(value) is None and len(node.inputs) > 1:
+                target = self.like(node.inputs[1])
+                if isinstance(target, tuple):
+                    return tuple(Ref(value, axis) if dim in (0, -1) else dim for axis, dim in enumerate(target))
         shape_ = self.known(value)
         if shape_ is None:
             array = self._constants.array(value)
+            array = self.contents(value) if array is None else array
             return Like(value) if array is None else tuple(array.shape)
         return tuple(Ref(value, axis) for axis in range(len(shape_)))
 

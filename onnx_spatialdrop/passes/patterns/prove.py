@@ -169,7 +169,10 @@ def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...]
     shape = shapes.known(x)
     if isinstance(entries, Like) or isinstance(dims, Like):
         return _of_unknown_shape(x, entries, shapes)
+    traced = shapes.of(x)
     rank = len(shape) if shape is not None else _rank_from(entries, x)
+    if rank is None and isinstance(traced, tuple):
+        rank = len(traced)
     if rank is None:
         return None, None, "the rank of x is not known"
     if len(dims) > rank:
@@ -180,6 +183,8 @@ def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...]
     sizes: list[int | None] = [None] * rank
     if shape is not None:
         sizes = [size if isinstance(size, int) else None for size in shape]
+    elif isinstance(traced, tuple) and len(traced) == rank:
+        sizes = [shapes.number(dim) for dim in traced]
     for axis, dim in enumerate((1,) * (rank - len(dims)) + dims):
         if sizes[axis] == 1 and dim != 1 and not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) != 1:
             return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
