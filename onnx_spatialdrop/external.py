@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
 
-__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "replacing"]
+__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "replacing", "set_folder"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
@@ -73,6 +73,7 @@ def check(model: ir.Model, file: Path) -> None:
     folder = Path(os.path.abspath(file)).parent
     # A model that is a link (as in model caches) may have its data beside what it points to.
     allowed = (folder.resolve(), file.resolve().parent)
+    _refuse_lists(model, file)
     sizes: dict[str, int] = {}
     for tensor in _tensors(model):
         location = os.fspath(tensor.location)
@@ -92,6 +93,12 @@ def check(model: ir.Model, file: Path) -> None:
                 f"{file}: tensor {tensor.name!r} ends at byte {end} of {location!r}, which has {sizes[location]} bytes;"
                 " the file is truncated or belongs to another model"
             )
+
+
+def set_folder(model: ir.Model, folder: str) -> None:
+    """Tell every external tensor, functions' included, that its data lies in ``folder``."""
+    for tensor in _tensors(model):
+        tensor.base_dir = folder
 
 
 def dangling(model: ir.Model) -> list[ir.ExternalTensor]:
@@ -116,19 +123,17 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
 
     The caller writes the model and then commits the copy; on the way out the model is as it was before.
     """
+    _refuse_lists(model, file)
     folder = file.parent.resolve()
     foreign = [t for t in _tensors(model) if t.base_dir != "" and Path(t.base_dir).resolve() != folder]
-    kept = {os.fspath(t.location) for t in _tensors(model) if t not in foreign}
-    name = f"{file.name}.data"
-    while name in kept:
-        name += "_"
-    lost = [t for t in _tensors(model) if t.base_dir == "" and not (folder / t.location).is_file()]
+    kept = {os.path.normpath(t.location) for t in _tensors(model) if t not in foreign}
+    lost = [t for t in _tensors(model) if t.base_dir == "" and not _is_inside(folder, t)]
     if lost:
         raise ModelFileError(
             f"{file}: tensor {lost[0].name!r} refers to {os.fspath(lost[0].location)!r}, which is not in {folder}, and "
             "the model does not say where it was read from; read it with onnx_spatialdrop.load, which keeps that"
         )
-    copy = Copy(final=folder / name)
+    copy = Copy(final=_data_file(file, folder, kept) if foreign else folder / f"{file.name}.data")
     try:
         if foreign:
             copy.temporary = _temporary(copy.final)
@@ -144,6 +149,41 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
         if copy.temporary is not None:
             with suppress(OSError):
                 copy.temporary.unlink()
+
+
+def _is_inside(folder: Path, tensor: ir.ExternalTensor) -> bool:
+    target = (folder / tensor.location).resolve()
+    return target.is_relative_to(folder) and target.is_file()
+
+
+def _data_file(file: Path, folder: Path, kept: set[str]) -> Path:
+    """Return where copied weights go: a name that is free, or that only the model to be replaced uses."""
+    name, number = f"{file.name}.data", 0
+    while name in kept or ((folder / name).exists() and not _refers_to(file, name)):
+        number += 1
+        name = f"{file.name}.{number}.data"
+    return folder / name
+
+
+def _refers_to(file: Path, name: str) -> bool:
+    try:
+        old = ir.load(file)
+    except Exception:  # noqa: BLE001 - a file that cannot be read refers to nothing
+        return False
+    return any(os.path.normpath(tensor.location) == name for tensor in _tensors(old))
+
+
+def _refuse_lists(model: ir.Model, file: Path) -> None:
+    for graph in _graphs(model):
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type != ir.AttributeType.TENSORS or attribute.is_ref():
+                    continue
+                if any(isinstance(tensor, ir.ExternalTensor) for tensor in attribute.as_tensors()):
+                    raise ModelFileError(
+                        f"{file}: attribute {attribute.name!r} of node {node.name!r} is a list of tensors with "
+                        "external data, which is not supported; write them into the model file"
+                    )
 
 
 def _temporary(file: Path) -> Path:

@@ -6,7 +6,7 @@ Weights are never read: external data stays where it is, or is copied in pieces.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -29,17 +29,19 @@ P = ParamSpec("P")
 
 
 class Rewrite(Protocol[P]):
-    """A function that takes a model and returns the same kind; from a path, an ir.Model or the path written."""
+    """A function that takes a model and returns the same kind; with an output, the path written."""
 
     @overload
-    def __call__(self, model: M, *args: P.args, **kwargs: P.kwargs) -> M: ...
+    def __call__(self, model: M, output: None = None, *args: P.args, **kwargs: P.kwargs) -> M: ...
     @overload
-    def __call__(self, model: PathLike, *args: P.args, **kwargs: P.kwargs) -> ir.Model | Path: ...
-    def __call__(self, model: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, model: PathLike, output: None = None, *args: P.args, **kwargs: P.kwargs) -> ir.Model: ...
+    @overload
+    def __call__(self, model: Source, output: PathLike, *args: P.args, **kwargs: P.kwargs) -> Path: ...
+    def __call__(self, model: Any, output: Any = None, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Rewrite the model."""
 
 
-def same_kind(function: Callable[Concatenate[Source, P], Result]) -> Rewrite[P]:
+def same_kind(function: Callable[Concatenate[Source, PathLike | None, P], Result]) -> Rewrite[P]:
     """Declare that a function returns the kind of model that it was given; it changes nothing at run time."""
     return cast("Rewrite[P]", function)
 
@@ -48,27 +50,62 @@ def load(path: PathLike) -> ir.Model:
     """Read an .onnx file; external weights stay on disk until something asks for them.
 
     Raises:
-        ModelFileError: the file is missing, unreadable or no ONNX model; or its external data is missing, too short
-            or outside the model's folder.
+        ModelFileError: the file is missing, unreadable or no ONNX model; it holds what onnx_ir would lose (sparse
+            initializers, training_info); or its external data is missing, too short or outside the model's folder.
     """
     file = Path(path)
     try:
-        model = ir.load(os.path.abspath(file))  # an absolute folder, so that its data is found from everywhere
+        proto = onnx.load(file, load_external_data=False)
+        model = _from_proto(proto, str(file))
     except OSError as error:
         raise ModelFileError(f"{file}: cannot be read: {error.strerror or error}") from error
     except (DecodeError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelFileError(f"{file}: is not a readable ONNX model: {_first_line(error)}") from error
     if not model.opset_imports and model.graph.num_nodes() == 0:
         raise ModelFileError(f"{file}: is not an ONNX model (it imports no operator set and has no nodes)")
+    # An absolute folder, so that its data is found from everywhere.
+    external.set_folder(model, os.path.dirname(os.path.abspath(file)))
     external.check(model, file)
     return model
+
+
+def _from_proto(proto: onnx.ModelProto, where: str) -> ir.Model:
+    """Return the model, if onnx_ir can hold all of it."""
+    if proto.training_info:
+        raise ModelFileError(f"{where}: holds training_info, which onnx_ir would lose; take it out of the model first")
+    if any(graph.sparse_initializer for graph in _graphs(proto.graph)):
+        raise ModelFileError(
+            f"{where}: holds sparse initializers, which onnx_ir would lose; write them as dense initializers first"
+        )
+    model = ir.from_proto(proto)
+    for scope in (model.graph, *model.graph.subgraphs()):
+        for value in scope.initializers.values():
+            # onnx_ir would write this metadata beside the proto's own copy of it.
+            if isinstance(value.const_value, ir.TensorProtoTensor):
+                value.const_value.metadata_props.clear()
+    return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    pending = [graph]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    pending.append(attribute.g)
+                elif attribute.type == onnx.AttributeProto.GRAPHS:
+                    pending.extend(attribute.graphs)
 
 
 def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write a model atomically: to a temporary file in the same folder, then in the place of ``path``.
 
     External data in the folder of ``path`` stays where it is; external data elsewhere is copied, without being held in
-    memory, into the file ``<name>.data`` beside ``path``. ``model`` is not changed.
+    memory, into the file ``<name>.data`` beside ``path``; where a file of that name belongs to something else than the
+    model that is replaced, into ``<name>.1.data`` and so on. ``model`` is not changed. Models pass through onnx_ir,
+    which writes an empty domain for "ai.onnx" and leaves out value_info of names that do not exist.
 
     Args:
         model: the model.
@@ -83,7 +120,7 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
     """
     file = Path(path)
     if isinstance(model, onnx.ModelProto):
-        model = ir.from_proto(model)
+        model = _from_proto(model, "the model")
     with external.moved_to(model, file, progress) as data:
         try:
             content = ir.to_proto(model).SerializeToString(deterministic=True)
@@ -94,7 +131,9 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
             ) from error
         with external.replacing(file) as out:
             out.write(content)
-        data.commit()
+            out.flush()
+            os.fsync(out.fileno())
+            data.commit()  # all is on disk: from here on there are only two renames
     return file
 
 
@@ -107,7 +146,7 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
         function: changes the ir.Model that it is given, in place.
     """
     if isinstance(model, onnx.ModelProto):
-        working = ir.from_proto(model)
+        working = _from_proto(model, "the model")
     elif isinstance(model, ir.Model):
         working = model.clone()
     elif isinstance(model, (str, os.PathLike)):
@@ -131,4 +170,6 @@ def apply(model: Source, output: PathLike | None, *passes: ir.passes.InPlacePass
 
 
 def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:  # the innermost says what is wrong
+        error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

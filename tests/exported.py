@@ -11,6 +11,16 @@ DATA = Path(__file__).parent / "data"
 EXPORTED: dict[str, dict[str, Any]] = json.loads((DATA / "exported/cases.json").read_text())
 #: file -> [kind, ratio, axes], or None for what is no inverted dropout.
 IDIOMS: dict[str, list[Any] | None] = json.loads((DATA / "idioms/cases.json").read_text())
+#: Networks of tests/data/make_keras.py -> [kind, ratio, axes] of each dropout that fuse turns into a node.
+KERAS: dict[str, list[tuple[str, float, list[int]]]] = {
+    "cnn": [("spatial", 0.2, [1, 2]), ("spatial", 0.3, [1, 2])],
+    "open_size": [("spatial", 0.2, [1, 2]), ("spatial", 0.3, [1, 2])],
+    "residual": [("drop_path", 0.1, [1, 2, 3]), ("drop_path", 0.2, [1, 2, 3]), ("spatial", 0.25, [1, 2])],
+    "recurrent": [("spatial", 0.2, [1]), ("spatial", 0.4, [1])],
+    "branches": [("spatial", 0.2, [1, 2])],
+    "text": [("spatial", 0.1, [1]), ("spatial", 0.1, [1])],
+    "alpha": [],
+}
 #: Kinds that fuse reports and leaves alone.
 REPORTED = ("elementwise", "alpha", "feature_alpha")
 
@@ -21,3 +31,7 @@ def exported(name: str) -> str:
 
 def idiom(name: str) -> str:
     return str(DATA / "idioms" / name)
+
+
+def keras(name: str) -> str:
+    return str(DATA / "keras" / name)

@@ -18,7 +18,12 @@ def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, object] = {}
     exec(code, names)
     assert len(names["samples"]) == 30
-    assert {path.name for path in tmp_path.glob("*.onnx")} == {"inference.onnx", "train.onnx", "portable.onnx"}
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {
+        "clean.onnx",
+        "inference.onnx",
+        "train.onnx",
+        "portable.onnx",
+    }
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -229,3 +229,69 @@ def test_a_proto_whose_weights_are_elsewhere_is_not_written_without_them(externa
         sd.remove(proto, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
     assert sd.remove(proto, external.with_name("beside.onnx")).exists()
+
+
+def test_what_onnx_ir_would_lose_is_refused() -> None:
+    model = dropout_model()
+    model.graph.sparse_initializer.add().dims.extend([3])
+    with pytest.raises(
+        sd.ModelFileError, match="the model: holds sparse initializers, which onnx_ir would lose; write th"
+    ):
+        sd.remove(model)
+    model = dropout_model()
+    model.training_info.add()
+    with pytest.raises(
+        sd.ModelFileError, match="the model: holds training_info, which onnx_ir would lose; take it out"
+    ):
+        sd.remove(model)
+
+
+def test_metadata_of_initializers_is_not_doubled(external: Path) -> None:
+    model = onnx.load(external)
+    entry = model.graph.initializer[-1].metadata_props.add()
+    entry.key, entry.value = "made", "by hand"
+    got = sd.remove(sd.remove(model))
+    assert [list(i.metadata_props) for i in got.graph.initializer if i.name == "weight"] == [[entry]]
+
+
+def test_foreign_weights_are_not_overwritten(external: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "out.onnx.data"
+    foreign.write_bytes(b"somebody else's")
+    out = sd.remove(external, tmp_path / "out.onnx")
+    assert foreign.read_bytes() == b"somebody else's"
+    np.testing.assert_array_equal(rows(out)[1], [4, 5, 6, 7])
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.onnx", "out.onnx.1.data", "out.onnx.data"]
+    first = out.read_bytes()
+    assert sd.remove(external, out).read_bytes() == first  # its own weights are replaced
+
+
+def test_a_model_is_not_replaced_when_its_weights_cannot_be(external: Path, tmp_path: Path) -> None:
+    out = sd.remove(external, tmp_path / "out.onnx")
+    before = out.read_bytes()
+    (tmp_path / "out.onnx.data").unlink()
+    (tmp_path / "out.onnx.data").mkdir()
+    (tmp_path / "out.onnx.data" / "x").touch()
+    with pytest.raises(sd.ModelFileError, match="cannot be written"):
+        sd.remove(external, out)
+    assert out.read_bytes() == before
+
+
+def test_copied_weights_start_on_a_page(external: Path, tmp_path: Path) -> None:
+    out = sd.remove(external, tmp_path / "out.onnx")
+    (offset,) = (
+        int(e.value)
+        for e in onnx.load(out, load_external_data=False).graph.initializer[-1].external_data
+        if e.key == "offset"
+    )
+    assert offset % 4096 == 0
+
+
+def test_external_lists_of_tensors_are_refused(external: Path) -> None:
+    model = onnx.load(external, load_external_data=False)
+    attribute = model.graph.node[0].attribute.add(name="many", type=onnx.AttributeProto.TENSORS)
+    attribute.tensors.add().CopyFrom(model.graph.initializer[-1])
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(
+        sd.ModelFileError, match="attribute 'many' of node .* is a list of tensors with external data, which"
+    ):
+        sd.load(external)

@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:  # a full disk under stdout
+        errors.print(f"onnx-spatialdrop: cannot write: {error.strerror or error}", style="red", markup=False)
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

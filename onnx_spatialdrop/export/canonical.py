@@ -106,7 +106,10 @@ class _Names:
     def dims(self, value: ir.Value) -> None:
         if value.shape is not None:
             value.shape = ir.Shape(
-                [ir.SymbolicDim(self.fresh(d.value)) if isinstance(d, ir.SymbolicDim) and d.value else d for d in value.shape]
+                [
+                    ir.SymbolicDim(self.fresh(d.value)) if isinstance(d, ir.SymbolicDim) and d.value else d
+                    for d in value.shape
+                ]
             )
 
     def fresh(self, name: str) -> str:

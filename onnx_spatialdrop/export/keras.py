@@ -67,7 +67,9 @@ def export(
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
     keras = require("keras", "keras")
     if not isinstance(model, keras.Model):
-        raise SpatialDropError(f"export takes a keras.Model of Keras 3, not a {type(model).__module__}.{type(model).__name__} object")
+        raise SpatialDropError(
+            f"export takes a keras.Model of Keras 3, not a {type(model).__module__}.{type(model).__name__} object"
+        )
     backend = backend_of(keras.backend.backend())
     for package in backend.packages:
         require(package, EXTRAS[backend.name])

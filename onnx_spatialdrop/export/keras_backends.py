@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED
+from onnx_spatialdrop.export import tf2onnx
+from onnx_spatialdrop.export.markers import CALL, MARKER
 from onnx_spatialdrop.operator import spec
 
 __all__ = ["EXTRAS", "Backend", "backend_of"]
@@ -54,7 +55,7 @@ def backend_of(name: str) -> Backend:
         if backend.name == name:
             return backend
     raise SpatialDropError(
-        f"Keras runs on {name!r}, whose models Keras cannot export to ONNX; save the model, set KERAS_BACKEND=tensorflow "
+        f"Keras runs on {name!r}, whose models it cannot export to ONNX; save the model, set KERAS_BACKEND=tensorflow "
         "before keras is imported, load it and export it there"
     )
 
@@ -63,85 +64,23 @@ _ELSEWHERE: Final = (
     "if model.export fails without this package too, load the saved model under KERAS_BACKEND=tensorflow and export it "
     "there"
 )
-_TAG: Final = "onnx_spatialdrop:"
-
-
-def _mark_tensorflow(x: Any, call: int, axes: tuple[int, ...]) -> Any:
-    import tensorflow as tf
-
-    # The one op that takes exactly the operator's types, changes nothing, carries a text and is not optimised away.
-    return tf.raw_ops.CheckNumerics(tensor=x, message=f"{_TAG}{call}:{','.join(map(str, axes))}")
-
-
-def _on_check_numerics(context: Any, node: Any, _name: str, _arguments: Any) -> None:
-    from tf2onnx.onnx_opset.misc import MoveToIdent
-
-    message = node.get_attr_str("message")
-    if not message.startswith(_TAG):
-        MoveToIdent.version_1(context, node)  # what tf2onnx does with a CheckNumerics of the user's own
-        return
-    call, _, axes = message.removeprefix(_TAG).partition(":")
-    for attribute in list(node.attr):
-        del node.attr[attribute]
-    node.type, node.domain = MARKER, spec.DOMAIN
-    if "/pfor/" in node.name:
-        node.set_attr(VECTORIZED, 1)
-    node.set_attr(CALL, int(call))
-    node.set_attr(AXES, [int(axis) for axis in axes.split(",") if axis])
-
-
-def _through(optimizer: Any, transpose: Any, node: Any) -> bool:
-    """Let tf2onnx move a transpose from before a marker to behind it, as it does for activations.
-
-    Not where samples would no longer come first, or mask entries would be numbered in another order: one step a sample
-    has to stay possible, and a seed has to mean the same mask in every layout.
-    """
-    order, shared = transpose.get_attr_value("perm"), node.get_attr_value(AXES)
-    free = [order[axis] for axis in range(len(order)) if axis not in shared]
-    if order[0] != 0 or free != sorted(free) or not optimizer._switch_transpose_and_node(node, transpose):
-        return False
-    node.set_attr(AXES, sorted(order[axis] for axis in shared))
-    return True
 
 
 @contextmanager
 def _exporting_tensorflow(_model: Any) -> Iterator[None]:
-    import tf2onnx.convert
-    import tf2onnx.utils
-    from onnx.helper import make_opsetid
-    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
-
-    convert, initialize = tf2onnx.convert.from_function, TransposeOptimizer._initialize_handlers
-    counter, tf2onnx.utils.INTERNAL_NAME = tf2onnx.utils.INTERNAL_NAME, 1  # it goes into names: equal models, equal bytes
-
-    def from_function(*arguments: Any, **options: Any) -> Any:
-        options["custom_op_handlers"] = {"CheckNumerics": (_on_check_numerics, [])}
-        options["extra_opset"] = [make_opsetid(spec.DOMAIN, spec.VERSION)]
-        return convert(*arguments, **options)
-
-    def handlers(self: Any) -> None:
-        initialize(self)
-        self._handler_map[MARKER] = lambda transpose, node: _through(self, transpose, node)
-
-    tf2onnx.convert.from_function = from_function
-    TransposeOptimizer._initialize_handlers = handlers
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras looks for it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras looks for it
+        with tf2onnx.writing_markers():
             yield
-    finally:
-        tf2onnx.utils.INTERNAL_NAME = counter
-        tf2onnx.convert.from_function = convert
-        TransposeOptimizer._initialize_handlers = initialize
 
 
 _TENSORFLOW: Final = Backend(
     "tensorflow",
     ("tensorflow", "tf2onnx"),
-    _mark_tensorflow,
+    tf2onnx.mark,
     _exporting_tensorflow,
-    "call the model once on data, or give input_signature and opset_version; if model.export fails without this package "
-    "too, the model is beyond Keras's exporter",
+    "call the model once on data, or give input_signature and opset_version; if model.export fails without this "
+    "package too, the model is beyond Keras's exporter",
     opset=18,
 )
 
@@ -164,13 +103,13 @@ def _jax_primitive() -> Any:
 
     def batch(_arguments: Any, _axes: Any, **_: Any) -> Any:
         raise SpatialDropError(
-            "a dropout layer was called under jax.vmap (as TimeDistributed over an unknown number of steps does), which "
-            "has no single mask; give the number of steps in input_signature"
+            "a dropout layer was called under jax.vmap (as TimeDistributed over an unknown number of steps does), "
+            "which has no single mask; give that number in input_signature"
         )
 
     batching.primitive_batchers[primitive] = batch
 
-    class MarkerPlugin(PrimitiveLeafPlugin):  # type: ignore[misc]
+    class MarkerPlugin(PrimitiveLeafPlugin):
         def lower(self, ctx: Any, eqn: Any) -> None:
             x, old = ctx.get_value_for_var(eqn.invars[0]), ctx.get_value_for_var(eqn.outvars[0])
             build = getattr(ctx.builder, MARKER)
@@ -209,7 +148,7 @@ def _torchscript_marker() -> Any:
     """Return the identity for the TorchScript exporter, which Keras falls back to, and takes for dynamic shapes."""
     import torch
 
-    class Marker(torch.autograd.Function):  # type: ignore[misc]
+    class Marker(torch.autograd.Function):
         @staticmethod
         def forward(_context: Any, x: Any, _call: int) -> Any:
             return x.view_as(x)
@@ -228,7 +167,9 @@ def _exporting_torch(model: Any) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
+            warnings.simplefilter(
+                "ignore"
+            )  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
             yield
     finally:
         for module, training in modes:  # Keras calls model.eval() and leaves it at that

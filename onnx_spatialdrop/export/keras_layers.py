@@ -17,7 +17,7 @@ from onnx_spatialdrop.operator import spec
 
 __all__ = ["Watch", "layer_names", "refuse_unsupported", "shared_axes", "watching"]
 
-_AXES: Final = {
+_AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
     "SpatialDropout1D": {"channels_last": (1,)},
     "SpatialDropout2D": {"channels_last": (1, 2), "channels_first": (2, 3)},
     "SpatialDropout3D": {"channels_last": (1, 2, 3), "channels_first": (2, 3, 4)},
@@ -174,7 +174,10 @@ def refuse_unsupported(model: Any, elementwise: bool) -> None:
     """
     import keras
 
-    kinds = {keras.layers.AlphaDropout: "replaces values by a constant", keras.layers.GaussianDropout: "multiplies by noise"}
+    kinds = {
+        keras.layers.AlphaDropout: "replaces values by a constant",
+        keras.layers.GaussianDropout: "multiplies by noise",
+    }
     names = layer_names(model)
     for layer in model._flatten_layers(include_self=False, recursive=True):
         for kind, what in kinds.items():

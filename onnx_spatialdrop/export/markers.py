@@ -93,8 +93,8 @@ def _check_complete(calls: Sequence[Call], present: set[int]) -> None:
     for call in calls:
         if call.owner not in owners:
             raise SpatialDropError(
-                f"layer {call.layer!r}: its dropout was traced but is not in the exported graph (the exporter folded or "
-                "dropped it, as it does where the layer's input is a constant or its output is unused); export with "
+                f"layer {call.layer!r}: its dropout was traced but is not in the exported graph (the exporter folded "
+                "or dropped it, as it does where the layer's input is a constant or its output is unused); export with "
                 'dropout="inference", or take the layer out of the call'
             )
 
@@ -127,17 +127,15 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _replace(
-    marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, step: ir.Value, name: str
-) -> ir.Node:
+def _replace(marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, step: ir.Value, name: str) -> ir.Node:
     x, old, graph = marker.inputs[0], marker.outputs[0], marker.graph
     assert x is not None
     assert graph is not None
     rank = next((len(value.shape) for value in (x, old) if value.shape is not None), call.rank)
     if rank != call.rank or VECTORIZED in marker.attributes:
         raise SpatialDropError(
-            f"layer {call.layer!r}: it was called on rank {call.rank}, but the exporter vectorised it over one more axis "
-            "(as TimeDistributed over an unknown number of steps does); give the number of steps in input_signature"
+            f"layer {call.layer!r}: it was called on rank {call.rank}, but the exporter vectorised it over one more "
+            "axis (as TimeDistributed over an unknown number of steps does); give that number in input_signature"
         )
     node_type = {dtype: kind for kind, dtype in op.FLOAT_TYPES.items()}[spec.DTYPES[call.dtype]]
     if x.dtype is None:

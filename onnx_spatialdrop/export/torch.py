@@ -50,7 +50,7 @@ def export(
         args: example inputs, as torch.onnx.export takes them.
         output: the .onnx file to write, whole or not at all; None returns the model.
         dropout: "op" writes SpatialDropout nodes; "inference" none, so that the file equals torch's own export in
-            inference mode; "training" standard operators that drop, for ``target``.
+            inference mode; "training" standard operators that always drop, for ``target``.
         target: what a "training" model is for; see expand.
         elementwise: also write nn.Dropout and F.dropout, as SpatialDropout nodes with ``axes`` [].
         seed: base of the nodes' seeds, in [-2**63, 2**64); each node gets its own.
@@ -123,7 +123,8 @@ def exporting(
 
     def finished(model: ir.Model, module: Any) -> None:
         names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
-        settle(model, names, seed=seed, training_mode=training_mode, step=step)
+        always = dropout == "training"
+        settle(model, names, seed=seed, training_mode=training_mode, step=step, always=always)
         finish(model, dropout, target)
 
     def replacement(model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
@@ -134,12 +135,17 @@ def exporting(
             )
         table = {**translation_table(), **(arguments.pop("custom_translation_table", None) or {})}
         before = capture.programs
-        with torch_capture.modes(model, capture):
-            program = _written(
-                lambda file: original(model, args, file, custom_translation_table=table, **arguments),
-                f,
-                lambda written: finished(written, model),
-            )
+
+        def run(file: Any) -> Any:
+            with torch_capture.modes(model, capture):
+                return original(model, args, file, custom_translation_table=table, **arguments)
+
+        try:
+            program = _written(run, f, lambda written: finished(written, model))
+        except Exception as error:
+            if capture.refusal is not None and error is not capture.refusal:
+                raise capture.refusal from error
+            raise
         if program is not None:
             if capture.programs == before:
                 raise SpatialDropError(

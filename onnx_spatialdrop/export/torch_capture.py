@@ -15,17 +15,16 @@ from typing import Any, Final, Literal
 import onnx
 import torch
 
+from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout
 from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE
 from onnx_spatialdrop.operator import spec
 
 __all__ = ["KINDS", "Capture", "capturing", "description", "modes", "translation_table"]
 
+_SCHEMA: Final = "Tensor x, str kind, int first, int rank, float ratio, float scale, int call, str layer"
 _LIBRARY: Final = torch.library.Library(spec.DOMAIN, "FRAGMENT")
-_LIBRARY.define(
-    "spatial_dropout(Tensor x, str kind, int first, int rank, float ratio, float scale, int call) -> Tensor",
-    tags=(torch.Tag.nondeterministic_seeded,),
-)
+_LIBRARY.define(f"spatial_dropout({_SCHEMA}) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
 _LIBRARY.impl("spatial_dropout", lambda x, *_: x.clone(), "CompositeExplicitAutograd")
 torch.library.register_fake(f"{spec.DOMAIN}::spatial_dropout", lambda x, *_: torch.empty_like(x), lib=_LIBRARY)
 
@@ -48,12 +47,14 @@ class Capture:
         elementwise: whether nn.Dropout and F.dropout become placeholders too.
         keep_mode: whether the modules keep their modes; then element-wise dropouts that stay do as theirs say.
         programs: how many exported programs have been searched.
+        refusal: why one of them cannot be exported; torch would wrap the error if it was raised at once.
     """
 
     dropout: Dropout = "op"
     elementwise: bool = False
     keep_mode: bool = False
     programs: int = 0
+    refusal: SpatialDropError | None = None
     calls: Iterator[int] = field(default_factory=itertools.count)
 
     def fate(self, kind: str, ratio: float) -> Literal["capture", "off", "keep"]:
@@ -89,12 +90,13 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             schema_of.Attribute("ratio", schema_of.AttrType.FLOAT),
             schema_of.Attribute("scale", schema_of.AttrType.FLOAT),
             schema_of.Attribute("call", schema_of.AttrType.INT),
+            schema_of.Attribute("layer", schema_of.AttrType.STRING),
         ],
     )
     placeholder = values.Op(values.Opset(DOMAIN, 1), OP_TYPE, schema)
 
-    def translate(x: Any, kind: str, first: int, rank: int, ratio: float, scale: float, call: int) -> Any:
-        return placeholder(x, kind=kind, first=first, rank=rank, ratio=ratio, scale=scale, call=call)
+    def translate(x: Any, kind: str, first: int, rank: int, ratio: float, scale: float, call: int, layer: str) -> Any:
+        return placeholder(x, kind=kind, first=first, rank=rank, ratio=ratio, scale=scale, call=call, layer=layer)
 
     return {_PLACEHOLDER: translate}
 
@@ -116,24 +118,54 @@ def capturing(capture: Capture) -> Iterator[None]:
 
     program.run_decompositions = run_decompositions
     try:
-        yield
+        with _traced_as_training(capture):
+            yield
     finally:
         program.run_decompositions = original
+
+
+@contextmanager
+def _traced_as_training(capture: Capture) -> Iterator[None]:
+    """Let dropouts that become placeholders run in training mode while a graph is traced, inside the context.
+
+    In inference mode torch's dropout returns its input, the very tensor. Tracers know tensors by identity and take
+    every later use of the input for one of the output: ``drop(x) + x`` comes out as ``drop(x) + drop(x)``.
+    """
+
+    def traced(original: Callable[..., Any]) -> Callable[..., Any]:
+        def dropout(x: Any, p: float, train: bool) -> Any:
+            return original(x, p, train or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+        return dropout
+
+    variables: Any = torch._VF  # where torch.nn.functional looks
+    names = [name for name, kind in KINDS.items() if capture.fate(kind, 0.5) == "capture"]
+    originals = {f"{name}{end}": getattr(torch, f"{name}{end}") for name in names for end in ("", "_")}
+    try:
+        for name, original in originals.items():
+            setattr(torch, name, traced(original))
+            setattr(variables, name, traced(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
+            vars(variables).pop(name, None)
 
 
 @contextmanager
 def modes(module: Any, capture: Capture) -> Iterator[None]:
     """Put every module in inference mode, inside the context, unless they are to keep their modes.
 
-    The flags are set one by one: ``module.eval()`` may be overridden, and merge weights or worse. An nn.Dropout that is
-    to stay goes to training mode, since TorchScript deletes it otherwise before it is translated.
+    The flags are set one by one: ``module.eval()`` may be overridden, and merge weights or worse. torch's generator is
+    restored too, since a trace runs the module.
     """
     found = module.modules() if isinstance(module, torch.nn.Module) and not capture.keep_mode else ()
     flags = [(each, each.training) for each in found]
     try:
         for each, _ in flags:
-            each.training = type(each) is torch.nn.Dropout and capture.fate("elementwise", each.p) == "capture"
-        yield
+            each.training = False
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         for each, flag in flags:
             each.training = flag
@@ -183,8 +215,15 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
     if fate == "off":
         node.args = (x, ratio, False)
         return
+    layer = next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0]
+    if not (in_place or node.args[2]) and _uses(node) > 1:
+        capture.refusal = SpatialDropError(
+            f"layer {layer!r} of the exported program was in inference mode when torch.export.export ran, which then "
+            "cannot tell its output from its input; give the module itself, or export the program inside exporting()"
+        )
+        raise capture.refusal
     value = x.meta["val"]
-    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls))
+    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls), layer)
     if not in_place:
         node.target, node.args, node.kwargs = _PLACEHOLDER, arguments, {}
         return
@@ -194,6 +233,14 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
     drawn.meta = dict(node.meta)
     undo.insert(0, lambda: node.graph.erase_node(drawn))
     node.target, node.args, node.kwargs = torch.ops.aten.copy_.default, (x, drawn), {}
+
+
+def _uses(node: Any) -> int:
+    """Return how often the result of ``node`` is read; a user may read it twice."""
+    found: list[Any] = []
+    for user in node.users:
+        torch.fx.node.map_arg((user.args, user.kwargs), found.append)
+    return sum(each is node for each in found)
 
 
 def description(kind: str, rank: int, dtype: Any, ratio: float) -> tuple[str, int, int, float, float]:

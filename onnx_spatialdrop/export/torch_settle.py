@@ -5,7 +5,6 @@ Knows ONNX graphs only; torch is never imported here. What puts the placeholders
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -40,7 +39,9 @@ _REFUSED: Final = {
 }
 
 
-def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode: bool, step: int) -> None:
+def settle(
+    model: ir.Model, modules: Sequence[str], *, seed: int, training_mode: bool, step: int, always: bool = False
+) -> None:
     """Replace every placeholder by a SpatialDropout node, in place.
 
     1. The nodes of a model share one pair of switches; without placeholders none is made.
@@ -55,6 +56,8 @@ def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode:
         seed: base of the nodes' seeds.
         training_mode: the switch's default.
         step: the switch's default.
+        always: make training_mode a constant true instead of a switch. Trainers run a model as it stands: a switch
+            that is off by default would train without dropout, and nobody would be told.
 
     Raises:
         SpatialDropError: a kind of dropout that SpatialDropout cannot express; it names the layer.
@@ -67,7 +70,9 @@ def settle(model: ir.Model, modules: Sequence[str], *, seed: int, training_mode:
     for node, layer in zip(placeholders, layers, strict=True):
         _refuse(node, layer)
     model.graph.opset_imports[spec.DOMAIN] = spec.VERSION
-    switches = add_switches(model.graph, training_mode, step)  # case 1
+    switches = add_switches(model.graph, training_mode or always, step)  # case 1
+    if always:
+        model.graph.inputs.remove(switches[0])
     names = {node.name for node in scopes.all_nodes(model)}
     seeds = derive_seeds(seed, len(placeholders))  # case 2
     orphans: list[ir.Value] = []
@@ -162,12 +167,10 @@ def _unique(name: str, taken: set[str | None]) -> str:
 def _layer(node: ir.Node, modules: Sequence[str]) -> str:
     """Return the qualified name of the module that called the dropout.
 
-    The dynamo exporter notes the modules on the way in metadata_props, the TorchScript one in the node's name.
+    An exported program tells it beforehand; the TorchScript exporter leaves the way to the module in the node's name.
     """
-    scopes_text = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if scopes_text is not None:
-        path = ast.literal_eval(scopes_text)
-        return str(path[-2]) if len(path) > 1 else ""
+    if "layer" in node.attributes:
+        return node.attributes["layer"].as_string()
     found = ""
     for part in (node.name or "").strip("/").split("/")[:-1]:
         inside = [name for name in modules if name.startswith(f"{found}." if found else "")]

@@ -57,6 +57,15 @@ def register_schema() -> None:
     """Make the operator known to onnx's checker and shape inference in this process; a second call does nothing."""
     if not onnx.defs.has(spec.OP_TYPE, spec.VERSION, spec.DOMAIN):
         onnx.defs.register_schema(schema())
+        onnx.defs.register_schema(_round_schema())
+
+
+def _round_schema() -> OpSchema:
+    """Return a schema for the body's helper function: the checker asks for one, though the model defines it."""
+    words = [OpSchema.FormalParameter(name, "tensor(uint64)") for name in ("c0", "c1", "c2", "c3", "k0", "k1")]
+    drawn = [OpSchema.FormalParameter(name, "tensor(uint64)") for name in ("d0", "d1", "d2", "d3")]
+    doc = "One round of Philox4x32 in the function body of SpatialDropout."
+    return OpSchema("PhiloxRound", spec.DOMAIN, spec.VERSION, doc=doc, inputs=words, outputs=drawn)
 
 
 def _infer(context: onnx.shape_inference.InferenceContext) -> None:

@@ -96,7 +96,8 @@ def _found(site: scopes.Site) -> Found:
         seed=attributes.seed,
         scale=attributes.scale,
         rng=attributes.rng,
-        dtype=next((name for name, known in spec.DTYPES.items() if known == dtype), None),
+        # NumPy holds that None equals float64.
+        dtype=None if dtype is None else next(name for name, known in spec.DTYPES.items() if known == dtype),
         shape=None if x.shape is None else tuple(d if isinstance(d, int) else d.value for d in x.shape),
         training_mode=_steered_by(training_mode),
         step=_steered_by(step),

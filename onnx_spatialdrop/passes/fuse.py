@@ -1,27 +1,23 @@
 """Turn every dropout that a model spells out in standard ops into a SpatialDropout node.
 
-What is dropout, patterns/ proves; this file only replaces what was proven.
+What is dropout, patterns/ proves, and rewriter.py replaces it; this file decides which of it is to become a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TypeVar, overload
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import prune, replace, scopes, seeds, switches, ties
+from onnx_spatialdrop.passes import scopes, seeds
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
-from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
-from onnx_spatialdrop.passes.patterns.lift import Place, lift
-from onnx_spatialdrop.passes.patterns.prove import kind_of_axes
+from onnx_spatialdrop.passes.patterns.groups import tagged_groups
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
 from onnx_spatialdrop.passes.report import Record, Report
+from onnx_spatialdrop.passes.rewriter import Rewriter, names
 
 __all__ = ["FusePass", "fuse"]
 
@@ -65,7 +61,7 @@ class FusePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.report = Report(refused=frozen_masks(model))
-        rewriter = _Rewriter(model, self.training_mode, self.for_inference)
+        rewriter = Rewriter(model, self.training_mode, self.for_inference)
         self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
         rewriter.finish()
         candidates = recognise(model)
@@ -83,7 +79,7 @@ class FusePass(ir.passes.InPlacePass):
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
-        if candidate.kind in ("alpha", "feature_alpha") and self.for_inference and not candidate.trace.ends:
+        if self.for_inference and _is_alpha(candidate):
             return ""
         if candidate.reason:
             return candidate.reason
@@ -94,164 +90,12 @@ class FusePass(ir.passes.InPlacePass):
         return ""
 
 
-class _Rewriter:
-    """Replaces proven products one after the other, and knows what has been replaced so far."""
-
-    def __init__(self, model: ir.Model, training_mode: bool, lifting: bool) -> None:
-        self._model = model
-        self._training_mode = training_mode
-        self._lifting = lifting
-        self._new: dict[ir.Value, ir.Value] = {}
-        self._idle: list[ir.Value] = []
-        self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
-
-    def undo(self, group: Group) -> Record:
-        """Put back the node that a tagged group of nodes was written out of."""
-        node = self._replace(
-            group.scope,
-            self._current(group.x),
-            group.y,
-            group.attributes,
-            group.training_mode,
-            group.step,
-            group.name,
-        )
-        if group.mask is not None:
-            replace.take_over(group.mask, node.outputs[1])
-        self._idle += [value for made in group.nodes for value in made.outputs]
-        rank = None if group.x.shape is None else len(group.x.shape)
-        axes = group.attributes.axes
-        return Record(
-            name=group.name,
-            kind=kind_of_axes(tuple(axis % rank for axis in axes), rank) if rank else "spatial",
-            nodes=_names(group.nodes),
-            axes=axes,
-            ratio=group.attributes.ratio,
-            scale=group.attributes.scale,
-            rank=rank,
-            seed=group.attributes.seed,
-            proven=("its nodes carry the tags of the SpatialDropout node that they were written out of",),
-        )
-
-    def rewrite(self, candidate: Candidate, seed: int) -> list[Record]:
-        """Make the nodes of one draw, remove what only they needed, and return their records."""
-        names, tied = _names(candidate.trace.nodes), len(candidate.proofs) > 1
-        records = []
-        for proof in candidate.proofs:
-            assert proof.axes is not None
-            assert proof.ratio is not None
-            assert proof.scale is not None
-            place = Place(self._current(proof.x), proof.y, proof.axes)
-            if self._lifting and not tied:
-                place = lift(place)
-            name = _name_of(place.y)
-            attributes = spec.Attributes(place.axes, proof.ratio, seed, proof.scale, where=name)
-            node = self._replace(candidate.scope, place.x, place.y, attributes, candidate.training_mode, None, name)
-            if tied:
-                ties.tie(node, names[0])
-            records.append(
-                Record(
-                    name=name,
-                    kind=candidate.kind,
-                    nodes=names,
-                    axes=place.axes,
-                    ratio=proof.ratio,
-                    scale=attributes.scale,
-                    rank=proof.rank,
-                    seed=attributes.seed,
-                    tied=tied,
-                    proven=proof.facts,
-                    notes=candidate.notes,
-                )
-            )
-        self._idle += candidate.trace.forms
-        return records
-
-    def finish(self) -> None:
-        """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
-        prune.prune_unused(self._model, self._idle)
-        self._idle.clear()
-
-    def _current(self, value: ir.Value) -> ir.Value:
-        while value in self._new:
-            value = self._new[value]
-        return value
-
-    def _replace(
-        self,
-        scope: scopes.Scope,
-        x: ir.Value,
-        y: ir.Value,
-        attributes: spec.Attributes,
-        training_mode: ir.Value | None,
-        step: ir.Value | None,
-        name: str,
-    ) -> ir.Node:
-        """Put a node in the place of ``y``, and remove what nothing needs any more."""
-        old = y.producer()
-        assert old is not None
-        assert old.graph is not None
-        if training_mode is None or step is None:
-            default_mode, default_step = self._steering(scope)
-            training_mode, step = training_mode or default_mode, step or default_step
-        self._import(scope)
-        node = op.spatial_dropout(
-            x,
-            attributes.ratio,
-            training_mode=training_mode,
-            step=step,
-            seed=attributes.seed,
-            axes=attributes.axes,
-            scale=attributes.scale,
-            name=name or None,
-        )
-        op.write(node, attributes)
-        node.outputs[1].name = f"{y.name}/mask"  # before a graph makes up a name
-        type_, shape = node.outputs[0].type, node.outputs[0].shape
-        old.graph.insert_before(old, node)
-        replace.take_over(y, node.outputs[0])
-        if node.outputs[0].type is None:
-            node.outputs[0].type = type_
-        if node.outputs[0].shape is None:
-            node.outputs[0].shape = shape
-        self._new[y] = node.outputs[0]
-        self._idle.append(y)
-        return node
-
-    def _import(self, scope: scopes.Scope) -> None:
-        scope.opset_imports[spec.DOMAIN] = spec.VERSION
-        self._model.opset_imports[spec.DOMAIN] = spec.VERSION
-
-    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
-        if not isinstance(scope, ir.Function):
-            return switches.add_switches(scope, training_mode=self._training_mode)
-        if scope.graph not in self._constants:
-            self._constants[scope.graph] = _constants(scope.graph, self._training_mode)
-        return self._constants[scope.graph]
-
-
-def _name_of(y: ir.Value) -> str:
-    producer = y.producer()
-    return (producer.name if producer is not None else "") or y.name or ""
-
-
-def _constants(graph: ir.Graph, training_mode: bool) -> tuple[ir.Value, ir.Value]:
-    nodes = []
-    for name, array in ((switches.TRAINING_MODE, np.array(training_mode)), (switches.STEP, np.array([-1], np.int64))):
-        value = ir.Value(name=f"spatial_dropout/{name}", type=ir.TensorType(ir.tensor(array).dtype))
-        attribute = ir.AttrTensor("value", ir.tensor(array, name=value.name))
-        nodes.append(ir.Node("", "Constant", [], [attribute], outputs=[value], name=value.name))
-    first = next(iter(graph))
-    graph.insert_before(first, nodes)
-    return nodes[0].outputs[0], nodes[1].outputs[0]
-
-
 def _refused(candidate: Candidate, reason: str) -> Record:
     node, proof = candidate.source.node, candidate.proofs[0] if candidate.proofs else None
     return Record(
         name=node.name or op.describe(node),
         kind=candidate.kind,
-        nodes=_names(candidate.trace.nodes),
+        nodes=names(candidate.trace.nodes),
         axes=_inactive_axes(candidate) if proof is None else proof.axes,
         ratio=candidate.source.ratio if proof is None else proof.ratio,
         scale=None if proof is None else proof.scale,
@@ -266,8 +110,10 @@ def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
     return () if candidate.kind == "elementwise" else None
 
 
-def _names(nodes: Iterable[ir.Node]) -> tuple[str, ...]:
-    return tuple(node.name or op.describe(node) for node in nodes)
+def _is_alpha(candidate: Candidate) -> bool:
+    """Return whether every product is alpha dropout of known axes, and the mask goes nowhere else."""
+    kinds = ("alpha", "feature_alpha")
+    return not candidate.trace.ends and all(p.kind in kinds and p.axes is not None for p in candidate.proofs)
 
 
 M = TypeVar("M", onnx.ModelProto, ir.Model)

@@ -16,6 +16,7 @@ from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes
+from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["CONTRIB", "MASK_OP", "LowerPass"]
 
@@ -47,8 +48,9 @@ class LowerPass(ir.passes.InPlacePass):
         sites = scopes.spatial_dropouts(model)
         for site in sites:
             _check(site)  # case 5, before anything changes
+        names = Names(model)
         for site in sites:
-            _lower(site, next(self.counters))
+            _lower(site, next(self.counters), names)
             site.scope.opset_imports[CONTRIB] = 1
             model.opset_imports[CONTRIB] = 1
         prune.drop_domain(model)
@@ -68,13 +70,13 @@ def _check(site: scopes.Site) -> None:
         )
 
 
-def _lower(site: scopes.Site, counter: int) -> None:
+def _lower(site: scopes.Site, counter: int, names: Names) -> None:
     node, attributes = site.node, op.read(site.node)
     x, training_mode, step = node.inputs
     y, mask = node.outputs
     assert node.graph is not None
     assert x is not None
-    build = _Builder(f"{y.name}/python")
+    build = _Builder(names.prefix(f"{y.name}/python"))
     used = bool(mask.uses()) or mask.is_graph_output()
     flat, shape = build.mask(
         [build.add("Shape", [x]), build.constant(np.array(attributes.axes, np.int64), "axes"), training_mode, step],

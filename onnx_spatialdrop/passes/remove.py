@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import prune, replace, scopes
+from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["RemovePass", "remove"]
 
@@ -31,22 +32,28 @@ class RemovePass(ir.passes.InPlacePass):
         sites = scopes.spatial_dropouts(model)
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 6
+        names = Names(model)
         steering: dict[int, ir.Value] = {}
         for site in sites:
             steering.update({id(value): value for value in site.node.inputs[1:] if value is not None})
-            remove_node(site.node)
+            remove_node(site.node, names)
         prune.prune_unused(model, steering.values())  # case 4
         prune.drop_domain(model)  # case 5
         return ir.passes.PassResult(model, modified=True)
 
 
-def remove_node(node: ir.Node) -> None:
-    attributes, graph, x = op.read(node), node.graph, node.inputs[0]
+def remove_node(node: ir.Node, names: Names) -> None:
+    """Remove one node, as RemovePass does, but for what fed it."""
+    y, mask = node.outputs
+    used = bool(mask.uses()) or mask.is_graph_output()
+    # Attributes that refer to a function's own have no value here, and are needed for a used mask only.
+    by_reference = any(attribute.is_ref() for attribute in node.attributes.values())
+    axes = () if by_reference and not used else op.read(node).axes
+    graph, x = node.graph, node.inputs[0]
     assert graph is not None
     assert x is not None
-    y, mask = node.outputs
-    if mask.uses() or mask.is_graph_output():
-        ones = replace.mask_of_ones(x, attributes.axes, f"{y.name}/mask")  # case 3
+    if used:
+        ones = replace.mask_of_ones(x, axes, names.prefix(f"{y.name}/ones"))  # case 3
         graph.insert_before(node, ones)
         replace.take_over(mask, ones[-1].outputs[0])
     if replace.splice(node, x):

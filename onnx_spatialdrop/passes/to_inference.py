@@ -14,6 +14,7 @@ from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.sources import switched_off
 from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.report import Report
+from onnx_spatialdrop.passes.tidy import tidy_views
 
 __all__ = ["InferencePass", "to_inference"]
 
@@ -25,7 +26,7 @@ class InferencePass(ir.passes.InPlacePass):
        ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
     2. Dropout nodes that are off go, where their mask is unused.
     3. Every SpatialDropout node goes, with its switches; see remove.py.
-    4. A pair of views around a removed node that undo each other goes too.
+    4. Views around a removed node that undo each other go too, or become one; see tidy.py.
     5. What was refused stays; ``report.refused`` says why.
     """
 
@@ -41,7 +42,10 @@ class InferencePass(ir.passes.InPlacePass):
         modified = fusion.call(model).modified
         self.report = fusion.report
         self.removed = idle + len(scopes.spatial_dropouts(model))
+        sites = scopes.spatial_dropouts(model)
+        sources = [site.node.inputs[0] for site in sites if site.scope is model.graph]
         RemovePass().call(model)  # case 3
+        tidy_views(model, (x for x in sources if x is not None), scopes.default_opset(model.graph, model))  # case 4
         return ir.passes.PassResult(model, modified=modified or self.removed > 0)
 
 

@@ -33,7 +33,7 @@ void Partial(typename V::Element* to, const typename V::Element* from, size_t co
 enum class Move { kStream, kInPlace };
 
 // How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
-constexpr size_t AheadBytes(Move move) { return move == Move::kStream ? 8 << 10 : 16 << 10; }
+constexpr size_t kAheadBytes = 32 << 10;
 
 // One step of a loop over memory that is not in the nearest caches: several vectors are made before any is written, and
 // as many lines are asked for, `ahead` being where the first of them is.
@@ -45,9 +45,7 @@ size_t FarVectors(typename V::Element* to, const typename V::Element* from, size
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
   for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
     for (size_t line = 0; line < kStepBytes; line += 64) {
-      // For reading once, or for writing to it.
-      if (kMove == Move::kStream) __builtin_prefetch(ahead + line, 0, 0);
-      if (kMove == Move::kInPlace) __builtin_prefetch(ahead + line, 1, 3);
+      __builtin_prefetch(ahead + line, kMove == Move::kInPlace ? 1 : 0, 3);
     }
     typename V::Word word[kUnroll];
 #pragma GCC unroll 16
@@ -68,7 +66,7 @@ template <class V, Move kMove, class Function, class Tail>
 void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const char* next,
              Function function, Tail tail) {
   using Element = typename V::Element;
-  constexpr size_t kAhead = AheadBytes(kMove) / sizeof(Element);
+  constexpr size_t kAhead = kAheadBytes / sizeof(Element);
   size_t i = Unaligned<V>(to, count);
   if (i != 0) tail(to, from, 0, i);
   const size_t ahead = count < kAhead ? count : kAhead, turn = count - ahead;

@@ -28,10 +28,12 @@ with warnings.catch_warnings():  # the frameworks' own, at import
     warnings.simplefilter("ignore")
     keras = pytest.importorskip("keras", reason='Keras is not installed: pip install "onnx_spatialdrop[keras]"')
     BACKEND = keras.backend.backend()
-    for package in {"tensorflow": ["tensorflow", "tf2onnx"], "jax": ["jax2onnx"], "torch": ["torch", "onnxscript"]}[BACKEND]:
+    for package in {"tensorflow": ["tensorflow", "tf2onnx"], "jax": ["jax2onnx"], "torch": ["torch", "onnxscript"]}[
+        BACKEND
+    ]:
         pytest.importorskip(package, reason=f"Keras's ONNX export on {BACKEND} needs {package}, which is not installed")
 
-from onnx_spatialdrop.export import keras as sdk  # noqa: E402
+from onnx_spatialdrop.export import keras as sdk
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras, TensorFlow, JAX and tf2onnx warn of is not ours to fix
 
@@ -134,8 +136,10 @@ def test_inference_is_keras_s_own_export_and_op_adds_one_node_a_layer(exported: 
     assert [(i.domain, i.version) for i in ours.opset_import] == [(i.domain, i.version) for i in own.opset_import]
     close(run(ir.from_proto(ours), x), run(ir.from_proto(own), x))
     extra = onnx_model.graph.num_nodes() - len(ours.graph.node) - len(AXES[name])
-    # tf2onnx moves no rank-3 transpose through anything with two users; jax2onnx merges one less around a scan.
-    assert extra == {("tensorflow", "text_cnn"): 4, ("jax", "text_lstm"): 1}.get((BACKEND, name), 0)
+    # tf2onnx moves no rank-3 transpose through anything with two users; jax2onnx keeps one transpose more.
+    assert extra == {("tensorflow", "text_cnn"): 4, ("jax", "text_cnn"): 1, ("jax", "text_lstm"): 1}.get(
+        (BACKEND, name), 0
+    )
 
 
 @pytest.mark.parametrize(("name", "dropout"), [("cnn2d", "inference"), ("cnn2d", "op"), ("text_lstm", "op")])
@@ -152,7 +156,12 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
     )
     digests = set()
     for hash_seed in ("1", "2"):
-        env = {**os.environ, "PYTHONHASHSEED": hash_seed, "KERAS_BACKEND": BACKEND, "PYTHONPATH": os.pathsep.join(sys.path)}
+        env = {
+            **os.environ,
+            "PYTHONHASHSEED": hash_seed,
+            "KERAS_BACKEND": BACKEND,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         path = tmp_path / f"{hash_seed}.onnx"
         subprocess.run([sys.executable, "-c", script, str(path)], check=True, env=env, capture_output=True)
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -247,9 +256,18 @@ class TestWhatIsKept:
         inputs = keras.Input((8, 3))
         x = keras.layers.SpatialDropout1D(0.3, name="a", dtype=policy)(keras.layers.Dense(4, dtype=policy)(inputs))
         x = keras.layers.SpatialDropout1D(0.3, name="b", dtype=policy)(keras.layers.Dense(4, dtype=policy)(x))
-        for node in nodes(sdk.export(keras.Model(inputs, x))).values():
+        model = keras.Model(inputs, x)
+        exported = sdk.export(model)
+        for node in nodes(exported).values():
             assert op.numpy_dtype(node.inputs[0]) == dtype
             assert op.read(node).scale == float(np.asarray(1 / 0.7).astype(dtype))
+        if dtype == np.float16:  # ONNX Runtime's MatMul has no bfloat16 on CPU
+            x = np.random.default_rng(0).normal(size=(2, 8, 3)).astype(np.float32)
+            with forced(seeds_by_layer(exported), 3):
+                expected = keras.ops.convert_to_numpy(model(x))
+            got = run(exported, x, training_mode=True, step=np.array([3]))
+            assert got.dtype == np.float16
+            np.testing.assert_allclose(got.astype(np.float32), expected.astype(np.float32), rtol=4e-3, atol=4e-3)
 
 
 class TestTraining:
@@ -263,6 +281,11 @@ class TestTraining:
             expected = model(x, training=False)
         close(run(trained, x, training_mode=True, step=np.array([3])), expected)
 
+    def test_without_a_target_it_is_for_onnxruntime_training(self) -> None:
+        trained = sdk.export(build("text_cnn")[0], dropout="training", opset_version=18)
+        kinds = [node.op_type for node in trained.graph if node.op_type in ("Dropout", "RandomUniformLike")]
+        assert kinds == ["Dropout"] * 3
+
 
 class TestRefusals:
     def check(self, layer: Any, message: str, shape: tuple[int | None, ...] = (8, 4), **options: Any) -> None:
@@ -272,6 +295,7 @@ class TestRefusals:
             sdk.export(model, **options)
         assert str(error.value) == message
 
+    @pytest.mark.skipif(BACKEND == "torch", reason="while PyTorch traces, sizes are unknown")
     def test_a_noise_shape_that_does_not_fit(self) -> None:
         self.check(
             keras.layers.Dropout(0.5, noise_shape=(None, 3, 4), name="odd"),
@@ -282,20 +306,22 @@ class TestRefusals:
     def test_alpha_dropout_with_a_noise_shape(self) -> None:
         self.check(
             keras.layers.AlphaDropout(0.5, noise_shape=(None, 1, None), name="alpha"),
-            "layer 'alpha': AlphaDropout replaces values by a constant and is no case of SpatialDropout, which keeps or "
-            'zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
+            "layer 'alpha': AlphaDropout replaces values by a constant and is no case of SpatialDropout, which keeps "
+            'or zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
         )
 
     def test_gaussian_dropout_when_element_wise_dropout_is_asked_for(self) -> None:
         self.check(
             keras.layers.GaussianDropout(0.5, name="gauss"),
-            "layer 'gauss': GaussianDropout multiplies by noise and is no case of SpatialDropout, which keeps or zeroes; "
-            'export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
+            "layer 'gauss': GaussianDropout multiplies by noise and is no case of SpatialDropout, which keeps or "
+            'zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
             elementwise=True,
         )
 
     def test_something_that_is_no_keras_model(self) -> None:
-        with pytest.raises(SpatialDropError, match=r"^export takes a keras.Model of Keras 3, not a builtins.int object$"):
+        with pytest.raises(
+            SpatialDropError, match=r"^export takes a keras.Model of Keras 3, not a builtins.int object$"
+        ):
             sdk.export(3)
 
     def test_another_word_for_dropout(self) -> None:
@@ -307,7 +333,7 @@ class TestRefusals:
         self.check(
             keras.layers.TimeDistributed(keras.layers.SpatialDropout1D(0.5, name="drop"), name="each"),
             "layer 'each/drop': it was called on rank 3, but the exporter vectorised it over one more axis (as "
-            "TimeDistributed over an unknown number of steps does); give the number of steps in input_signature",
+            "TimeDistributed over an unknown number of steps does); give that number in input_signature",
             (None, 5, 4),
         )
 
@@ -332,6 +358,8 @@ class TestRefusals:
     def test_what_keras_itself_cannot_export_says_so_and_where_it_can_be(self, name: str) -> None:
         with pytest.raises(SpatialDropError) as error:
             sdk.export(build(name)[0])
-        assert str(error.value).startswith(f"Keras {BACKEND} backend: model.export(format='onnx') failed for '{name}': ")
+        assert str(error.value).startswith(
+            f"Keras {BACKEND} backend: model.export(format='onnx') failed for '{name}': "
+        )
         assert str(error.value).endswith("load the saved model under KERAS_BACKEND=tensorflow and export it there")
         assert "\n" not in str(error.value)

@@ -13,7 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from onnx_spatialdrop import FormError, attach, reference
 from onnx_spatialdrop.operator import body, spec
 
-OPSETS = [18, 19, 20, 21, 22, 23, 24]
+#: Opsets that this ONNX Runtime knows; 23 and 24 came with 1.24 and need not be known before.
+NEW = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24)
+OPSETS = [18, 19, 20, 21, 22, *([23, 24] if NEW else [])]
 
 
 def quiet() -> onnxruntime.SessionOptions:

@@ -28,3 +28,18 @@ def test_the_node_of_an_ir_model_can_be_changed() -> None:
     model = dropout_ir()
     sd.find(model)[0].node.name = "renamed"
     assert sd.find(model)[0].name == "renamed"
+
+
+def test_an_unknown_type_is_none_and_not_float64() -> None:
+    model = dropout_ir(wrap=True)
+    value = next(node for node in model.graph if node.op_type == "SpatialDropout").inputs[0]
+    assert value is not None
+    value.type = None
+    assert [found.dtype for found in sd.find(model)] == [None]
+
+
+def test_an_unknown_type_is_none() -> None:
+    """NumPy takes None for float64 in comparisons."""
+    model = dropout_ir(wrap=True)
+    model.graph[0].outputs[0].type = None
+    assert sd.find(model)[0].dtype is None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from building import dropout_ir, dropout_model
-from exported import EXPORTED, IDIOMS, REPORTED, exported, idiom
+from exported import EXPORTED, IDIOMS, KERAS, REPORTED, exported, idiom, keras
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.operator import spec
@@ -81,6 +81,14 @@ def test_idioms_are_recognised_and_look_alikes_are_not(name: str) -> None:
         assert report.refused == []
         assert report.fused
         assert all([r.kind, r.ratio, list(r.axes or ())] == expected for r in report.fused)
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_networks_with_moved_transpositions(name: str) -> None:
+    model, report = sd.fuse(onnx.load(keras(f"{name}_train.onnx")))
+    assert [(r.kind, r.ratio, list(r.axes or ())) for r in report.fused] == KERAS[name]
+    assert [r.kind for r in report.refused] == {"cnn": ["elementwise"], "alpha": ["alpha"]}.get(name, [])
+    onnx.checker.check_model(model, full_check=True)
 
 
 @pytest.mark.parametrize(

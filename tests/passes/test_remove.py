@@ -147,3 +147,32 @@ def test_a_node_that_is_wrong_is_named_and_nothing_is_changed() -> None:
     with pytest.raises(sd.SpecError, match="node 'drop': attribute axes is missing"):
         sd.remove(model)
     assert model.graph[0].op_type == "SpatialDropout"
+
+
+def test_new_names_keep_out_of_the_way_of_old_ones() -> None:
+    model = dropout_model(mask=True)
+    model.graph.node.append(onnx.helper.make_node("Neg", ["y"], ["y/ones/shape"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("y/ones/shape", 1, ["N", 4, "H", "W"]))
+    onnx.checker.check_model(sd.remove(model), full_check=True)
+    onnx.checker.check_model(sd.remove(sd.remove(model)), full_check=True)
+
+
+def test_attributes_that_refer_to_a_functions_own_do_not_stand_in_the_way() -> None:
+    model = parse(
+        f'<ir_version: 9, opset_import: ["": 18, "onnx_spatialdrop": 1, "f": 1]> g ({X} x, {SWITCHES}) => ({X} y)'
+        f" <{DEFAULTS}> {{ y = f.block <r: float = 0.5> (x, training_mode, step) }}"
+        '<domain: "f", opset_import: ["": 18, "onnx_spatialdrop": 1]> block <r> (a, t, s) => (b)'
+        " { h = Relu(a) d, m = onnx_spatialdrop.SpatialDropout <axes: ints = [2], ratio: float = @r, seed: int = 1>"
+        " (h, t, s) b = Neg(d) }"
+    )
+    assert [n.op_type for n in sd.remove(model).functions[0].node] == ["Relu", "Neg"]
+
+
+def test_names_types_and_metadata_of_outputs_are_kept() -> None:
+    model = dropout_ir(wrap=True, mask=False)
+    model.graph[1].outputs[0].metadata_props["who"] = "me"
+    drop = model.graph[1]
+    model.graph.outputs.append(drop.outputs[0])
+    got = sd.remove(model)
+    kept = got.graph.outputs[1]
+    assert (kept.name, kept.metadata_props["who"], kept.producer().op_type) == ("dropped", "me", "Abs")

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from exported import EXPORTED, IDIOMS, exported, idiom
+from exported import EXPORTED, IDIOMS, KERAS, exported, idiom, keras
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.passes.to_inference import InferencePass
@@ -70,3 +70,14 @@ def test_dropout_that_is_off_goes() -> None:
     model = onnx.load(exported("keras28_net_text_cnn_mc_opset11.onnx"))
     rewrite.call(ir.from_proto(model))
     assert (rewrite.removed, rewrite.report.refused) == (2, [])
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_networks_become_their_eval_exports(name: str) -> None:
+    model = sd.to_inference(onnx.load(keras(f"{name}_train.onnx")))
+    assert random_nodes(model) == []
+    onnx.checker.check_model(model, full_check=True)
+    assert len(model.graph.node) <= len(onnx.load(keras(f"{name}_eval.onnx")).graph.node)
+    arrays = np.load(keras(f"{name}.npz"))
+    got = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": arrays["x"]})[0]
+    np.testing.assert_allclose(got, arrays["y"], rtol=1e-5, atol=1e-6)

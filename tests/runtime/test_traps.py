@@ -1,5 +1,9 @@
 """What ONNX Runtime does to dropout, stepped into on purpose, and that our forms step over it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -13,6 +17,8 @@ from onnx_spatialdrop import reference
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import spec
 
+#: The newest opset that this ONNX Runtime knows.
+NEWEST = 24 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24) else 22
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 needs_native = pytest.mark.skipif(native.missing_reason() is not None, reason="the native library is not built here")
 
@@ -95,19 +101,21 @@ def test_a_registered_kernel_wins_over_the_body_with_the_same_bits(level: str) -
         np.testing.assert_array_equal(got, expected)
 
 
-def test_a_call_that_lists_one_output_fails_so_nodes_list_two() -> None:
-    """ONNX Runtime: "output index 1 is out of range"; an empty name keeps the place."""
+def test_a_call_that_lists_one_output_fails_so_nodes_list_two(tmp_path: Path) -> None:
+    """ONNX Runtime says "output index 1 is out of range" or ends the process; an empty name keeps the place."""
     model = sd.attach(dropout_model(wrap=True, mask=False))
     node = next(n for n in model.graph.node if n.op_type == "SpatialDropout")
     node.output[1] = ""
     plain(model)
     del node.output[1]
-    with pytest.raises(Exception, match="out of range|does not match|is out of"):
-        plain(model)
+    onnx.save(model, tmp_path / "one.onnx")
+    load = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    done = subprocess.run([sys.executable, "-c", load, str(tmp_path / "one.onnx")], capture_output=True, check=False)
+    assert done.returncode != 0
 
 
 def test_a_model_at_a_newer_opset_gets_a_body_at_that_opset() -> None:
-    for opset in (18, 22, 24):
+    for opset in (18, 22, min(24, onnx.defs.onnx_opset_version(), NEWEST)):
         attached = sd.attach(dropout_model(opset=opset))
         assert {o.version for f in attached.functions for o in f.opset_import if not o.domain} == {opset}
         plain(attached)

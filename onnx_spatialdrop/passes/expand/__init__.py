@@ -18,9 +18,10 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import prune, remove, replace, scopes, switches
 from onnx_spatialdrop.passes.expand import dropout, inlined, targets, trainers, uniform
-from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, Names, tags
+from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, tags
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
+from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
@@ -66,10 +67,11 @@ class ExpandPass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 8
         steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
-        written = self._write_out(model, sites)
+        names = Names(model)
+        written = self._write_out(model, sites, names)
         for node, group, results in written:
             if results is None:
-                remove.remove_node(node)  # case 3
+                remove.remove_node(node, names)  # case 3
             else:
                 _replace(node, group, results)  # case 4
         prune.prune_unused(model, steering.values())  # case 6
@@ -78,9 +80,9 @@ class ExpandPass(ir.passes.InPlacePass):
             _require(model.graph, steering)  # case 7
         return ir.passes.PassResult(model, modified=True)
 
-    def _write_out(self, model: ir.Model, sites: list[scopes.Site]) -> list[_Written]:
+    def _write_out(self, model: ir.Model, sites: list[scopes.Site], names: Names) -> list[_Written]:
         """Return each node with the group that stands for it; nothing is in the model yet."""
-        names, draws, written = Names(model), _Draws(), list[_Written]()
+        draws, written = _Draws(), list[_Written]()
         dtypes = _dtypes(model, sites)
         try:
             for site, dtype in zip(sites, dtypes, strict=True):

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes
 
-__all__ = ["ATTRIBUTES_KEY", "NODE_KEY", "Group", "Names", "tags"]
+__all__ = ["ATTRIBUTES_KEY", "NODE_KEY", "Group", "tags"]
 
 #: metadata_props of every new node: the name of the node it stands for, and that node's attributes as JSON.
 NODE_KEY: Final = "onnx_spatialdrop.node"
@@ -24,32 +23,6 @@ def tags(name: str, attributes: spec.Attributes) -> dict[str, str]:
     """Return the metadata of a group: floats are written so that reading them gives the same float32."""
     kept = {key: getattr(attributes, key) for key in ("axes", "ratio", "rng", "scale", "seed")}
     return {NODE_KEY: name, ATTRIBUTES_KEY: json.dumps(kept, sort_keys=True)}
-
-
-class Names:
-    """Prefixes that no name in a model starts with, so that a group needs no further check of its own names."""
-
-    def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
-        for scope in scopes.scopes(model):
-            home = scope.graph if isinstance(scope, ir.Function) else scope
-            for graph in (home, *scope.subgraphs()):
-                self._take([*(value.name for value in graph.inputs), *graph.initializers])
-        for node in scopes.all_nodes(model):
-            self._take([node.name, *(value.name for value in node.outputs)])
-
-    def _take(self, names: Sequence[str | None]) -> None:
-        for name in names:
-            parts = (name or "").split("/")
-            self._taken.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
-
-    def prefix(self, wanted: str) -> str:
-        """Return ``wanted``, or ``wanted_2``, ``wanted_3``, ... where that is taken; it is taken from then on."""
-        name, number = wanted, 2
-        while name in self._taken:
-            name, number = f"{wanted}_{number}", number + 1
-        self._taken.add(name)
-        return name
 
 
 class Group:

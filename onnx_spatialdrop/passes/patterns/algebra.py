@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns import views
-from onnx_spatialdrop.passes.patterns.constants import UNARY, Constants, cast_target, dtype_of
+from onnx_spatialdrop.passes.patterns import draws, views
+from onnx_spatialdrop.passes.patterns.constants import UNARY, cast_target
 from onnx_spatialdrop.passes.patterns.dims import Like, Shapes
 from onnx_spatialdrop.passes.patterns.forms import (
     Affine,
@@ -21,92 +20,10 @@ from onnx_spatialdrop.passes.patterns.forms import (
     NotRepresentableError,
     Scaled,
     Step,
-    step_of,
 )
+from onnx_spatialdrop.passes.patterns.operands import Operands, is_float
 
-__all__ = ["Context", "Operands", "evaluate"]
-
-#: How many constant factors are looked for between a product and the activation.
-_PEEL: Final = 4
-
-
-@dataclass
-class Context:
-    """What is known of the values of one scope."""
-
-    constants: Constants
-    shapes: Shapes
-
-
-@dataclass
-class Operands:
-    """Reads a node's operands: forms of this draw, constants, or activations."""
-
-    forms: dict[ir.Value, Form]
-    context: Context
-
-    def form(self, value: ir.Value | None) -> Form | None:
-        """Return the form of a value that depends on the draw; None for any other."""
-        return None if value is None else self.forms.get(value)
-
-    def number(self, value: ir.Value | None) -> np.generic | None:
-        """Return the number that ``value`` is everywhere; None where it is none."""
-        return self.context.constants.number(value)
-
-    def general(self, value: ir.Value | None, like: Step) -> Step:
-        """Return any operand of a Where, Mul, Add, ... beside the step ``like`` as a step with its threshold."""
-        if value is None:
-            raise NotRepresentableError("an input is missing")
-        form = self.forms.get(value)
-        if isinstance(form, Affine):
-            raise NotRepresentableError("the draw is used beside its own mask")
-        if form is not None:
-            return form
-        number, blank = self.number(value), replace(like, factor=np.zeros(2), x=None)
-        if number is not None:
-            layout = self.spread(like.layout, value)
-            return replace(blank, offset=np.array([number, number], number.dtype), layout=layout)
-        x = self.scaled(value)
-        dtype = dtype_of(value) or like.offset.dtype
-        if not _is_float(dtype):
-            dtype = np.dtype(np.float32)
-        multiple = x.levels[0][1]
-        return replace(blank, factor=np.full(2, multiple), offset=np.zeros(2, dtype), x=x)
-
-    def scaled(self, value: ir.Value) -> Scaled:
-        """Return ``value`` as a multiple of what it was computed from by constant factors."""
-        levels, multiple = [(value, 1.0)], 1.0
-        for _ in range(_PEEL):
-            node = value.producer()
-            if node is None or node.domain or node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
-                break
-            left, right = node.inputs
-            factor, rest = self.number(right), left
-            if factor is None and node.op_type == "Mul":
-                factor, rest = self.number(left), right
-            if factor is None or rest is None or rest in self.forms:
-                break
-            step = float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0
-            multiple, value = multiple * step, rest
-            levels.append((value, multiple))
-        # So far the numbers say value = level * number; the root is to be the unit.
-        return Scaled(value, tuple((level, multiple / m if m else 1.0) for level, m in levels))
-
-    def spread(self, layout: Layout, constant: ir.Value) -> Layout:
-        """Return ``layout`` after an element-wise op with a constant that may be larger."""
-        shapes = self.context.shapes
-        shape = shapes.of(constant)
-        if isinstance(shape, tuple) and all(shapes.number(dim) == 1 for dim in shape):
-            rank = 0 if isinstance(layout.entries, Like) else len(layout.entries)
-            if len(shape) <= rank or not shape:
-                return layout
-        if shape == layout.dims:
-            return layout
-        if isinstance(shape, Like) or isinstance(layout.entries, Like) or isinstance(layout.dims, Like):
-            raise NotRepresentableError("it meets a constant of unknown shape")
-        rank = max(len(shape), len(layout.dims))
-        entries = (1,) * (rank - len(layout.entries)) + layout.entries
-        return replace(layout, entries=entries, dims=shapes.broadcast(layout.dims, shape))
+__all__ = ["evaluate"]
 
 
 def evaluate(node: ir.Node, operands: Operands) -> Form:
@@ -117,7 +34,7 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
     """
     if node.domain not in ("", "ai.onnx"):
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
-    if node.op_type in _ARITHMETIC or node.op_type in _COMPARISONS or node.op_type in _LOGICAL:
+    if node.op_type in _ARITHMETIC or node.op_type in draws.COMPARISONS or node.op_type in _LOGICAL:
         return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
         form = operands.form(node.inputs[0])
@@ -132,13 +49,6 @@ def evaluate(node: ir.Node, operands: Operands) -> Form:
 
 
 _ONE_TENSOR: Final = frozenset({"CastLike", "Clip"}) | views.OPS
-_COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Equal": np.equal,
-}
 _LOGICAL: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "And": np.logical_and,
     "Or": np.logical_or,
@@ -155,10 +65,6 @@ _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
-    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
-
-
 def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
     op_type = node.op_type
     if op_type == "Identity":
@@ -170,7 +76,7 @@ def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
     if op_type in ("Cast", "CastLike"):
         return _cast(node, form)
     if isinstance(form, Affine):
-        return _affine_of_one(node, form)
+        return draws.of_one(node, form)
     if op_type == "Clip":
         return _clip(node, form, operands)
     if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
@@ -184,39 +90,14 @@ def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
 def _cast(node: ir.Node, form: Form) -> Form:
     target = cast_target(node) or np.dtype(np.float32)
     if isinstance(form, Affine):
-        if _is_float(target):
+        if is_float(target):
             return replace(form, dtype=form.dtype if target.itemsize > form.dtype.itemsize else target)
         if np.issubdtype(target, np.integer) and min(form.start, form.start + form.slope) >= 0:
-            return _cut_at_integer(node, form, 0.0, np.dtype(target))
+            return draws.cut_at_integer(node, form, 0.0, np.dtype(target))
         raise NotRepresentableError(f"{describe(node)} casts the draw to {target}")
     if form.x is not None:
         raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
     return replace(form, offset=form.offset.astype(target))
-
-
-def _affine_of_one(node: ir.Node, form: Affine) -> Form:
-    if node.op_type == "Neg":
-        return form.map(lambda u: -u)
-    if node.op_type == "Floor":
-        return _cut_at_integer(node, form, 0.0, form.dtype)
-    if node.op_type == "Ceil":
-        step = _cut_at_integer(node, form, 0.0, form.dtype)
-        return replace(step, offset=step.offset + step.offset.dtype.type(1))
-    if node.op_type == "Round":
-        return _cut_at_integer(node, form, 0.5, form.dtype)
-    if node.op_type == "Sign":
-        return step_of(form, 0.0, -1, 1, form.dtype)
-    raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
-
-
-def _cut_at_integer(node: ir.Node, form: Affine, shift: float, dtype: np.dtype[Any]) -> Step:
-    """Return floor(draw + shift) where that takes two values; ONNX's Round is that with a shift of one half."""
-    low, high = sorted((form.start + shift, form.start + form.slope + shift))
-    # Half an ulp of slack: 0.7f + u stays below 1.7, but its ends are only known as the type rounds them.
-    first = int(np.floor(low + 1e-9)) + 1
-    if not low < first < high or high > first + 1 + 1e-6:
-        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) does not cut the draw into two values")
-    return step_of(form, first - shift, first - 1, first, dtype)
 
 
 def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
@@ -235,13 +116,13 @@ def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:
     left, right = operands.form(node.inputs[0]), operands.form(node.inputs[1])
     if isinstance(left, Affine) or isinstance(right, Affine):
-        return _with_draw(node, op_type, operands)
+        return draws.with_constant(node, op_type, operands)
     like = left if left is not None else right
     if like is None:
         raise NotRepresentableError("it does not depend on the draw")
     a, b = operands.general(node.inputs[0], like), operands.general(node.inputs[1], like)
     if a.x is None and b.x is None:
-        function = {**_COMPARISONS, **_LOGICAL, **_ARITHMETIC}[op_type]
+        function = {**draws.COMPARISONS, **_LOGICAL, **_ARITHMETIC}[op_type]
         with np.errstate(all="ignore"):
             offset = np.asarray(function(a.offset, b.offset))
         if op_type in _ARITHMETIC:
@@ -271,7 +152,7 @@ def _product(node: ir.Node, op_type: str, a: Step, b: Step, operands: Operands) 
             root, sign = _one_root(what, a, b), 1 if op_type == "Add" else -1
             factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
             return replace(a, factor=factor, offset=offset, layout=layout, x=root)
-    if op_type in _LOGICAL or op_type in _COMPARISONS:
+    if op_type in _LOGICAL or op_type in draws.COMPARISONS:
         raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
     raise NotRepresentableError(f"{what} reads it")
 
@@ -286,7 +167,7 @@ def _one_root(what: str, a: Step, b: Step) -> Scaled:
         x = a.x or b.x
         assert x is not None
         return x
-    if a.x.root is not b.x.root:
+    if a.x.root != b.x.root:
         raise NotRepresentableError(f"{what} combines two activations")
     return Scaled(a.x.root, tuple(dict(a.x.levels + b.x.levels).items()))
 
@@ -339,43 +220,3 @@ def _together(a: Step, b: Step, shapes: Shapes) -> Layout:
 
 def _is_sure(step: Step) -> bool:
     return bool(step.factor[0] == step.factor[1] and step.offset[0] == step.offset[1])
-
-
-def _with_draw(node: ir.Node, op_type: str, operands: Operands) -> Form:
-    what = f"{describe(node)} ({op_type})"
-    forms = [operands.form(value) for value in node.inputs]
-    first = isinstance(forms[0], Affine)
-    draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
-    if forms[0] is not None and forms[1] is not None:
-        raise NotRepresentableError(f"{what} combines two uses of one draw")
-    if not isinstance(draw, Affine) or constant is None or len(node.inputs) != 2:
-        raise NotRepresentableError(f"{what} reads it")
-    number = operands.number(constant)
-    if number is None:
-        raise NotRepresentableError(_uncut(what, op_type))
-    c, layout = float(number), operands.spread(draw.layout, constant)
-    if layout is not draw.layout:
-        draw = replace(draw, layout=layout)
-    if op_type in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
-        less = op_type.startswith("Less") == first
-        return step_of(draw, c, less, not less, np.dtype(np.bool_))
-    functions: dict[str, Callable[[float], float]] = {
-        "Add": lambda u: u + c,
-        "Sub": (lambda u: u - c) if first else (lambda u: c - u),
-        "Mul": lambda u: u * c,
-    }
-    if c and first:
-        functions["Div"] = lambda u: u / c
-    if op_type not in functions:
-        raise NotRepresentableError(f"{what} reads the draw, and no threshold has cut it")
-    return draw.map(functions[op_type])
-
-
-def _uncut(what: str, op_type: str) -> str:
-    if op_type in ("Add", "Sub"):
-        return f"{what} adds the draw as noise"
-    if op_type in ("Mul", "Div"):
-        return f"{what} multiplies by the draw itself, which no threshold has cut"
-    if op_type in _COMPARISONS:
-        return f"{what} compares the draw with a threshold that is not one constant number"
-    return f"{what} reads the draw, and no threshold has cut it"

@@ -6,20 +6,18 @@ A dimension that is read from a value is kept as that reading even where its num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
+from onnx_spatialdrop.passes.patterns.contents import END, RULES, Computed, Dim, Dims, Like, Ref, objects
 
 __all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
 
 _DEPTH: Final = 64
-#: From here on the end of a slice means the end of the axis.
-END: Final = (1 << 31) - 1
 #: Element-wise ops of one tensor: the result has its shape.
 _SAME_SHAPE: Final = frozenset(
     {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
@@ -28,33 +26,6 @@ _SAME_SHAPE: Final = frozenset(
 _ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
 #: Comparisons: what templates are made of that must not look constant to an optimiser.
 _BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Dimension ``axis`` of ``value``."""
-
-    value: ir.Value
-    axis: int
-
-
-@dataclass(frozen=True)
-class Like:
-    """The whole shape of ``value``, whose rank is unknown."""
-
-    value: ir.Value
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Entry ``index`` of the integer tensor ``value``, computed in a way that is not followed."""
-
-    value: ir.Value
-    index: int
-
-
-Dim = int | Ref | Computed
-Dims = tuple[Dim, ...]
 
 
 class Shapes:
@@ -240,7 +211,7 @@ class Shapes:
             return None
         if node.op_type == "Shape" and node.inputs:
             return self._shape_node(node)
-        rule = _RULES.get(node.op_type)
+        rule = RULES.get(node.op_type)
         if rule is None:
             return None
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
@@ -255,9 +226,9 @@ class Shapes:
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
         traced = self.of(source)
         if isinstance(traced, tuple):
-            return _objects(list(traced[start:end]))
+            return objects(list(traced[start:end]))
         if start >= 0 and end is not None and end >= 0:
-            return _objects([Ref(source, axis) for axis in range(start, end)])
+            return objects([Ref(source, axis) for axis in range(start, end)])
         return None
 
 
@@ -265,125 +236,3 @@ def _required(value: ir.Value | None) -> ir.Value:
     if value is None:
         raise ValueError("a required input is missing")
     return value
-
-
-def _objects(items: Sequence[Any]) -> np.ndarray:
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
-
-
-def _ints(array: np.ndarray | None) -> list[int]:
-    if array is None:
-        raise ValueError("not constant")
-    flat = array.reshape(-1).tolist()
-    if not all(isinstance(item, int) for item in flat):
-        raise TypeError("not numbers")
-    return flat
-
-
-def _axes(node: ir.Node, operands: list[np.ndarray | None]) -> list[int] | None:
-    attribute = node.attributes.get_ints("axes", None)
-    if attribute is not None:
-        return list(attribute)
-    return _ints(operands[1]) if len(operands) > 1 and operands[1] is not None else None
-
-
-def _first(operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None:
-        raise ValueError("not known")
-    return operands[0]
-
-
-def _concat(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if any(operand is None for operand in operands):
-        raise ValueError("not known")
-    return np.concatenate([operand for operand in operands if operand is not None])
-
-
-def _slice(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if "starts" in node.attributes:
-        start, end, step = node.attributes.get_ints("starts")[0], node.attributes.get_ints("ends")[0], 1
-    else:
-        start, end = _ints(operands[1])[0], _ints(operands[2])[0]
-        step = _ints(operands[4])[0] if len(operands) > 4 and operands[4] is not None else 1
-    return _first(operands)[start : end if abs(end) < END else None : step]
-
-
-def _gather(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    indices = operands[1]
-    if indices is None:
-        raise ValueError("not known")
-    return np.asarray(_first(operands)[indices.astype(np.int64)], object)
-
-
-def _squeeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    axes = _axes(node, operands)
-    return _first(operands).squeeze(None if axes is None else tuple(axes))
-
-
-def _unsqueeze(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    return np.expand_dims(_first(operands), tuple(_axes(node, operands) or ()))
-
-
-def _reshape(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    target = _ints(operands[1]) if len(operands) > 1 else list(node.attributes.get_ints("shape"))
-    return _first(operands).reshape(target)
-
-
-def _expand(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    target = tuple(_ints(operands[1]))
-    return np.broadcast_to(_first(operands), np.broadcast_shapes(_first(operands).shape, target)).copy()
-
-
-def _filled(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    tensor = node.attributes.get_tensor("value", None)
-    return np.full(_ints(operands[0]), 0 if tensor is None else int(tensor.numpy().reshape(-1)[0]), object)
-
-
-def _scatter(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    result, updates = _first(operands).copy(), operands[2]
-    if updates is None:
-        raise ValueError("not known")
-    flat = updates.reshape(-1)
-    for position, index in enumerate(_ints(operands[1])):
-        result[index] = flat[position]
-    return result
-
-
-def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None or operands[1] is None:
-        raise ValueError("not known")
-    left, right = np.broadcast_arrays(operands[0], operands[1])
-    pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
-    unknown = (Computed(node.outputs[0], index) for index in range(left.size))
-    items = [_combined(node.op_type, a, b, other) for (a, b), other in zip(pairs, unknown, strict=True)]
-    return _objects(items).reshape(left.shape)
-
-
-def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
-    if op_type in ("Mul", "Div") and b == 1:
-        return a
-    if op_type == "Mul" and a == 1:
-        return b
-    if not isinstance(a, int) or not isinstance(b, int):
-        return unknown
-    return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
-
-
-_RULES: Final[dict[str, Any]] = {
-    "Cast": lambda _, operands: _first(operands),
-    "CastLike": lambda _, operands: _first(operands),
-    "Identity": lambda _, operands: _first(operands),
-    "Concat": _concat,
-    "Slice": _slice,
-    "Gather": _gather,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Reshape": _reshape,
-    "Expand": _expand,
-    "ConstantOfShape": _filled,
-    "ScatterElements": _scatter,
-    "ScatterND": _scatter,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
-}

@@ -16,7 +16,18 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like
 
-__all__ = ["Affine", "Form", "Layout", "NotRepresentableError", "Scaled", "Step", "half_ulp", "recover", "step_of"]
+__all__ = [
+    "Affine",
+    "Form",
+    "Layout",
+    "Level",
+    "NotRepresentableError",
+    "Scaled",
+    "Step",
+    "half_ulp",
+    "recover",
+    "step_of",
+]
 
 
 class NotRepresentableError(Exception):
@@ -54,17 +65,38 @@ class Affine:
 
 
 @dataclass(frozen=True)
+class Level:
+    """A value behind views: ``views`` applied to ``value``, which the graph computes in that order of other numbers.
+
+    tf2onnx moves transpositions between the scale and the mask: mask * Transpose(scale * value). Then the activation is
+    Transpose(value), which no node computes.
+
+    Attributes:
+        value: a value of the graph.
+        views: nodes that only rearrange, the first to be applied first; empty for the value itself.
+    """
+
+    value: ir.Value
+    views: tuple[ir.Node, ...] = ()
+
+    @property
+    def outer(self) -> ir.Value:
+        """A value of the graph that has the level's shape."""
+        return self.views[-1].outputs[0] if self.views else self.value
+
+
+@dataclass(frozen=True)
 class Scaled:
     """A value that is a root times a number, and what lies between.
 
     Attributes:
-        root: the value that everything is a multiple of.
-        levels: (value, multiple of the root) for the operand itself and what it was computed from, nearest first;
-            the root is the last.
+        root: what everything is a multiple of.
+        levels: (level, multiple of the root) for the operand itself and what it was computed from, nearest first; the
+            root is the last.
     """
 
-    root: ir.Value
-    levels: tuple[tuple[ir.Value, float], ...]
+    root: Level
+    levels: tuple[tuple[Level, float], ...]
 
 
 @dataclass(frozen=True)

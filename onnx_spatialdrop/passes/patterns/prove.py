@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Layout, Step, recover
+from onnx_spatialdrop.passes.patterns.forms import Layout, Level, Step, recover
 
 __all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
 
@@ -26,7 +26,7 @@ class Proof:
 
     Attributes:
         y: the product.
-        x: what the mask is applied to.
+        level: what the mask is applied to.
         ratio: probability that an entry is dropped; None where no outcome is dropped.
         scale: what kept values are multiplied by.
         axes: the axes of x along which one entry is shared; None where that is not proven.
@@ -37,7 +37,7 @@ class Proof:
     """
 
     y: ir.Value
-    x: ir.Value
+    level: Level
     ratio: float | None = None
     scale: float | None = None
     axes: tuple[int, ...] | None = None
@@ -46,6 +46,11 @@ class Proof:
     facts: tuple[str, ...] = ()
     reason: str = ""
 
+    @property
+    def x(self) -> ir.Value:
+        """A value of the shape and type of what the mask is applied to."""
+        return self.level.outer
+
 
 def is_dropout(form: Step) -> bool:
     """Return whether a product has dropout's two values; its axes are not looked at."""
@@ -53,7 +58,7 @@ def is_dropout(form: Step) -> bool:
     return scaled is not None and scaled[3] == ""
 
 
-def _values(form: Step) -> tuple[float, float, ir.Value, str] | None:
+def _values(form: Step) -> tuple[float, float, Level, str] | None:
     """Return ratio, scale, the level of x that they hold for, and why it is no dropout; None without a dropped side."""
     assert form.x is not None
     zero = form.factor == 0
@@ -137,14 +142,13 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     if problem:
         return replace(proof, rank=rank, reason=proof.reason or problem)
     assert axes is not None
-    assert rank is not None
     x = proof.x
     if x.dtype is not None and x.dtype not in FLOAT_TYPES:
         problem = f"x has type {x.dtype.name}"
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
     )
-    kind = kind_of_axes(axes, rank)
+    kind = kind_of_axes(axes, rank) if rank is not None else "elementwise"
     return replace(
         proof, axes=axes, rank=rank, kind=kind, facts=(*proof.facts, where), reason=proof.reason or problem or ""
     )
@@ -193,7 +197,7 @@ def _of_unknown_shape(
 ) -> tuple[tuple[int, ...] | None, int | None, str]:
     shape = shapes.known(x)
     if isinstance(entries, Like) and entries.value is x:
-        return (), len(shape) if shape is not None else 1, ""
+        return (), len(shape) if shape is not None else None, ""
     return None, None, "the shape of the mask is not known"
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
-from onnx_spatialdrop.passes.patterns import algebra, prove
+from onnx_spatialdrop.passes.patterns import prove
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
-from onnx_spatialdrop.passes.patterns.forms import Step
+from onnx_spatialdrop.passes.patterns.forms import Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
+from onnx_spatialdrop.passes.patterns.operands import Context
 from onnx_spatialdrop.passes.patterns.prove import Proof
 from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
 from onnx_spatialdrop.passes.patterns.trace import Trace, follow
@@ -107,11 +108,11 @@ def _candidates(
     return found
 
 
-def _context(constants: Constants, inferred: Inferred | None) -> algebra.Context:
-    return algebra.Context(constants, Shapes(constants, inferred))
+def _context(constants: Constants, inferred: Inferred | None) -> Context:
+    return Context(constants, Shapes(constants, inferred))
 
 
-def _switches(candidate: Candidate, context: algebra.Context) -> frozenset[ir.Value]:
+def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
     """Return the values that switch a dropout on and off."""
     source, forms = candidate.source, candidate.trace.forms
     found: frozenset[ir.Value] = frozenset()
@@ -132,15 +133,15 @@ def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) 
         return
     for proof in candidate.proofs:
         form = off.forms.get(proof.y)
-        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.x):
+        if not isinstance(form, Step) or form.x is None or not _is_identity(form, proof.level):
             candidate.reason = f"with {names} false it is not the identity"
             return
     candidate.training_mode = next(iter(switches))
 
 
-def _is_identity(form: Step, x: ir.Value) -> bool:
+def _is_identity(form: Step, level: Level) -> bool:
     assert form.x is not None
-    multiple = dict(form.x.levels).get(x)
+    multiple = dict(form.x.levels).get(level)
     return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
 
 
@@ -154,7 +155,7 @@ def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node])
         if proof.reason:
             proof = prove.alpha(proof, form)
         assert form.x is not None
-        if any(level in masks for level, _ in form.x.levels):
+        if any(level.value in masks for level, _ in form.x.levels):
             proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
         candidate.proofs.append(proof)
     candidate.kind, candidate.reason = _verdict(trace, candidate.proofs)

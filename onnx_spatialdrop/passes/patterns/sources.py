@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Scaled, Step, half_ulp, recover
+from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, Scaled, Step, half_ulp, recover
 
 __all__ = ["Source", "is_source", "read_source", "switched_off"]
 
@@ -137,7 +137,8 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     layout, precision = Layout(dims, dims), half_ulp(ratio.dtype)
     bits = Step(float(ratio), np.zeros(2), np.array([idle, True]), layout, precision)
     if number is None:
-        kept = Step(float(ratio), values, np.zeros(2, dtype), layout, precision, Scaled(data, ((data, 1.0),)))
+        x = Scaled(Level(data), ((Level(data), 1.0),))
+        kept = Step(float(ratio), values, np.zeros(2, dtype), layout, precision, x)
     else:
         kept = Step(float(ratio), np.zeros(2), values * number, layout, precision)
     outputs = dict(zip(node.outputs, (kept, bits), strict=False))

@@ -15,6 +15,7 @@ from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import algebra
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED
 from onnx_spatialdrop.passes.patterns.forms import Form, NotRepresentableError, Step
+from onnx_spatialdrop.passes.patterns.operands import Context, Operands
 from onnx_spatialdrop.passes.patterns.sources import Source
 
 __all__ = ["Trace", "Use", "follow"]
@@ -49,7 +50,7 @@ class Trace:
 
 
 def follow(
-    source: Source, context: algebra.Context, position: dict[ir.Node, int], proven: Callable[[ir.Value, Step], bool]
+    source: Source, context: Context, position: dict[ir.Node, int], proven: Callable[[ir.Value, Step], bool]
 ) -> Trace:
     """Return what the draw of ``source`` reaches.
 
@@ -61,7 +62,7 @@ def follow(
             something else of this draw (TensorFlow's SelectV2 comes out as kept * x + dropped * 0).
     """
     trace = Trace(source, dict(source.forms), [source.node])
-    reached = algebra.Operands(trace.forms, context)
+    reached = Operands(trace.forms, context)
     heap: list[tuple[int, int]] = []
     waiting: dict[int, ir.Node] = {}
     beside: list[ir.Node] = []
@@ -126,7 +127,7 @@ def _why_not(
     derived: list[ir.Value],
     trace: Trace,
     proven: Callable[[ir.Value, Step], bool],
-    context: algebra.Context,
+    context: Context,
 ) -> str:
     if node.graph is not trace.source.node.graph:
         return f"a subgraph reads it ({node.op_type})"

@@ -1,0 +1,164 @@
+"""Keep spatial dropout in what tf2onnx converts: calls inside ``exporting()``, and Keras's export on TensorFlow.
+
+It patches tf2onnx for the time of a block; TensorFlow and tf2onnx are imported when it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export import keras_layers
+from onnx_spatialdrop.export.canonical import canonicalize
+from onnx_spatialdrop.export.finish import require
+from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.fuse import FusePass
+
+__all__ = ["exporting", "mark", "writing_markers"]
+
+_TAG: Final = "onnx_spatialdrop:"
+
+
+@contextmanager
+def exporting(*, elementwise: bool = False, seed: int = 0) -> Iterator[None]:
+    """Let ``tf2onnx.convert.from_keras``, ``from_function`` and ``from_graph_def`` write SpatialDropout nodes.
+
+    Dropout layers of Keras 3 that are called while the block is open become nodes whether they are called with
+    ``training`` or not, as in export/keras.py. Dropout that a graph spells out in random ops (``tf.nn.dropout``,
+    tf.keras with ``training=True``, a saved training graph) is recognised afterwards by passes/fuse.py. All nodes share
+    one pair of switches, off by default. Give ``opset=18`` or newer: below, no function body draws the operator's bits.
+
+    Args:
+        elementwise: whether plain dropout becomes a node as well.
+        seed: base of the derived seeds, in [-2**63, 2**64).
+
+    Raises:
+        SpatialDropError: TensorFlow or tf2onnx is not installed; ``large_model=True``, whose weights are outside of the
+            model while it is converted; a layer that cannot be expressed.
+    """
+    require("tensorflow", "tf2onnx")
+    require("tf2onnx", "tf2onnx")
+    watch = keras_layers.Watch(mark, elementwise)
+
+    def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
+        model = ir.from_proto(proto)
+        replace_markers(model, watch.calls(), seed)
+        watch.seen.clear()  # the next conversion in this block traces anew
+        FusePass(elementwise=elementwise, training_mode=False, seed=seed).call(model)
+        canonicalize(model)
+        return ir.to_proto(model)
+
+    with ExitStack() as stack:
+        if _keras_runs_on_tensorflow():
+            stack.enter_context(keras_layers.watching(watch))
+        stack.enter_context(writing_markers(finish))
+        yield
+
+
+def _keras_runs_on_tensorflow() -> bool:
+    try:
+        import keras
+    except ImportError:
+        return False
+    return bool(keras.__version__ >= "3" and keras.backend.backend() == "tensorflow")
+
+
+def mark(x: Any, call: int, axes: tuple[int, ...]) -> Any:
+    """Leave a marker in a TensorFlow graph: ``x``, unchanged, behind an op that says which call it was."""
+    import tensorflow as tf
+
+    # The one op that takes exactly the operator's types, changes nothing, carries a text and is not optimised away.
+    return tf.raw_ops.CheckNumerics(tensor=x, message=f"{_TAG}{call}:{','.join(map(str, axes))}")
+
+
+@contextmanager
+def writing_markers(finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None) -> Iterator[None]:
+    """Let tf2onnx write what ``mark`` left as Marker nodes, and equal graphs with equal names.
+
+    Args:
+        finish: applied to every model that is converted, before it is returned or written.
+    """
+    import tf2onnx.convert
+    import tf2onnx.utils
+    from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNodesOptimizer as Merge
+    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+    convert, initialize = tf2onnx.convert._convert_common, TransposeOptimizer._initialize_handlers
+    group, counter = Merge._group_nodes_by_type_inputs, tf2onnx.utils.INTERNAL_NAME
+
+    def _convert_common(graph: Any, *arguments: Any, **options: Any) -> Any:
+        output = options.pop("output_path", None)
+        if options.get("large_model"):
+            raise SpatialDropError("tf2onnx: large_model=True keeps weights outside of the model; convert without it")
+        tf2onnx.utils.INTERNAL_NAME = 1  # it goes into names: equal models, equal bytes
+        options["custom_op_handlers"] = {**(options.get("custom_op_handlers") or {}), "CheckNumerics": (_write, [])}
+        domain = onnx.helper.make_opsetid(spec.DOMAIN, spec.VERSION)
+        options["extra_opset"] = [*(options.get("extra_opset") or []), domain]
+        proto, storage = convert(graph, *arguments, **options)
+        if finish is not None:
+            proto = finish(proto)
+        if output is not None:
+            io.save(proto, output)
+        return proto, storage
+
+    def handlers(self: Any) -> None:
+        initialize(self)
+        self._handler_map[MARKER] = lambda transpose, node: _through(self, transpose, node)
+
+    def in_order(graph: Any) -> Any:  # which of some equal constants survives must not depend on addresses
+        return {key: sorted(nodes, key=_base_name) for key, nodes in group(graph).items()}
+
+    tf2onnx.convert._convert_common = _convert_common
+    TransposeOptimizer._initialize_handlers = handlers
+    Merge._group_nodes_by_type_inputs = staticmethod(in_order)
+    try:
+        yield
+    finally:
+        tf2onnx.convert._convert_common = convert
+        TransposeOptimizer._initialize_handlers = initialize
+        Merge._group_nodes_by_type_inputs = staticmethod(group)
+        tf2onnx.utils.INTERNAL_NAME = counter
+
+
+def _base_name(node: Any) -> tuple[str, str]:
+    return re.sub(r"__\d+$", "", node.name), node.name
+
+
+def _write(context: Any, node: Any, _name: str, _arguments: Any) -> None:
+    """tf2onnx's handler for CheckNumerics."""
+    from tf2onnx.onnx_opset.misc import MoveToIdent
+
+    message = node.get_attr_str("message")
+    if not message.startswith(_TAG):
+        MoveToIdent.version_1(context, node)  # what tf2onnx does with a CheckNumerics of the user's own
+        return
+    call, _, axes = message.removeprefix(_TAG).partition(":")
+    for attribute in list(node.attr):
+        del node.attr[attribute]
+    node.type, node.domain = MARKER, spec.DOMAIN
+    if "/pfor/" in node.name:
+        node.set_attr(VECTORIZED, 1)
+    node.set_attr(CALL, int(call))
+    node.set_attr(AXES, [int(axis) for axis in axes.split(",") if axis])
+
+
+def _through(optimizer: Any, transpose: Any, node: Any) -> bool:
+    """Let tf2onnx move a transpose from before a marker to behind it, as it does for activations.
+
+    Not where samples would no longer come first, or mask entries would be numbered in another order: one step a sample
+    has to stay possible, and a seed has to mean the same mask in every layout.
+    """
+    order, shared = transpose.get_attr_value("perm"), node.get_attr_value(AXES) or []
+    free = [order[axis] for axis in range(len(order)) if axis not in shared]
+    if order[0] != 0 or free != sorted(free) or not optimizer._switch_transpose_and_node(node, transpose):
+        return False
+    node.set_attr(AXES, sorted(order[axis] for axis in shared))
+    return True

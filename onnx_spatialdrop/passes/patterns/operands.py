@@ -1,0 +1,117 @@
+"""What the operands of a node are: forms of one draw, constants, or activations. Reads the graph only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
+from onnx_spatialdrop.passes.patterns.contents import Like
+from onnx_spatialdrop.passes.patterns.dims import Shapes
+from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, NotRepresentableError, Scaled, Step
+
+__all__ = ["Context", "Operands", "is_float"]
+
+#: How many constant factors and views are looked through between a product and the activation.
+_PEEL: Final = 6
+#: Ops that may stand between them.
+_REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
+
+
+@dataclass
+class Context:
+    """What is known of the values of one scope."""
+
+    constants: Constants
+    shapes: Shapes
+
+
+@dataclass
+class Operands:
+    """Reads a node's operands: forms of this draw, constants, or activations."""
+
+    forms: dict[ir.Value, Form]
+    context: Context
+
+    def form(self, value: ir.Value | None) -> Form | None:
+        """Return the form of a value that depends on the draw; None for any other."""
+        return None if value is None else self.forms.get(value)
+
+    def number(self, value: ir.Value | None) -> np.generic | None:
+        """Return the number that ``value`` is everywhere; None where it is none."""
+        return self.context.constants.number(value)
+
+    def general(self, value: ir.Value | None, like: Step) -> Step:
+        """Return any operand of a Where, Mul, Add, ... beside the step ``like`` as a step with its threshold."""
+        if value is None:
+            raise NotRepresentableError("an input is missing")
+        form = self.forms.get(value)
+        if isinstance(form, Affine):
+            raise NotRepresentableError("the draw is used beside its own mask")
+        if form is not None:
+            return form
+        number, blank = self.number(value), replace(like, factor=np.zeros(2), x=None)
+        if number is not None:
+            layout = self.spread(like.layout, value)
+            return replace(blank, offset=np.array([number, number], number.dtype), layout=layout)
+        x = self.scaled(value)
+        dtype = dtype_of(value) or like.offset.dtype
+        if not is_float(dtype):
+            dtype = np.dtype(np.float32)
+        multiple = x.levels[0][1]
+        return replace(blank, factor=np.full(2, multiple), offset=np.zeros(2, dtype), x=x)
+
+    def scaled(self, value: ir.Value) -> Scaled:
+        """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
+        levels, multiple, views = [(Level(value), 1.0)], 1.0, tuple[ir.Node, ...]()
+        for _ in range(_PEEL):
+            node = value.producer()
+            if node is None or node.domain or not node.inputs:
+                break
+            if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
+                views, value = (node, *views), node.inputs[0]
+                continue
+            factor, rest = self._constant_factor(node)
+            if factor is None or rest is None or rest in self.forms:
+                break
+            multiple, value = multiple * factor, rest
+            levels.append((Level(value, views), multiple))
+        # So far the numbers say value = level * number; the root is to be the unit.
+        return Scaled(levels[-1][0], tuple((level, multiple / m if m else 1.0) for level, m in levels))
+
+    def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
+        """Return what a node multiplies by, and what it multiplies; None where it does something else."""
+        if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+            return None, None
+        left, right = node.inputs
+        factor, rest = self.number(right), left
+        if factor is None and node.op_type == "Mul":
+            factor, rest = self.number(left), right
+        if factor is None:
+            return None, None
+        return float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0, rest
+
+    def spread(self, layout: Layout, constant: ir.Value) -> Layout:
+        """Return ``layout`` after an element-wise op with a constant that may be larger."""
+        shapes = self.context.shapes
+        shape = shapes.of(constant)
+        if isinstance(shape, tuple) and all(shapes.number(dim) == 1 for dim in shape):
+            rank = 0 if isinstance(layout.entries, Like) else len(layout.entries)
+            if len(shape) <= rank or not shape:
+                return layout
+        if shape == layout.dims:
+            return layout
+        if isinstance(shape, Like) or isinstance(layout.entries, Like) or isinstance(layout.dims, Like):
+            raise NotRepresentableError("it meets a constant of unknown shape")
+        rank = max(len(shape), len(layout.dims))
+        entries = (1,) * (rank - len(layout.entries)) + layout.entries
+        return replace(layout, entries=entries, dims=shapes.broadcast(layout.dims, shape))
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Return whether ``dtype`` is a floating-point type."""
+    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
