@@ -91,8 +91,8 @@ def _repeated(array: np.ndarray) -> tuple[slice, ...]:
 def _is_ordered(kept: np.ndarray) -> bool:
     """Return whether somebody laid these entries out: a triangle, a permutation, stripes, a checkerboard."""
     table = kept.reshape(-1, next((size for size in reversed(kept.shape) if size != 1), 1))
-    flips = np.count_nonzero(np.diff(kept.reshape(-1)))
-    if flips == 1 or flips >= kept.size - 2:  # halves, and every second entry
+    flips, ones = np.count_nonzero(np.diff(kept.reshape(-1))), np.count_nonzero(kept)
+    if (flips == 1 and min(ones, kept.size - ones) > 3) or flips >= kept.size - 2:  # halves, and every second entry
         return True
     if min(table.shape) < 3:
         return False
