@@ -116,9 +116,9 @@ class Shapes:
         node = value.producer()
         if node is not None and not node.domain:
             if node.op_type == "ConstantOfShape":
-                contents = self.like(node.inputs[0])
-                if contents is not None:
-                    return contents
+                spelled = self.like(node.inputs[0])
+                if spelled is not None:
+                    return spelled
             elif node.op_type == "Expand":
                 shape, start = self.like(node.inputs[1]), self.of(_required(node.inputs[0]))
                 if isinstance(shape, tuple) and isinstance(start, tuple):
@@ -134,7 +134,9 @@ class Shapes:
                 if cut is not None:
                     return cut
             elif node.op_type == "Reshape" and self.known(value) is None and len(node.inputs) > 1:
-                target = self.like(node.inputs[1])
+                contents, target = self.contents(value), self.like(node.inputs[1])
+                if contents is not None:
+                    return tuple(contents.shape)
                 if isinstance(target, tuple):
                     return tuple(Ref(value, axis) if dim in (0, -1) else dim for axis, dim in enumerate(target))
         shape_ = self.known(value)

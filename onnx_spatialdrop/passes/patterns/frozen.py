@@ -18,8 +18,6 @@ __all__ = ["frozen_masks"]
 #: Fewer entries than these are no evidence: a few channels of a scale may well be 0 or 2.
 _SMALLEST: Final = 8
 _LARGEST: Final = 1 << 20
-#: From so many entries on, a draw does not fall into two halves.
-_CHANCE: Final = 16
 _PRODUCTS: Final = ("Mul", "Where")
 
 
@@ -93,10 +91,8 @@ def _repeated(array: np.ndarray) -> tuple[slice, ...]:
 def _is_ordered(kept: np.ndarray) -> bool:
     """Return whether somebody laid these entries out: a triangle, a permutation, stripes, a checkerboard."""
     table = kept.reshape(-1, next((size for size in reversed(kept.shape) if size != 1), 1))
-    flips = np.count_nonzero(np.diff(kept.reshape(-1)))
-    # Halves, and every second entry. A small mask may well have its zeros at one end by chance.
-    halves = flips == 1 and (kept.size >= _CHANCE or 2 * int(kept.sum()) == kept.size)
-    if halves or flips >= kept.size - 2:
+    flips, ones = np.count_nonzero(np.diff(kept.reshape(-1))), np.count_nonzero(kept)
+    if (flips == 1 and min(ones, kept.size - ones) > 3) or flips >= kept.size - 2:  # halves, and every second entry
         return True
     if min(table.shape) < 3:
         return False

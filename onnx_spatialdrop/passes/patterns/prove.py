@@ -181,10 +181,10 @@ def _axes(proof: Proof, layout: Layout, shapes: Shapes) -> tuple[tuple[int, ...]
         return None, rank, f"the mask has {len(dims)} dimensions and x has {rank}"
     padded = (1,) * (rank - len(entries)) + entries
     sizes: list[int | None] = [None] * rank
-    if shape is not None:
-        sizes = [size if isinstance(size, int) else None for size in shape]
-    elif isinstance(traced, tuple) and len(traced) == rank:
+    if isinstance(traced, tuple) and len(traced) == rank:
         sizes = [shapes.number(dim) for dim in traced]
+    if shape is not None:
+        sizes = [size if isinstance(size, int) else other for size, other in zip(shape, sizes, strict=True)]
     for axis, dim in enumerate((1,) * (rank - len(dims)) + dims):
         if sizes[axis] == 1 and dim != 1 and not (isinstance(dim, Ref) and dim.value is x) and shapes.number(dim) != 1:
             return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
