@@ -1,0 +1,50 @@
+"""Imports go one way: operator <- io <- passes <- kernels <- runtime, export, training <- cli."""
+
+import ast
+from pathlib import Path
+
+import onnx_spatialdrop
+
+PACKAGE = Path(onnx_spatialdrop.__file__).parent
+RANKS = {
+    "errors": 0,
+    "operator": 1,
+    "external": 2,
+    "io": 3,
+    "passes": 4,
+    "kernels": 5,
+    "runtime": 6,
+    "export": 7,
+    "training": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+
+
+def imports(file: Path) -> set[str]:
+    """Return what a file of the package imports of the package: "passes", "operator", ..."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "onnx_spatialdrop" and len(parts) > 1:
+                found.add(parts[1])
+    return found & set(RANKS)
+
+
+def test_no_layer_imports_one_above_it() -> None:
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        layer = file.relative_to(PACKAGE).with_suffix("").parts[0]
+        if layer in RANKS:
+            wrong += [f"{file.name} imports {name}" for name in imports(file) if RANKS[name] > RANKS[layer]]
+    assert not wrong
+
+
+def test_the_reader_sees_imports() -> None:
+    assert {"io", "operator", "passes"} <= imports(PACKAGE / "passes" / "remove.py")
