@@ -109,7 +109,7 @@ def _clip(node: ir.Node, form: Step, operands: Operands) -> Form:
         if value is not None and number is None:
             raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
         bounds[position] = bounds[position] if number is None else float(number)
-    return replace(form, offset=np.clip(form.offset, *bounds).astype(form.offset.dtype))
+    return replace(form, offset=np.clip(form.offset, bounds[0], bounds[1]).astype(form.offset.dtype))
 
 
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:
