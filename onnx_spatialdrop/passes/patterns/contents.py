@@ -151,16 +151,14 @@ def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
 
 
 def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    condition, left, right = operands
-    if condition is None or left is None or right is None:
+    condition, left, right = _first(operands), operands[1], operands[2]
+    if left is None or right is None:
         raise ValueError("not known")
     return np.where(np.array(_ints(condition), np.bool_).reshape(condition.shape), left, right)
 
 
 def _not(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None:
-        raise ValueError("not known")
-    return objects([not item for item in _ints(operands[0])]).reshape(operands[0].shape)
+    return objects([not item for item in _ints(operands[0])]).reshape(_first(operands).shape)
 
 
 def _equal(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:

@@ -83,13 +83,14 @@ def _candidates(
 ) -> list[Candidate]:
     overridable = (model.ir_version or 10) < 4
     context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
-    found = _traced(anchors, position, context)
+    found = [_traced(anchor, position, context) for anchor in anchors]
     products = frozenset(
         value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form)
     )
-    if any(_reaches_past(candidate, products) for candidate in found):
-        context, off = replace(context, products=products), replace(off, products=products)
-        found = _traced(anchors, position, context)
+    context, off = replace(context, products=products), replace(off, products=products)
+    for index, candidate in enumerate(found):
+        if _reaches_past(candidate, products):
+            found[index] = _traced(anchors[index], position, context)
     masks = {
         value: candidate.source.node
         for candidate in found
@@ -110,14 +111,10 @@ def _candidates(
     return found
 
 
-def _traced(
-    anchors: list[tuple[ir.Node, scopes.Scope, int]], position: dict[ir.Node, int], context: Context
-) -> list[Candidate]:
-    found = []
-    for node, scope, opset in anchors:
-        source = read_source(node, opset, context.constants, context.shapes)
-        found.append(Candidate(follow(source, context, position, lambda _, form: prove.is_dropout(form)), scope))
-    return found
+def _traced(anchor: tuple[ir.Node, scopes.Scope, int], position: dict[ir.Node, int], context: Context) -> Candidate:
+    node, scope, opset = anchor
+    source = read_source(node, opset, context.constants, context.shapes)
+    return Candidate(follow(source, context, position, lambda _, form: prove.is_dropout(form)), scope)
 
 
 def _is_product(form: Form) -> bool:
@@ -196,8 +193,8 @@ def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
     if not proofs:
         return "unknown", "nothing reads the draw"
     forms = [trace.products[proof.y] for proof in proofs]
-    if len({(form.threshold, bool(form.factor[0])) for form in forms}) > 1:
-        return "unknown", "one draw makes masks that drop different entries, which one seed cannot tie"
+    if len({bool(form.factor[0]) for form in forms}) > 1:
+        return "unknown", "one draw makes a mask and its opposite, which one seed cannot tie"
     views = {trace.products[proof.y].layout.view for proof in proofs}
     if len(views) > 1:
         return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"

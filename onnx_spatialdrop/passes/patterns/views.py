@@ -76,8 +76,8 @@ def _gathered(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: 
         raise NotRepresentableError(f"{describe(node)} (Gather) picks entries of the mask")
     one: Dims = (1,) if index.ndim else ()
     view_ = layout.view if entries[axis] == 1 else (*layout.view, ("Gather", axis, index.reshape(-1)[0]))
-    left_entries, left_dims = ((*items[:axis], *one, *items[axis + 1 :]) for items in (entries, dims))
-    return Layout(left_entries, left_dims, view_)
+    rest, whole = ((*items[:axis], *one, *items[axis + 1 :]) for items in (entries, dims))
+    return Layout(rest, whole, view_)
 
 
 def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
