@@ -161,7 +161,12 @@ print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[
 def test_y_takes_the_place_of_x_where_shapes_are_known() -> None:
     def peak(shape: str) -> int:
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, shape], capture_output=True, text=True, check=True, env=environment()
+            [sys.executable, "-c", PEAK, shape],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=environment(),
+            cwd=Path(__file__).parents[1],  # in the root, the sources would hide the installed package and its library
         )
         return int(done.stdout)
 
