@@ -75,6 +75,26 @@ def test_one_entry_taken_of_an_axis_is_a_draw_of_its_own() -> None:
     assert found(f"v = RandomUniformLike (x)  {taken}  {back}  {TAIL}") == [("spatial", 0.25, (2, 3))]
 
 
+def test_copies_of_entries_along_axes_of_one_are_no_new_entries() -> None:
+    draw = "u = RandomUniformLike (w)  r = Constant <value_ints = [1, 1, 5, 6]> ()"
+    body = f"{draw}  {MASK}  s = Div (m, k)  t = Tile (s, r)  y = Mul (x, t)"
+    given = model(body, x="float[3,4,5,6] x, float[3,4,1,1] w", y="float[3,4,5,6] y")
+    assert [record.axes for record in fuse(given)[1].fused] == [(2, 3)]
+
+
+def test_a_template_may_be_computed() -> None:
+    template = "o = ConstantOfShape <value = float[1] {1.0}> (shape)  h = Constant <value_float = 0.75> ()"
+    body = f"{SHAPE}  {template}  t = Mul (o, h)  u = RandomUniformLike (t)  {TAIL}"
+    assert found(body) == [("spatial", 0.25, (2, 3))]
+
+
+def test_sizes_are_followed_through_transpositions() -> None:
+    shape = "size = Shape <end = 1> (x)  rest = Constant <value_ints = [1, 1, 4]> ()"
+    draw = f"{shape}  shape = Concat <axis = 0> (size, rest)  {DRAW}  {MASK}  s = Div (m, k)"
+    body = f"p = Relu (x)  v = Transpose <perm = [0, 2, 3, 1]> (p)  {draw}  y = Mul (v, s)"
+    assert found(body, x="float[?,4,5,6] x", y="float[?,5,6,4] y") == [("spatial", 0.25, (1, 2))]
+
+
 def test_a_slice_of_everything_is_nothing() -> None:
     bounds = "z = Constant <value_ints = [0, 0]> ()  e = Constant <value_ints = [1000000000, 1000000000]> ()"
     assert found(

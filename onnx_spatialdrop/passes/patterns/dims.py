@@ -26,6 +26,8 @@ _SAME_SHAPE: Final = frozenset(
 _ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
 #: Comparisons: what templates are made of that must not look constant to an optimiser.
 _BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
+#: Arithmetic that a template without a shape in the file may be computed by.
+_ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
 class Shapes:
@@ -51,7 +53,7 @@ class Shapes:
         mine, theirs = self._size(dim), self._size(Ref(value, axis))
         if mine is not None and mine == theirs:
             return True
-        return isinstance(dim, Ref) and dim.axis == axis and self._origin(dim.value) is self._origin(value)
+        return isinstance(dim, Ref) and self._origin(dim) == self._origin(Ref(value, axis))
 
     def _size(self, dim: Dim) -> int | str | None:
         if not isinstance(dim, Ref):
@@ -60,17 +62,19 @@ class Shapes:
         size = shape[dim.axis] if shape is not None and dim.axis < len(shape) else None
         return size if size is None or isinstance(size, int) else size.value
 
-    def _origin(self, value: ir.Value) -> ir.Value:
-        """Return the value furthest back that element-wise ops of one tensor made ``value`` of."""
+    def _origin(self, dim: Ref) -> Ref:
+        """Return the dimension furthest back that transpositions and element-wise ops of one tensor made ``dim`` of."""
+        value, axis = dim.value, dim.axis
         for _ in range(_DEPTH):
             node = value.producer()
-            if node is None or node.domain or not node.inputs or node.op_type not in _ELEMENTWISE:
-                return value
+            if node is None or node.domain or not node.inputs or value.index():
+                break
+            perm = node.attributes.get_ints("perm", ()) if node.op_type == "Transpose" else ()
             operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
-            if len(operands) != 1 or operands[0] is None or value.index():
-                return value
-            value = operands[0]
-        return value
+            if not (perm or node.op_type in _ELEMENTWISE) or len(operands) != 1 or operands[0] is None:
+                break
+            value, axis = operands[0], perm[axis] if perm else axis
+        return Ref(value, axis)
 
     def number(self, dim: Dim) -> int | None:
         """Return ``dim`` as a number, where it is known to be one."""
@@ -125,7 +129,9 @@ class Shapes:
                     return self.broadcast(start, shape)
                 if shape is not None and start == ():
                     return shape
-            elif node.op_type in _BROADCASTING and len(node.inputs) == 2:
+            elif len(node.inputs) == 2 and (
+                node.op_type in _BROADCASTING or (node.op_type in _ARITHMETIC and value.shape is None)
+            ):
                 operands = [self.of(_required(operand)) for operand in node.inputs]
                 if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
                     return self.broadcast(operands[0], operands[1])

@@ -45,10 +45,13 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
         padded = (1,) * (max(len(target), rank) - rank) + entries
         return replace(layout, entries=padded, dims=shapes.broadcast(dims, target))
     if op_type == "Tile":
-        if any(entry != 1 and shapes.number(count) != 1 for entry, count in zip(entries, target, strict=True)):
+        if any(
+            shapes.number(entry) != 1 and shapes.number(count) != 1
+            for entry, count in zip(entries, target, strict=True)
+        ):
             raise NotRepresentableError(f"{describe(node)} (Tile) repeats the entries of the mask")
         tiled = zip(entries, dims, target, strict=True)
-        return replace(layout, dims=tuple(dim if entry != 1 else count for entry, dim, count in tiled))
+        return replace(layout, dims=tuple(dim if shapes.number(entry) != 1 else count for entry, dim, count in tiled))
     return _reshaped(node, layout, entries, dims, target)
 
 
