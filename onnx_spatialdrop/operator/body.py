@@ -148,12 +148,18 @@ ROUNDS
   drop = Reshape <allowzero = 1> (drop_rows, entry_shape)
 """
 
-# ONNX Runtime's Dropout refuses a ratio of 1, so the draw stops short of it and `some` finishes the job.
+# ONNX Runtime's Dropout refuses a ratio of 1, so the draw stops short of it and `some` finishes the job. Unseeded, it
+# starts every run from the next small number, whose first draw is always near 0: the first draws are thrown away.
 _DRAWN: Final = """
-  coins = Expand (ever_f, mask_shape)
+  first_draws = Constant <value_ints = [32]> ()
+  entries = ReduceProd <keepdims = 1> (mask_shape)
+  thrown_and_kept = Add (entries, first_draws)
+  coins = Expand (ever_f, thrown_and_kept)
   below_one = Constant <value_float = 0.99999994> ()
   ratio_d = Min (ratio_, below_one)
-  heads_f, heads = Dropout (coins, ratio_d, training)
+  heads_f, heads_all = Dropout (coins, ratio_d, training)
+  heads_flat = Slice (heads_all, first_draws, thrown_and_kept)
+  heads = Reshape <allowzero = 1> (heads_flat, mask_shape)
   one_f = Constant <value_float = 1.0> ()
   some = Less (ratio_, one_f)
   keep = And (heads, some)

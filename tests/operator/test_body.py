@@ -175,6 +175,16 @@ def test_below_opset_18_a_body_drops_maps_from_the_runtimes_own_numbers(opset: i
     assert mask.all()
 
 
+@pytest.mark.parametrize("opset", [17, 18])
+def test_every_entry_of_a_small_mask_is_drawn_at_the_ratio(opset: int) -> None:
+    """ONNX Runtime's unseeded Dropout gives its first entry the same outcome in every run."""
+    model = attach(dropout_model(opset=opset, shape=("N", 3), axes=(), ratio=0.5))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), quiet(), providers=["CPUExecutionProvider"])
+    feeds = {"x": np.ones((1, 3), np.float32), "training_mode": np.array(True), "step": np.array([-1])}
+    kept = sum(session.run(["mask"], feeds)[0].astype(int) for _ in range(600))
+    assert (np.abs(kept - 300) < 6 * np.sqrt(150)).all()
+
+
 @pytest.mark.parametrize(("ratio", "kept"), [(1.0, 0), (0.0, 4000)])
 def test_below_opset_18_the_extreme_ratios_work_too(ratio: float, kept: int) -> None:
     """ONNX Runtime's Dropout refuses a ratio of 1."""
