@@ -56,7 +56,16 @@ def _dropout(group: Group, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Val
         # sample's for all samples.
         value = group.add("Dropout", *inputs, role="dropped")
         return value, group.add("Cast", value, role="mask", to=ir.DataType.BOOL)
-    value, mask = group.outputs("Dropout", inputs, ["dropped", "mask"], seed=task.draw)
+    # ONNX Runtime starts every run from the next seed, whose first draw hardly differs from the last one's, so that the
+    # first entry would have one fate for ever: a copy of the first row draws before the mask does.
+    zero, one, end = (group.constant(np.array([n], np.int64), f"row_{n}") for n in (0, 1, 2**31 - 1))
+    first = group.add("Slice", ones, zero, one, zero, role="first_row")
+    inputs[0] = group.add("Concat", first, ones, role="ones_and_one_row", axis=0)
+    drawn = group.outputs("Dropout", inputs, ["drawn", "drawn_mask"], seed=task.draw)
+    value, mask = (
+        group.add("Slice", each, one, end, zero, role=role)
+        for each, role in zip(drawn, ("dropped", "mask"), strict=True)
+    )
     return value, mask
 
 

@@ -139,6 +139,11 @@ class Shapes:
                 cut = self._sliced(node)
                 if cut is not None:
                     return cut
+            elif node.op_type == "Concat":
+                parts = [self.of(_required(part)) for part in node.inputs]
+                if isinstance(parts[0], tuple) and len(parts[0]) > 1:  # with one axis it is a list, not a tensor
+                    along = node.attributes.get_int("axis", 0) % len(parts[0])
+                    return tuple(Ref(value, axis) if axis == along else dim for axis, dim in enumerate(parts[0]))
             elif node.op_type == "Reshape" and self.known(value) is None and len(node.inputs) > 1:
                 contents, target = self.contents(value), self.like(node.inputs[1])
                 if contents is not None:

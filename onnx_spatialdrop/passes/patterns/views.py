@@ -66,10 +66,27 @@ def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Sh
         if start == 0 and (end >= END or (size is not None and end >= size)):
             continue
         one = (start, min(end, END)) in ((0, 1), (-1, END))
-        new_dims[axis] = 1 if one else Ref(node.outputs[0], axis % len(dims))
+        rest = _rest(node, axis % len(dims), start, shapes) if end >= END else None
+        new_dims[axis] = 1 if one else rest if rest is not None else Ref(node.outputs[0], axis % len(dims))
         new_entries[axis] = 1 if one or entries[axis] == 1 else new_dims[axis]
         view_ = (*view_, ("Slice", axis % len(dims), start, end))
     return Layout(tuple(new_entries), tuple(new_dims), view_)
+
+
+def _rest(node: ir.Node, axis: int, start: int, shapes: Shapes) -> Dim | None:
+    """Return the size that is left where a slice takes away what was joined to the front of a Dropout's input."""
+    source = node.inputs[0]
+    dropped = None if source is None else source.producer()
+    if dropped is None or dropped.op_type != "Dropout" or dropped.inputs[0] is None:
+        return None
+    joined = dropped.inputs[0].producer()
+    if joined is None or joined.op_type != "Concat" or len(joined.inputs) != 2 or None in joined.inputs:
+        return None
+    front, rest = (shapes.of(value) for value in joined.inputs if value is not None)
+    if isinstance(front, Like) or isinstance(rest, Like) or not axis < len(front) == len(rest):
+        return None
+    along = joined.attributes.get_int("axis", 0) % len(rest)
+    return rest[axis] if along == axis and shapes.number(front[axis]) == start else None
 
 
 def _gathered(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:

@@ -228,3 +228,16 @@ def test_trainers_cannot_have_another_scale_or_ratio_1() -> None:
     assert str(error.value) == (
         "node 'drop': ratio is 1, which onnxruntime-training's Dropout refuses; lower the ratio, or use form='uniform'"
     )
+
+
+@pytest.mark.parametrize("form", ["uniform", "dropout"])
+def test_every_entry_of_a_small_mask_is_drawn_at_the_ratio(form: str) -> None:
+    """ONNX Runtime's Dropout gives the first entry that it draws nearly the same number in every run."""
+    from building import dropout_model
+
+    import onnx_spatialdrop as sd
+
+    session = sd.session(sd.expand(dropout_model(opset=20, shape=("N", 3), axes=(), ratio=0.5), form=form))
+    feeds = {"x": np.ones((1, 3), np.float32), "training_mode": np.array(True)}
+    kept = sum(session.run(["mask"], feeds)[0].astype(int) for _ in range(600))
+    assert (np.abs(kept - 300) < 6 * np.sqrt(150)).all()
