@@ -74,9 +74,10 @@ def session(
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed, and no file is written.
         kernel: "native" (the C++ library), "python" (onnxruntime-extensions), "body" (a function of standard ops put
-            into the model), or "auto", the first of these that works here. All draw the same masks, but for
-            the body below opset 18, which takes the runtime's own numbers. Values are the same bits, too, except where ONNX Runtime computes float16 in float32 and skips a rounding between two nodes. The
-            body suits a handful of nodes, as ONNX Runtime inlines and optimises some 160 for each.
+            into the model), or "auto", the first of these that works here. All draw the same masks, but for the body
+            below opset 18, which takes the runtime's own numbers. Values are the same bits, too, except where ONNX
+            Runtime computes float16 in float32 and skips a rounding between two nodes. The body suits a handful of
+            nodes, as ONNX Runtime inlines and optimises some 200 for each.
         sess_options: options to use; the kernel's library is registered with them. Without them ONNX Runtime's
             warnings are off: it would warn of every switch that it is an input with a default.
         arguments: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
