@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["FormError", "KernelError", "ModelFileError", "SpatialDropError", "SpecError", "TrainerError"]
+__all__ = [
+    "FormError",
+    "KernelError",
+    "ModelFileError",
+    "SpatialDropError",
+    "SpecError",
+    "TrainerError",
+    "VerifyError",
+]
 
 
 class SpatialDropError(Exception):
@@ -23,6 +31,10 @@ class KernelError(SpatialDropError, RuntimeError):
 
 class TrainerError(SpatialDropError, RuntimeError):
     """A trainer that was asked for and cannot be used here, or weights that do not fit the model."""
+
+
+class VerifyError(SpatialDropError, RuntimeError):
+    """Two models that cannot be compared: layers that do not match, a runtime or a recording that does not fit."""
 
 
 class ModelFileError(SpatialDropError, OSError):

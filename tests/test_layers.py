@@ -1,4 +1,4 @@
-"""Imports go one way: operator <- io <- passes <- kernels <- runtime, export, training <- cli."""
+"""Imports go one way: operator <- io <- passes <- kernels <- runtime <- export, training <- verify <- cli."""
 
 import ast
 from pathlib import Path
@@ -16,8 +16,9 @@ RANKS = {
     "runtime": 6,
     "export": 7,
     "training": 7,
-    "cli": 8,
-    "__main__": 9,
+    "verify": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 
 

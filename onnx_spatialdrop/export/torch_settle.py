@@ -15,17 +15,15 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes
+from onnx_spatialdrop.passes.layers import LAYER_KEY
 from onnx_spatialdrop.passes.seeds import derive_seeds
 from onnx_spatialdrop.passes.switches import add_switches, constant_of
 
-__all__ = ["DOMAIN", "LAYER_KEY", "OP_TYPE", "settle"]
+__all__ = ["DOMAIN", "OP_TYPE", "settle"]
 
 #: A domain that no runtime knows: a file in which a placeholder was left over does not load.
 DOMAIN: Final = "onnx_spatialdrop.torch"
 OP_TYPE: Final = "SpatialDropout"
-
-#: metadata_props of every node: the qualified name of the module whose forward called the dropout; "" is the root.
-LAYER_KEY: Final = "onnx_spatialdrop.layer"
 
 _REFUSED: Final = {
     "feature_alpha": (

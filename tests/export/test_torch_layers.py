@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 
 import onnx_spatialdrop as sd  # noqa: E402
 import onnx_spatialdrop.export.torch as sdt  # noqa: E402
-from onnx_spatialdrop.export.torch_settle import LAYER_KEY  # noqa: E402
+from onnx_spatialdrop.passes.layers import LAYER_KEY  # noqa: E402
 
 pytestmark = [*TORCH_WARNINGS, pytest.mark.filterwarnings("ignore:dropout2d. Received a 3D input:UserWarning")]
 

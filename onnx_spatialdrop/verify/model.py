@@ -1,0 +1,170 @@
+"""Run the ONNX side of a verification step by step, in one of three runtimes, with every dropout's insides in view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import SpatialDropError, VerifyError
+from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.expand import ExpandPass
+from onnx_spatialdrop.runtime.session import Kernel, choose, session
+from onnx_spatialdrop.verify.expose import ExposePass
+from onnx_spatialdrop.verify.framework import Array
+
+__all__ = ["RUNTIMES", "OnnxRun", "OnnxStep", "Runtime", "Seen"]
+
+Runtime = Literal["onnxruntime", "reference", "openvino"]
+RUNTIMES: Final[tuple[Runtime, ...]] = get_args(Runtime)
+
+#: Takes all inputs by name and returns all outputs by name.
+_Runner = Callable[[dict[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One dropout at work: its input and result as doubles, and the mask, True where kept."""
+
+    x: Array
+    y: Array
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class OnnxStep:
+    """One run of the model: its own outputs, and each dropout by its layer's name."""
+
+    outputs: tuple[Array, ...]
+    seen: dict[str, Seen]
+
+
+class OnnxRun:
+    """A model that runs with training_mode true, one step after the other.
+
+    Attributes:
+        runtime: what runs it, and its version.
+        layers: its dropouts, in the order of the file.
+        inputs: the names of its inputs, but for switches, masks and those with a default.
+        outputs: the names of its outputs.
+
+    Raises:
+        VerifyError: a model without dropout, or one whose masks cannot be seen; see ExposePass.
+        SpatialDropError: the runtime or the kernel is not there, or the model cannot be had in it.
+    """
+
+    def __init__(self, model: io.Source, kernel: Kernel = "auto", runtime: Runtime = "onnxruntime") -> None:
+        if runtime not in RUNTIMES:
+            raise VerifyError(f"runtime is {runtime!r}; allowed: {', '.join(map(repr, RUNTIMES))}")
+        exposing = ExposePass()
+        exposed, (inputs, self.outputs, self._steering) = io.rewrite(model, None, lambda w: _expose(w, exposing))
+        if isinstance(exposed, onnx.ModelProto):
+            exposed = ir.from_proto(exposed)
+        assert isinstance(exposed, ir.Model)
+        self._exposed = exposing.outputs
+        self.layers = tuple(dropout.layer for dropout in exposing.dropouts)
+        fed = {*self._steering, *(layer.mask_input for layer in self.layers)}
+        self.inputs = tuple(name for name in inputs if name not in fed)
+        self.runtime, self._run = _START[runtime](exposed, kernel, self._steering)
+
+    def run(self, inputs: Mapping[str, Array], step: Array, masks: Mapping[str, Array]) -> OnnxStep:
+        """Run one step.
+
+        Args:
+            inputs: one array for each name of ``inputs``.
+            step: what to feed to the input ``step``.
+            masks: what to feed to mask inputs, by layer.
+
+        Raises:
+            VerifyError: the runtime failed.
+        """
+        feeds = dict(inputs)
+        for name, value in self._steering.items():
+            feeds[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
+        for layer in self.layers:
+            if layer.mask_input is not None:
+                feeds[layer.mask_input] = np.ascontiguousarray(masks[layer.name])
+        try:
+            results = self._run(feeds)
+        except SpatialDropError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise VerifyError(f"{self.runtime} could not run step {np.asarray(step).tolist()}: {reason}") from error
+        seen = {
+            layer.name: Seen(*(results[name] for name in names))
+            for layer, names in zip(self.layers, self._exposed, strict=True)
+        }
+        return OnnxStep(tuple(results[name] for name in self.outputs), seen)
+
+
+def _expose(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Array]]:
+    """Expose the dropouts; return the names of the model's own inputs and outputs, and what switches dropout on."""
+    inputs = tuple(value.name or "" for value in model.graph.inputs if value.const_value is None)
+    outputs = tuple(value.name or "" for value in model.graph.outputs)
+    exposing.call(model)
+    steering: dict[str, Array] = {}
+    for value in (value for d in exposing.dropouts for value in (d.training_mode, d.step)):
+        if value is not None and value.is_graph_input() and value.graph is model.graph:
+            is_step = value.dtype == ir.DataType.INT64
+            rank = 0 if value.shape is None else len(value.shape)
+            steering[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)
+    return inputs, outputs, steering
+
+
+def _onnxruntime(model: ir.Model, kernel: Kernel, _: Mapping[str, Array]) -> tuple[str, _Runner]:
+    import onnxruntime
+
+    made = session(model, kernel)
+    names = [output.name for output in made.get_outputs()]
+    held = f" ({choose(kernel)[0]} kernel)" if scopes.spatial_dropouts(model) else ""
+    return (
+        f"onnxruntime {onnxruntime.__version__}{held}",
+        lambda feeds: dict(zip(names, made.run(names, feeds), strict=True)),
+    )
+
+
+def _reference(model: ir.Model, _: Kernel, __: Mapping[str, Array]) -> tuple[str, _Runner]:
+    from onnx.reference import ReferenceEvaluator
+
+    from onnx_spatialdrop.operator.evaluator import SpatialDropout
+
+    made: Any = ReferenceEvaluator(ir.to_proto(model), new_ops=[SpatialDropout])
+    names = list(made.output_names)
+    return (
+        f"onnx {onnx.__version__} (ReferenceEvaluator)",
+        lambda feeds: dict(zip(names, made.run(names, feeds), strict=True)),
+    )
+
+
+def _openvino(model: ir.Model, _: Kernel, steering: Mapping[str, Array]) -> tuple[str, _Runner]:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise VerifyError("openvino is not installed: pip install openvino") from error
+    ExpandPass(target="openvino").call(model)
+    for name in steering:  # it takes an input with a default for a constant
+        model.graph.initializers.pop(name, None)
+    core = openvino.Core()
+    content = ir.to_proto(model).SerializeToString()
+    made = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    known = {name for port in made.inputs for name in port.names}
+
+    def run(feeds: dict[str, Array]) -> dict[str, Array]:
+        results = made({name: value for name, value in feeds.items() if name in known})
+        return {name: np.array(value) for port, value in results.items() for name in port.names}
+
+    return f"openvino {openvino.__version__.split('-')[0]}", run
+
+
+_START: Final[dict[str, Callable[[ir.Model, Kernel, Mapping[str, Array]], tuple[str, _Runner]]]] = {
+    "onnxruntime": _onnxruntime,
+    "reference": _reference,
+    "openvino": _openvino,
+}
