@@ -28,6 +28,7 @@ def dropout_ir(
     step: Sequence[int] | None = None,
     mask: bool = True,
     wrap: bool = False,
+    rng: str = "philox",
 ) -> ir.Model:
     """Return a model ``x -> SpatialDropout -> y, mask``.
 
@@ -53,7 +54,15 @@ def dropout_ir(
         source = graph[-1].outputs[0]
         source.name, source.type, source.shape = "before_out", x.type, x.shape
     node = op.spatial_dropout(
-        source, ratio, training_mode=switches[0], step=switches[1], seed=seed, axes=axes, scale=scale, name="drop"
+        source,
+        ratio,
+        training_mode=switches[0],
+        step=switches[1],
+        seed=seed,
+        axes=axes,
+        scale=scale,
+        rng=rng,
+        name="drop",
     )
     graph.append(node)
     y = node.outputs[0]

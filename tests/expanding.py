@@ -56,5 +56,8 @@ def with_float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.insert(0, onnx.helper.make_node("Cast", [x.name], [inner[x.name]], to=kind))
     graph.node.append(onnx.helper.make_node("Cast", [inner[y.name]], [y.name], to=onnx.TensorProto.FLOAT))
     for value in (graph.input[0], graph.output[0]):
+        within = graph.value_info.add()
+        within.CopyFrom(value)
+        within.name = inner[value.name]
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     return result

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import KernelError
-from onnx_spatialdrop.operator import philox, spec
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.passes.lower import MASK_OP
 
 if TYPE_CHECKING:
@@ -82,7 +82,10 @@ def _define_op() -> None:
         op_type=MASK_OP,
         inputs=[kind.dt_int64, kind.dt_int64, kind.dt_bool, kind.dt_int64],
         outputs=[kind.dt_bool, kind.dt_int64],
-        attrs={**dict.fromkeys(("seed", "threshold", "counter", "full"), kind.dt_int64), "node": kind.dt_string},
+        attrs={
+            **dict.fromkeys(("seed", "threshold", "counter", "full"), kind.dt_int64),
+            **dict.fromkeys(("rng", "dtype", "node"), kind.dt_string),
+        },
     )(draw)
     _defined = True
 
@@ -101,8 +104,9 @@ def draw(
         axes: axes along which an entry is shared, int64 (k,).
         training_mode: bool, one element.
         step: int64, one element or one a sample.
-        attributes: ``seed``; ``threshold``, T in [0, 2**24]; ``counter``, which counter a negative step advances;
-            ``full``, whether an idle mask is read, so that it must have its full shape; ``node``, for error messages.
+        attributes: ``seed``; ``threshold``, T as an integer; ``counter``, which counter a negative step advances;
+            ``full``, whether an idle mask is read, so that it must have its full shape; ``rng``; ``dtype``, NumPy's
+            name of X's type; ``node``, for error messages.
     """
     try:
         return _draw(shape.tolist(), axes.tolist(), bool(training_mode.reshape(())), step.reshape(-1), **attributes)
@@ -120,6 +124,8 @@ def _draw(
     threshold: int,
     counter: int,
     full: int,
+    rng: str,
+    dtype: str,
     node: str,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     masked = spec.mask_shape(shape, axes, node)
@@ -130,5 +136,5 @@ def _draw(
     if step.size == 1 and step[0] < 0:
         step = np.array([next(_fresh[counter])], np.int64)
     row = int(np.prod(masked, dtype=np.int64)) // max(step.size, 1)
-    kept = (philox.words(seed, step, row) >> np.uint32(8)) >= np.uint32(threshold)
+    kept = dialects.kept(dialects.words(rng, seed, step, row), rng, spec.DTYPES[dtype], threshold)
     return kept.reshape(-1), np.array(masked, np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator import dialects, spec
 
 __all__ = [
     "FLOAT_TYPES",
@@ -107,14 +107,15 @@ def spatial_dropout(
         noise_shape: Keras's Dropout(noise_shape=...).
         data_format: "channels_first" (default) or "channels_last"; the layer is 1D, 2D or 3D by the rank of ``x``.
         scale: what kept values are multiplied by; by default 1 / (1 - rate), rounded to the type of ``x``.
-        rng: the generator of the mask.
+        rng: the generator of the mask, one of spec.RNGS.
         name: the node's name.
 
     Returns:
         A node with all inputs, attributes and outputs written out; ``outputs[0]`` is Y, ``outputs[1]`` the mask.
 
     Raises:
-        SpecError: an argument outside those ranges, or ``x`` of an unsupported type.
+        SpecError: an argument outside those ranges, or ``x`` of a type that is unsupported, or that ``rng`` draws no
+            masks for.
     """
     where = f"node {name!r}" if name else "SpatialDropout"
     rank = None if x.shape is None else len(x.shape)
@@ -124,6 +125,7 @@ def spatial_dropout(
     if scale is None:
         scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
     attributes = spec.Attributes(shared, rate, seed, scale, rng, where)
+    _check_type(x, attributes)
     node = ir.Node(spec.DOMAIN, spec.OP_TYPE, [x, training_mode, step], num_outputs=2, name=name, version=spec.VERSION)
     write(node, attributes)
     y, mask = node.outputs
@@ -150,7 +152,8 @@ def read(node: ir.Node) -> spec.Attributes:
     """Return the checked attributes of a SpatialDropout node.
 
     Raises:
-        SpecError: a missing or impossible attribute, or inputs and outputs other than 3 and 2.
+        SpecError: a missing or impossible attribute, inputs and outputs other than 3 and 2, or an X of a type that the
+            node's ``rng`` draws no masks for.
     """
     where = describe(node)
     if len(node.inputs) != 3 or any(value is None for value in node.inputs):
@@ -168,7 +171,7 @@ def read(node: ir.Node) -> spec.Attributes:
             raise SpecError(
                 f"{where}: attribute {key} refers to {attr.ref_attr_name!r} of its function; inline that function first"
             )
-    return spec.Attributes(
+    attributes = spec.Attributes(
         axes=tuple(found["axes"].as_ints()),
         ratio=found["ratio"].as_float(),
         seed=found["seed"].as_int(),
@@ -176,6 +179,14 @@ def read(node: ir.Node) -> spec.Attributes:
         rng=found["rng"].as_string() if "rng" in found else "philox",
         where=where,
     )
+    _check_type(node.inputs[0], attributes)
+    return attributes
+
+
+def _check_type(x: ir.Value | None, attributes: spec.Attributes) -> None:
+    dtype = None if x is None else numpy_dtype(x)
+    if dtype is not None:
+        dialects.word_test(attributes.rng, dtype, attributes.where)
 
 
 def complete(node: ir.Node) -> None:

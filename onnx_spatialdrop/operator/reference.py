@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.operator import philox, spec
+from onnx_spatialdrop.operator import dialects, spec
 
 __all__ = ["dropout_mask", "spatial_dropout"]
 
@@ -23,6 +23,7 @@ def dropout_mask(
     step: npt.ArrayLike,
     *,
     rng: str = "philox",
+    dtype: npt.DTypeLike = np.float32,
     where: str = "SpatialDropout",
 ) -> npt.NDArray[np.bool_]:
     """Return the mask of one draw: True where an entry is kept.
@@ -33,14 +34,15 @@ def dropout_mask(
         ratio: fraction dropped, in [0, 1].
         seed: 64-bit key, in [-2**63, 2**64).
         step: int64, one element, or one for each index of dim 0; 0 or more.
-        rng: the generator.
+        rng: the generator, one of spec.RNGS.
+        dtype: the type of X, which the masks of keras_tf and keras_tf_xla depend on.
         where: who asks, for error messages.
 
     Returns:
         bool, ``shape`` with ``axes`` set to 1.
 
     Raises:
-        SpecError: an argument outside those ranges.
+        SpecError: an argument outside those ranges, or a type that ``rng`` draws no masks for.
     """
     attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, where=where)
     out_shape = spec.mask_shape(shape, axes, where)
@@ -48,9 +50,9 @@ def dropout_mask(
     if steps.size == 1 and steps[0] < 0:
         raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
     row = math.prod(out_shape) // max(steps.size, 1)
-    drawn = philox.words(attributes.seed, steps, row)
-    kept = (drawn >> np.uint32(8)) >= np.uint32(spec.threshold(attributes.ratio))
-    return kept.reshape(out_shape)
+    limit = dialects.threshold(attributes.ratio, rng, dtype, where)
+    drawn = dialects.words(rng, attributes.seed, steps, row)
+    return dialects.kept(drawn, rng, dtype, limit).reshape(out_shape)
 
 
 def _checked_steps(
@@ -86,7 +88,7 @@ def spatial_dropout(
         step: int64, one element, or one for each index of dim 0; 0 or more.
         training_mode: False returns a copy of ``x`` and a mask of True; ``step`` is checked all the same.
         scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
-        rng: the generator.
+        rng: the generator, one of spec.RNGS.
         where: who asks, for error messages.
 
     Returns:
@@ -94,16 +96,17 @@ def spatial_dropout(
         where ``x`` is Inf or NaN); and ``mask``, bool, the shape of ``x`` with ``axes`` set to 1.
 
     Raises:
-        SpecError: an argument outside those ranges or an unsupported type.
+        SpecError: an argument outside those ranges, or a type that is unsupported, or that ``rng`` draws no masks for.
     """
     if x.dtype not in spec.DTYPES.values():
         raise SpecError(f"{where}: X has type {x.dtype}; allowed: {', '.join(spec.DTYPES)}")
     if not training_mode:
         attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, where)
+        dialects.word_test(rng, x.dtype, where)
         out_shape = spec.mask_shape(x.shape, attributes.axes, where)
         _checked_steps(step, x.shape, out_shape, where)
         return x.copy(), np.ones(out_shape, np.bool_)
-    mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, where=where)
+    mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, dtype=x.dtype, where=where)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scaled = x * spec.kept_scale(ratio, scale, x.dtype)
     zero = np.zeros((), x.dtype)

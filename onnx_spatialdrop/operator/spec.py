@@ -6,7 +6,6 @@ docs/operator.md is the same definition in prose.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.operator.dialects import RNGS, threshold
 
 __all__ = [
     "DOMAIN",
@@ -39,7 +39,6 @@ DOMAIN: Final = "onnx_spatialdrop"
 OP_TYPE: Final = "SpatialDropout"
 VERSION: Final = 1
 MAX_RANK: Final = 16
-RNGS: Final = ("philox",)
 
 #: The types T of X and Y, by the name that NumPy gives them.
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -59,7 +58,7 @@ class Attributes:
         ratio: fraction dropped, in [0, 1], held as the float32 that the node stores.
         seed: 64-bit key; any integer in [-2**63, 2**64) is accepted and held as int64 (two's complement).
         scale: what kept values are multiplied by, held as float32; 0 stands for 1 / (1 - ratio).
-        rng: the generator of the mask; "philox".
+        rng: the generator of the mask, one of RNGS; operator/dialects.py says what each stands for.
         where: who asks, for error messages: "node 'drop1'".
 
     Raises:
@@ -145,11 +144,6 @@ def check_step(step: Sequence[int], mask: Sequence[int], batch: int, where: str 
                 f"{where}: step[{index}] is {value}; in a step of several elements none may be negative "
                 "(only a single step asks for a fresh draw)"
             )
-
-
-def threshold(ratio: float) -> int:
-    """Return T = ceil(float32(ratio) * 2**24), in [0, 2**24]: an entry is kept iff ``word >> 8 >= T``."""
-    return math.ceil(float(np.float32(ratio)) * 2**24)
 
 
 def kept_scale(ratio: float, scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

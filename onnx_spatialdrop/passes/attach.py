@@ -37,6 +37,9 @@ class AttachPass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 6
         read = [op.read(site.node) for site in sites]  # case 1
+        for each in read:
+            if each.rng != "philox":
+                raise FormError(f"{each.where}: rng {each.rng!r} has no function body in this version")
         opset = scopes.default_opset(model.graph, model)  # case 2
         functions = body.functions(opset, in_float=_needs_float([site.node for site in sites]))
         for site, attributes in zip(sites, read, strict=True):

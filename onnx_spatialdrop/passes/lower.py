@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes
 from onnx_spatialdrop.passes.names import Names
 
@@ -36,7 +36,8 @@ class LowerPass(ir.passes.InPlacePass):
        not fit, so that Reshape fails, under a name that says where to look. An exception would end the process.
     3. bfloat16 is computed in float32 and rounded once, as ONNX Runtime cannot multiply it.
     4. Every node gets a counter of its own for negative steps, numbered by ``counters``.
-    5. Below opset 13, or where X's type is unknown below opset 15, the node is refused.
+    5. Below opset 13, or where X's type is unknown below opset 15, the node is refused; so it is where X's type is
+       unknown and the dialect's masks depend on it.
     """
 
     def __init__(self, counters: Iterator[int] | None = None) -> None:
@@ -58,13 +59,13 @@ class LowerPass(ir.passes.InPlacePass):
 
 
 def _check(site: scopes.Site) -> None:
-    op.read(site.node)
+    rng = op.read(site.node).rng
     where = op.describe(site.node)
     if site.opset < _FIRST_OPSET:
         raise FormError(f"{where}: opset {site.opset} is too old for the Python kernel; convert the model to opset 13")
     x = site.node.inputs[0]
     assert x is not None
-    if op.numpy_dtype(x) is None and site.opset < 15:
+    if op.numpy_dtype(x) is None and (site.opset < 15 or dialects.DIALECTS[rng].own_type):
         raise FormError(
             f"{where}: the type of its input {x.name!r} is not in the file; run onnx.shape_inference on the model first"
         )
@@ -77,14 +78,17 @@ def _lower(site: scopes.Site, counter: int, names: Names) -> None:
     assert node.graph is not None
     assert x is not None
     build = _Builder(names.prefix(f"{y.name}/python"))
+    dtype = op.numpy_dtype(x) or np.dtype(np.float32)  # unknown only where masks are the same for every type
     used = bool(mask.uses()) or mask.is_graph_output()
     flat, shape = build.mask(
         [build.add("Shape", [x]), build.constant(np.array(attributes.axes, np.int64), "axes"), training_mode, step],
         [
             ir.AttrInt64("seed", attributes.seed),
-            ir.AttrInt64("threshold", spec.threshold(attributes.ratio)),
+            ir.AttrInt64("threshold", dialects.threshold(attributes.ratio, attributes.rng, dtype)),
             ir.AttrInt64("counter", counter),
             ir.AttrInt64("full", int(used)),
+            ir.AttrString("rng", attributes.rng),
+            ir.AttrString("dtype", dtype.name),
             ir.AttrString("node", op.describe(node)),
         ],
     )

@@ -9,10 +9,18 @@ from building import dropout_ir, dropout_model
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io, reference
 from onnx_spatialdrop.kernels import python
-from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.passes.lower import LowerPass
 
-ATTRIBUTES = {"seed": 7, "threshold": spec.threshold(0.3), "counter": 10**9, "full": 1, "node": "node 'd'"}
+ATTRIBUTES = {
+    "seed": 7,
+    "threshold": spec.threshold(0.3),
+    "counter": 10**9,
+    "full": 1,
+    "rng": "philox",
+    "dtype": "float16",
+    "node": "node 'd'",
+}
 
 
 def draw(training: bool = True, step: tuple[int, ...] = (3,), **changed: object) -> tuple[np.ndarray, np.ndarray]:
@@ -23,6 +31,14 @@ def draw(training: bool = True, step: tuple[int, ...] = (3,), **changed: object)
 def test_the_op_draws_the_references_mask_flat_with_its_shape() -> None:
     flat, shape = draw()
     np.testing.assert_array_equal(flat.reshape(shape), reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, 3))
+
+
+@pytest.mark.parametrize("rng", spec.RNGS)
+def test_it_draws_every_dialect_with_the_test_of_its_type(rng: str) -> None:
+    for name in dialects.DIALECTS[rng].tests:
+        flat, shape = draw(rng=rng, dtype=name, threshold=dialects.threshold(0.3, rng, name), step=(3, 0, 2**40))
+        expected = reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, [3, 0, 2**40], rng=rng, dtype=name)
+        np.testing.assert_array_equal(flat.reshape(shape), expected)
 
 
 def test_an_idle_mask_that_nobody_reads_is_one_entry() -> None:
@@ -55,7 +71,10 @@ def test_opsets_that_lack_what_the_lowering_needs_are_refused() -> None:
         sd.FormError, match="node 'drop': opset 12 is too old for the Python kernel; convert the model to"
     ):
         sd.session(model, "python")
-    unknown = dropout_ir(opset=14, wrap=True)
-    unknown.graph[0].outputs[0].type = None
-    with pytest.raises(sd.FormError, match="the type of its input 'before_out' is not in the file; run onnx.shape_inf"):
-        sd.session(unknown, "python")
+    for changed in ({"opset": 14}, {"opset": 18, "rng": "keras_tf"}):
+        unknown = dropout_ir(wrap=True, **changed)
+        unknown.graph[0].outputs[0].type = None
+        with pytest.raises(
+            sd.FormError, match="the type of its input 'before_out' is not in the file; run onnx.shape_inf"
+        ):
+            sd.session(unknown, "python")

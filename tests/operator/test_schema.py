@@ -45,13 +45,14 @@ def test_the_schema_says_that_the_operator_is_random() -> None:
     onnx_spatialdrop.register_schema()  # a second time: no error
 
 
-def test_the_reference_evaluator_runs_nodes_and_counts_negative_steps() -> None:
-    evaluator = ReferenceEvaluator(dropout_model(), new_ops=[SpatialDropout])
+@pytest.mark.parametrize("rng", spec.RNGS)
+def test_the_reference_evaluator_runs_nodes_and_counts_negative_steps(rng: str) -> None:
+    evaluator = ReferenceEvaluator(dropout_model(rng=rng), new_ops=[SpatialDropout])
     x = np.random.default_rng(0).random((2, 4, 3, 3), np.float32)
     on = {"x": x, "training_mode": np.array(True)}
     for step, feeds in ((9, {"step": np.array([9])}), (0, {"step": np.array([-1])}), (1, {"step": np.array([-7])})):
         y, mask = evaluator.run(None, on | feeds)
-        expected = reference.spatial_dropout(x, [2, 3], 0.3, 7, step, scale=spec.explicit_scale(0.3))
+        expected = reference.spatial_dropout(x, [2, 3], 0.3, 7, step, scale=spec.explicit_scale(0.3), rng=rng)
         assert_same_bits(y, expected[0])
         np.testing.assert_array_equal(mask, expected[1])
     off = {"x": x, "training_mode": np.array(False), "step": np.array([-1])}

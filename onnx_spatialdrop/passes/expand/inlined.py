@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import body, body_int32, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import switches
@@ -41,6 +42,8 @@ def _in_float(task: Task) -> bool:
 
 
 def _inline(group: Group, task: Task, functions: list[ir.Function]) -> tuple[ir.Value, ir.Value]:
+    if task.attributes.rng != "philox":
+        raise FormError(f"{task.where}: rng {task.attributes.rng!r} has no expanded form in this version")
     training = np.array(True) if task.training is None else task.training
     attributes = _attributes(task)
     inliner = _Inliner(group, functions, task)
