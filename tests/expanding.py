@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-__all__ = ["assert_binomial", "draw", "ort_session", "with_float_ends"]
+__all__ = ["assert_binomial", "binomial_tail", "draw", "ort_session", "with_float_ends"]
 
 
 def ort_session(model: onnx.ModelProto, level: str = "ORT_ENABLE_ALL") -> onnxruntime.InferenceSession:
@@ -28,16 +28,21 @@ def draw(session: onnxruntime.InferenceSession, x: np.ndarray, **feeds: Any) -> 
     return [value.numpy() for value in session.run_with_ort_values(None, values)]
 
 
-def assert_binomial(successes: int, trials: int, p: float, alpha: float = 1e-6) -> None:
-    """Assert that ``successes`` is no surprise: both exact tails of Binomial(trials, p) exceed ``alpha`` / 2."""
+def binomial_tail(successes: int, trials: int, p: float) -> float:
+    """Return the smaller of the two exact tails of Binomial(trials, p) at ``successes``."""
     logs = [
         math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
         + k * math.log(p) + (trials - k) * math.log1p(-p)
         for k in range(trials + 1)
     ]  # fmt: skip
     weights = np.exp(logs)
-    low, high = weights[: successes + 1].sum(), weights[successes:].sum()
-    assert min(low, high) > alpha / 2, f"{successes} of {trials} at p = {p}: tails {low:.2e}, {high:.2e}"
+    return float(min(weights[: successes + 1].sum(), weights[successes:].sum()))
+
+
+def assert_binomial(successes: int, trials: int, p: float, alpha: float = 1e-6) -> None:
+    """Assert that ``successes`` is no surprise: both exact tails of Binomial(trials, p) exceed ``alpha`` / 2."""
+    tail = binomial_tail(successes, trials, p)
+    assert tail > alpha / 2, f"{successes} of {trials} at p = {p}: tail {tail:.2e}"
 
 
 def with_float_ends(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -113,16 +113,27 @@ def _out_of_function(
 
 
 def _out_of_branch(model: ir.Model, branch: ir.Graph, values: tuple[ir.Value, ...]) -> tuple[ir.Value, ...]:
-    """Make the values outputs of their branch; the other branch gives single zeros in their place."""
+    """Make the values outputs of their branch; the other branch gives zeros of the same shapes in their place."""
     (chosen,) = [node for node in model.graph if node.op_type == "If"]
     (other,) = [a.as_graph() for a in chosen.attributes.values() if a.as_graph() is not branch]
     outputs = []
     for value in values:
-        zero = ir.node("Constant", [], {"value": ir.tensor(np.zeros((1, 1, 1, 1), value.dtype.numpy()))})
-        stand_in = zero.outputs[0]
-        stand_in.name, stand_in.type, stand_in.shape = f"{value.name}/none", value.type, ir.Shape([1, 1, 1, 1])
-        other.append(zero)
-        other.outputs.append(stand_in)
+        nodes = _zeros_like(value, model.graph.inputs[0])
+        other.extend(nodes)
+        other.outputs.append(nodes[-1].outputs[0])
         branch.outputs.append(value)
         outputs.append(_added_output(chosen, value, f"{value.name}/out"))
+        outputs[-1].shape = value.shape
     return tuple(outputs)
+
+
+def _zeros_like(value: ir.Value, image: ir.Value) -> list[ir.Node]:
+    """Return nodes that compute zeros of the shape of ``value``, whose first dimension is that of ``image``."""
+    batch = ir.node("Shape", [image], {"start": 0, "end": 1})
+    inner = ir.node("Constant", [], {"value_ints": [int(size) for size in value.shape[1:]]})
+    shape = ir.node("Concat", [*batch.outputs, *inner.outputs], {"axis": 0})
+    zeros = ir.node("ConstantOfShape", shape.outputs, {"value": ir.tensor(np.zeros(1, value.dtype.numpy()))})
+    for node, role in ((batch, "batch"), (inner, "inner"), (shape, "shape"), (zeros, "none")):
+        node.outputs[0].name = f"{value.name}/{role}"
+    zeros.outputs[0].type, zeros.outputs[0].shape = value.type, value.shape
+    return [batch, inner, shape, zeros]

@@ -33,6 +33,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--target", choices=[*TARGETS, *ALIASES], default="onnxruntime", help="what is to run it (default: onnxruntime)"
     )
+    verb.add_argument(
+        "--no-defaults",
+        action="store_true",
+        help="training_mode and step have to be fed: for tools that take an input with a default for a constant",
+    )
     verb.set_defaults(run=_expand)
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
     verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
@@ -56,7 +61,7 @@ def _to_inference(arguments: argparse.Namespace) -> int:
 
 def _expand(arguments: argparse.Namespace) -> int:
     prepare = TrainerPass(arguments.target)
-    rewrite = ExpandPass(arguments.form, arguments.target)
+    rewrite = ExpandPass(arguments.form, arguments.target, defaults=not arguments.no_defaults)
     code = run_pass(arguments, rewrite, "wrote {n} nodes out in standard operators", before=prepare)
     for line in prepare.said:
         errors.print(f"  before that: {line}", markup=False, highlight=False, soft_wrap=True)

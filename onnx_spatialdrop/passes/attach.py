@@ -28,14 +28,16 @@ class AttachPass(ir.passes.InPlacePass):
     4. With a bfloat16 node in the model the functions compute in float32, as ONNX Runtime's CPU has no bfloat16 Mul or
        Where. A model that holds bfloat16 and double nodes is refused: there is one body, and it would round doubles.
     5. Functions that are there already are replaced: bodies of an older version, or for another opset.
-    6. A model without SpatialDropout nodes is not modified.
+    6. They are written before the model's own functions, which may call them: onnx's ReferenceEvaluator reads
+       functions in the order of the file.
+    7. A model without SpatialDropout nodes is not modified.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
-            return ir.passes.PassResult(model, modified=False)  # case 6
+            return ir.passes.PassResult(model, modified=False)  # case 7
         read = [op.read(site.node) for site in sites]  # case 1
         for each in read:
             if each.rng != "philox":
@@ -44,8 +46,10 @@ class AttachPass(ir.passes.InPlacePass):
         functions = body.functions(opset, in_float=_needs_float([site.node for site in sites]))
         for site, attributes in zip(sites, read, strict=True):
             _write_scale(site.node, attributes)
-        for function in functions:  # case 5
-            model.functions[function.identifier()] = function
+        ours = {function.identifier(): function for function in functions}
+        others = {key: function for key, function in model.functions.items() if key not in ours}  # case 5
+        model.functions.clear()
+        model.functions.update(ours | others)  # case 6
         model.opset_imports[spec.DOMAIN] = spec.VERSION
         model.ir_version = max(model.ir_version, FIRST_IR_VERSION)
         return ir.passes.PassResult(model, modified=True)

@@ -121,6 +121,8 @@ def test_expand_takes_a_form_or_a_target(file: Path) -> None:
     uniform = {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
     assert "RandomUniformLike" in uniform
     assert "SpatialDropout" not in uniform
+    assert main(["expand", str(file), "--no-defaults"]) == 0
+    assert not onnx.load(file.with_name("model.expanded.onnx")).graph.initializer
     assert main(["expand", str(file), "--target", "training"]) == 0
     assert "Dropout" in {node.op_type for node in onnx.load(file.with_name("model.expanded.onnx")).graph.node}
 

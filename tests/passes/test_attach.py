@@ -6,6 +6,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from building import dropout_ir, dropout_model
+from onnx.reference import ReferenceEvaluator
+from zoo import feeds, path, record
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.operator import spec
@@ -93,3 +95,13 @@ def test_a_mask_without_a_name_gets_one(outputs: list[str]) -> None:
     assert list(attached.graph.node[0].output) == ["y", "y/mask"]
     session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.ones((1, 4, 2, 2), np.float32)})[0].sum() == 16
+
+
+def test_functions_that_call_the_body_come_after_it() -> None:
+    """ReferenceEvaluator reads functions in the order of the file; digits::Stage calls SpatialDropout."""
+    attached = sd.attach(onnx.load(path("digits_function")))
+    assert [f.name for f in attached.functions] == ["PhiloxRound", "SpatialDropout", "Stage"]
+    given = feeds("digits_function", record("digits_function").images[:2], training_mode=True, step=[3])
+    (logits,) = ReferenceEvaluator(attached).run(None, given)
+    session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(logits, session.run(None, given)[0], rtol=0, atol=2e-5)

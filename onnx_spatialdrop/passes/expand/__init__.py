@@ -51,15 +51,16 @@ class ExpandPass(ir.passes.InPlacePass):
        get seeds derived from the node's own; equal seeds stay equal, and others differ.
     6. Inputs, initializers, function parameters and nodes that only fed a training_mode or step that is no longer used
        go; see prune.py. So do the operator's functions and its domain's imports.
-    7. For OpenVINO, tract and onnx2pytorch the switches that are left lose their defaults and have to be fed: those
-       take an input with a default for a constant.
+    7. For OpenVINO, tract and onnx2pytorch, and wherever ``defaults`` is False, the switches that are left lose their
+       defaults and have to be fed: those, and some optimisers, take an input with a default for a constant.
     8. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
     """
 
-    def __init__(self, form: str | None = None, target: str = "onnxruntime") -> None:
+    def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
         super().__init__()
         self.form = form
         self.target = targets.resolve(target)
+        self.defaults = defaults and self.target not in targets.NO_DEFAULTS
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
@@ -76,7 +77,7 @@ class ExpandPass(ir.passes.InPlacePass):
                 _replace(node, group, results)  # case 4
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
-        if self.target in targets.NO_DEFAULTS:
+        if not self.defaults:
             _require(model.graph, steering)  # case 7
         return ir.passes.PassResult(model, modified=True)
 
@@ -191,7 +192,12 @@ def _require(graph: ir.Graph, steering: dict[int, ir.Value]) -> None:
 
 @io.same_kind
 def expand(
-    model: io.Source, output: io.PathLike | None = None, *, form: str | None = None, target: str = "onnxruntime"
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    form: str | None = None,
+    target: str = "onnxruntime",
+    defaults: bool = True,
 ) -> io.Result:
     """Return the model with every SpatialDropout node written out in standard operators.
 
@@ -204,6 +210,9 @@ def expand(
             "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator). For a trainer the model is made
             readable first, its opset converted where it must be (see TrainerPass); what was done is logged to
             "onnx_spatialdrop" (INFO) and written into the model's metadata_props, as "onnx_spatialdrop.prepared".
+        defaults: False: the switches lose their defaults and have to be fed, so that optimisers that take an input
+            with a default for a constant (onnxslim, onnxsim) leave them alone. Always so for OpenVINO, tract and
+            onnx2pytorch, which do the same.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
@@ -214,7 +223,7 @@ def expand(
         ModelFileError: a file that cannot be read or written.
     """
     prepare = trainers.TrainerPass(target)
-    result = io.apply(model, output, prepare, ExpandPass(form, target))
+    result = io.apply(model, output, prepare, ExpandPass(form, target, defaults))
     for line in prepare.said:
         _LOG.info("expand: %s", line)
     return result

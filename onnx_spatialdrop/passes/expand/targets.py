@@ -6,7 +6,7 @@ from typing import Final
 
 from onnx_spatialdrop.errors import FormError
 
-__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "TARGETS", "check", "choose", "resolve"]
+__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "NO_FUNCTIONS", "TARGETS", "check", "choose", "resolve"]
 
 FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
 
@@ -34,6 +34,9 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
 
 #: Targets that take an input with a default for a constant, so that a switch must lose its default to remain one.
 NO_DEFAULTS: Final = frozenset({"openvino", "tract", "onnx2pytorch"})
+
+#: Targets that know no model-local functions: those are written out where they are called.
+NO_FUNCTIONS: Final = frozenset({"openvino", "tract"})
 
 ALIASES: Final = {"training": "onnxruntime-training"}
 

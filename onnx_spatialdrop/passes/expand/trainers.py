@@ -1,6 +1,6 @@
-"""Make a model acceptable to a trainer before its SpatialDropout nodes are written out.
+"""Make a model acceptable to a trainer, or to a runtime without functions, before its nodes are written out.
 
-What trainers cannot read is changed where that changes no meaning, and refused elsewhere; ``said`` tells what was done.
+What they cannot read is changed where that changes no meaning, and refused elsewhere; ``said`` tells what was done.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ PREPARED_KEY: Final = "onnx_spatialdrop.prepared"
 
 
 class TrainerPass(ir.passes.InPlacePass):
-    """Prepare a model for a trainer; ``said`` holds one line for each change.
+    """Prepare a model for a target; ``said`` holds one line for each change.
 
-    1. Functions are written out where they are called: no trainer knows them.
+    1. Functions are written out where they are called: no trainer knows them, nor do OpenVINO and tract, for which
+       this is all that is done.
     2. The opset is converted where the trainer does not read it, down to the first of TRAINERS that onnx can convert
        the model to, or up to its oldest.
     3. For onnxruntime-training, the IR version is lowered to 10, and If, Loop and Scan are refused: it ends the process
@@ -54,11 +55,12 @@ class TrainerPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.said = []
-        if self.target not in TRAINERS:
+        if self.target not in TRAINERS and self.target not in targets.NO_FUNCTIONS:
             return ir.passes.PassResult(model, modified=False)  # case 5
         if InlineFunctionsPass().call(model).modified:  # case 1
             self.said.append(f"functions written out where they are called: {self.target} knows none")
-        self._convert(model)
+        if self.target in TRAINERS:
+            self._convert(model)
         if self.target == "onnxruntime-training":
             self._for_onnxruntime(model)
         if self.target == "onnx2torch":

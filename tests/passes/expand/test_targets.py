@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 from building import dropout_ir, dropout_model
+from zoo import path
 
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.passes.expand import ExpandPass, expand
@@ -79,3 +81,18 @@ def test_an_unknown_target() -> None:
         "target is 'torchscript'; known: onnxruntime, openvino, tract, onnxruntime-training, onnx2torch, "
         "onnx2pytorch, reference, training"
     )
+
+
+@pytest.mark.parametrize(("target", "known"), [("openvino", False), ("tract", False), ("onnxruntime", True)])
+def test_functions_are_written_out_for_runtimes_that_know_none(target: str, known: bool) -> None:
+    expanded = expand(onnx.load(path("digits_function")), target=target)
+    assert [function.name for function in expanded.functions] == (["Stage"] if known else [])
+    assert ("Stage" in {node.op_type for node in expanded.graph.node}) == known
+
+
+@pytest.mark.parametrize("form", ["philox", "philox-int32", "uniform", "dropout"])
+def test_defaults_can_be_left_out(form: str) -> None:
+    expanded = expand(dropout_model(), form=form, defaults=False)
+    assert not expanded.graph.initializer
+    with_step = form.startswith("philox")
+    assert [value.name for value in expanded.graph.input] == ["x", "training_mode"] + ["step"] * with_step
