@@ -16,6 +16,7 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import replace, scopes, seeds, switches
+from onnx_spatialdrop.passes.layers import CALL_KEY
 
 __all__ = ["AXES", "CALL", "MARKER", "VECTORIZED", "Call", "replace_markers"]
 
@@ -79,7 +80,9 @@ def replace_markers(model: ir.Model, calls: Sequence[Call], base_seed: int) -> l
         taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
         order = [calls[node.attributes[CALL].as_int()] for node in found]
         for marker, call, seed in zip(found, order, _seeds(order, base_seed), strict=True):
-            made.append(_replace(marker, call, seed, training_mode, step, _free_name(call.layer, taken)))
+            name = _free_name(call.layer, taken)
+            made.append(_replace(marker, call, seed, training_mode, step, name))
+            made[-1].metadata_props[CALL_KEY] = name[len(call.layer) + 1 :] or "0"
     for scope in scopes.scopes(model):
         if made and any(op.is_spatial_dropout(node) for node in scope.all_nodes()):
             scope.opset_imports[spec.DOMAIN] = spec.VERSION

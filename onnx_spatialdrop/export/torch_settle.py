@@ -6,6 +6,7 @@ Knows ONNX graphs only; torch is never imported here. What puts the placeholders
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,7 +16,7 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes
-from onnx_spatialdrop.passes.layers import LAYER_KEY
+from onnx_spatialdrop.passes.layers import CALL_KEY, LAYER_KEY
 from onnx_spatialdrop.passes.seeds import derive_seeds
 from onnx_spatialdrop.passes.switches import add_switches, constant_of
 
@@ -46,7 +47,8 @@ def settle(
     2. Node i in the order of the file gets the i-th seed derived from ``seed``, as passes/seeds.py would give it.
     3. torch runs an unbatched input as a batch of one. Where Unsqueeze and Squeeze around a placeholder do only that,
        they go, and the node's axes count in the unbatched tensor.
-    4. A node is named after the module that called it, with its name in metadata_props too.
+    4. A node is named after the module that called it, with its name in metadata_props too, and which of the module's
+       calls it is.
 
     Args:
         model: the exported model.
@@ -65,6 +67,7 @@ def settle(
     if not placeholders:
         return
     layers = [_layer(node, modules) for node in placeholders]
+    calls = _calls(placeholders, layers)
     for node, layer in zip(placeholders, layers, strict=True):
         _refuse(node, layer)
     model.graph.opset_imports[spec.DOMAIN] = spec.VERSION
@@ -74,9 +77,10 @@ def settle(
     names = {node.name for node in scopes.all_nodes(model)}
     seeds = derive_seeds(seed, len(placeholders))  # case 2
     orphans: list[ir.Value] = []
-    for node, layer, own in zip(placeholders, layers, seeds, strict=True):
+    for node, layer, call, own in zip(placeholders, layers, calls, seeds, strict=True):
         name = _unique(f"{layer}/{spec.OP_TYPE}" if layer else spec.OP_TYPE, names)
-        orphans += _replace(node, _unbatched(node), switches, own, name, layer)
+        metadata = {LAYER_KEY: layer, CALL_KEY: str(call)}
+        orphans += _replace(node, _unbatched(node), switches, own, name, metadata)
     prune.prune_unused(model, orphans)
 
 
@@ -90,7 +94,12 @@ def _refuse(node: ir.Node, layer: str) -> None:
 
 
 def _replace(
-    old: ir.Node, squeezes: list[ir.Node], switches: tuple[ir.Value, ir.Value], seed: int, name: str, layer: str
+    old: ir.Node,
+    squeezes: list[ir.Node],
+    switches: tuple[ir.Value, ir.Value],
+    seed: int,
+    name: str,
+    metadata: dict[str, str],
 ) -> list[ir.Value]:
     """Put a node in the place of ``old``; return the values that may have lost their last user by that."""
     graph, x, y = old.graph, old.inputs[0], old.outputs[0]
@@ -116,13 +125,24 @@ def _replace(
         name=name,
     )
     new.metadata_props.update(old.metadata_props)
-    new.metadata_props[LAYER_KEY] = layer
+    new.metadata_props.update(metadata)
     graph.insert_before(old, new)
     replace.take_over(y, new.outputs[0])
     op.complete(new)
     inputs = [value for node in (*squeezes, old) for value in node.inputs if value is not None]
     graph.remove([*squeezes, old], safe=True)
     return inputs
+
+
+def _calls(placeholders: Sequence[ir.Node], layers: Sequence[str]) -> list[int]:
+    """Return which call of its layer each placeholder is, in the order in which the module made them."""
+    order = sorted(range(len(layers)), key=lambda index: placeholders[index].attributes["call"].as_int())
+    seen: Counter[str] = Counter()
+    calls = [0] * len(layers)
+    for index in order:
+        calls[index] = seen[layers[index]]
+        seen[layers[index]] += 1
+    return calls
 
 
 def _unbatched(node: ir.Node) -> list[ir.Node]:

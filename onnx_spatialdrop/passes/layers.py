@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Iterable
 from typing import Final
 
 import onnx_ir as ir
 
-__all__ = ["LAYER_KEY", "call_name", "layer_names"]
+__all__ = ["CALL_KEY", "LAYER_KEY", "call_name", "layer_names"]
 
 #: metadata_props of a node: the qualified name of the layer whose call it is; "" is the root.
 LAYER_KEY: Final = "onnx_spatialdrop.layer"
+#: metadata_props of a node: which of the layer's calls it is, from 0 on. Exporters may write them in another order.
+CALL_KEY: Final = "onnx_spatialdrop.call"
 
 
 def call_name(layer: str, call: int) -> str:
@@ -23,13 +25,14 @@ def layer_names(nodes: Iterable[ir.Node]) -> list[str]:
     """Return a name for each node, in the order given, no name twice.
 
     1. A node that says in its metadata which layer it was is called that; several calls of a layer are "layer",
-       "layer:1", "layer:2", ... in the order of the nodes.
+       "layer:1", "layer:2", ... by the number in their metadata, or in the order of the nodes where there is none.
     2. Any other node, and the root's, is called by its own name, or by its first output's where it has none.
     """
-    seen: Counter[str] = Counter()
-    names = []
+    names: dict[str, None] = {}
     for node in nodes:
         layer = node.metadata_props.get(LAYER_KEY) or node.name or node.outputs[0].name or node.op_type
-        names.append(call_name(layer, seen[layer]))
-        seen[layer] += 1
-    return names
+        number = node.metadata_props.get(CALL_KEY, "")
+        wanted = [int(number)] if number.isdecimal() else []
+        possible = (call_name(layer, call) for call in itertools.chain(wanted, itertools.count()))
+        names[next(name for name in possible if name not in names)] = None
+    return list(names)

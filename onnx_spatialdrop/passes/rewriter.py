@@ -28,6 +28,7 @@ class Rewriter:
         self._lifting = lifting
         self._new: dict[ir.Value, ir.Value] = {}
         self._idle: list[ir.Value] = []
+        self._masks: list[ir.Value] = []
         self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
@@ -42,9 +43,12 @@ class Rewriter:
             group.step,
             group.name,
         )
+        node.metadata_props.update(group.metadata)
         if group.mask is not None:
             replace.take_over(group.mask, node.outputs[1])
         self._idle += [value for made in group.nodes for value in made.outputs]
+        if group.mask_input is not None:
+            self._masks.append(group.mask_input)
         rank = None if group.x.shape is None else len(group.x.shape)
         axes = group.attributes.axes
         return Record(
@@ -115,7 +119,9 @@ class Rewriter:
     def finish(self) -> None:
         """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
         prune.prune_unused(self._model, self._idle)
+        prune.prune_unused(self._model, self._masks)  # inputs, which go only when nothing reads them to begin with
         self._idle.clear()
+        self._masks.clear()
 
     def _current(self, value: ir.Value) -> ir.Value:
         while value in self._new:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import layers, scopes, switches
+from onnx_spatialdrop.passes import known, layers, scopes, switches
 from onnx_spatialdrop.passes.names import Names
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass
 from onnx_spatialdrop.verify.framework import Layer
@@ -72,18 +71,18 @@ class ExposePass(ir.passes.InPlacePass):
 
 def _nodes(model: ir.Model) -> list[Dropout]:
     sites = scopes.spatial_dropouts(model)
-    _infer(model, sites)
     found = []
-    for site, name in zip(sites, layers.layer_names(site.node for site in sites), strict=True):
+    names = layers.layer_names(site.node for site in sites)
+    for site, name, (kind, shape) in zip(sites, names, known.known_inputs(model, sites, shapes=True), strict=True):
         node, attributes = site.node, op.read(site.node)
         x, training_mode, step = node.inputs
         assert x is not None
-        dtype = None if x.dtype is None else op.numpy_dtype(x)
+        dtype = None if kind is None else op.FLOAT_TYPES.get(kind.dtype)
         layer = Layer(
             name=name,
             node=node.name or "",
             axes=attributes.axes,
-            rank=None if x.shape is None else len(x.shape),
+            rank=None if shape is None else len(shape),
             ratio=attributes.ratio,
             scale=attributes.scale,
             seed=attributes.seed,
@@ -92,19 +91,6 @@ def _nodes(model: ir.Model) -> list[Dropout]:
         )
         found.append(Dropout(layer, x, node.outputs[0], node.outputs[1], training_mode, step))
     return found
-
-
-def _infer(model: ir.Model, sites: list[scopes.Site]) -> None:
-    """Give X of every node the type and shape that onnx infers, where the file does not say."""
-    unknown = [site for site in sites if site.node.inputs[0] is not None and site.node.inputs[0].shape is None]
-    if not unknown:
-        return
-    copy = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True).call(copy)
-    for site, other in zip(sites, scopes.spatial_dropouts(copy), strict=True):
-        x, inferred = site.node.inputs[0], other.node.inputs[0]
-        if x is not None and inferred is not None and x.shape is None:
-            x.type, x.shape = inferred.type or x.type, inferred.shape
 
 
 def _check(dropout: Dropout, model: ir.Model) -> None:

@@ -229,7 +229,7 @@ def test_dropout_inside_a_function_is_fused_with_constants() -> None:
     assert [node.op_type for node in model.functions[0].node] == ["Constant", "Constant", "SpatialDropout"]
 
 
-@pytest.mark.parametrize("form", ["uniform", "dropout", "philox", "philox-int32"])
+@pytest.mark.parametrize("form", ["uniform", "dropout", "philox", "philox-int32", "mask-inputs"])
 @pytest.mark.parametrize("ratio", [0.2, 1 / 3, 0.123456789, 0.0, 1.0])
 def test_fusing_what_expand_wrote_gives_the_model_back(form: str, ratio: float) -> None:
     model = ir.to_proto(dropout_ir(ratio=ratio, opset=20, mask=False, wrap=True))

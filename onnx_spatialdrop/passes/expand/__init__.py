@@ -6,19 +6,19 @@ The forms are in the neighbouring modules, which know one node each; here is the
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
-from onnx_spatialdrop.passes import prune, remove, replace, scopes, switches
-from onnx_spatialdrop.passes.expand import dropout, inlined, targets, trainers, uniform
-from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY, Group, tags
+from onnx_spatialdrop.passes import known, prune, remove, replace, scopes, switches
+from onnx_spatialdrop.passes.expand import dropout, inlined, mask_inputs, targets, trainers, uniform
+from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, Group, tags
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
 from onnx_spatialdrop.passes.names import Names
@@ -31,6 +31,7 @@ _LOWER: Final = {
     "philox-int32": inlined.lower_int32,
     "uniform": uniform.lower,
     "dropout": dropout.lower,
+    mask_inputs.FORM: mask_inputs.lower,
 }
 
 #: A node, what stands for it, and the values for Y and the mask; None: the node is to be removed.
@@ -53,7 +54,9 @@ class ExpandPass(ir.passes.InPlacePass):
        go; see prune.py. So do the operator's functions and its domain's imports.
     7. For OpenVINO, tract and onnx2pytorch, and wherever ``defaults`` is False, the switches that are left lose their
        defaults and have to be fed: those, and some optimisers, take an input with a default for a constant.
-    8. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
+    8. With "mask-inputs", the mask of each node becomes an input of the main graph, without a default, after those that
+       are there. Inside If, Loop and Scan the branch reads it from outside; a node in a function is refused.
+    9. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
     """
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
@@ -66,37 +69,44 @@ class ExpandPass(ir.passes.InPlacePass):
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
-            return ir.passes.PassResult(model, modified=False)  # case 8
+            return ir.passes.PassResult(model, modified=False)  # case 9
         steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
         names = Names(model)
-        written = self._write_out(model, sites, names)
+        masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
+        written = self._write_out(model, sites, masks, names)
         for node, group, results in written:
             if results is None:
                 remove.remove_node(node, names)  # case 3
             else:
                 _replace(node, group, results)  # case 4
+        model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
         if not self.defaults:
             _require(model.graph, steering)  # case 7
         return ir.passes.PassResult(model, modified=True)
 
-    def _write_out(self, model: ir.Model, sites: list[scopes.Site], names: Names) -> list[_Written]:
+    def _write_out(
+        self, model: ir.Model, sites: list[scopes.Site], masks: Sequence[ir.Value | None], names: Names
+    ) -> list[_Written]:
         """Return each node with the group that stands for it; nothing is in the model yet."""
         draws, written = _Draws(), list[_Written]()
-        dtypes = _dtypes(model, sites)
+        dtypes = [_dtype(kind) for kind, _ in known.known_inputs(model, sites)]
         try:
-            for site, dtype in zip(sites, dtypes, strict=True):
+            for site, dtype, mask in zip(sites, dtypes, masks, strict=True):
                 attributes = op.read(site.node)
                 form = self._form(site)
                 training = switches.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
                     written.append((site.node, Group("", {}), None))
                     continue
-                task = _task(site, attributes, dtype, self.target, draws)
+                task = _task(site, attributes, dtype, self.target, draws, mask)
                 y = site.node.outputs[0]
                 prefix = names.prefix(f"{y.name or site.node.name or 'spatial_dropout'}/{form}")
-                group = Group(prefix, tags(site.node.name or "", attributes))  # case 5
+                carried = tags(site.node.name or "", attributes, site.node.metadata_props)
+                if mask is not None:
+                    carried[MASK_KEY] = mask.name or ""
+                group = Group(prefix, carried)  # case 5
                 written.append((site.node, group, None))
                 results = _LOWER[form](group, task)
                 group.keep_only(results if _is_used(site.node.outputs[1]) else results[:1])
@@ -138,7 +148,12 @@ class _Draws:
 
 
 def _task(
-    site: scopes.Site, attributes: spec.Attributes, dtype: np.dtype[Any] | None, target: str, draws: _Draws
+    site: scopes.Site,
+    attributes: spec.Attributes,
+    dtype: np.dtype[Any] | None,
+    target: str,
+    draws: _Draws,
+    mask: ir.Value | None,
 ) -> Task:
     x, training, step = site.node.inputs
     assert x is not None
@@ -154,21 +169,12 @@ def _task(
         step=step,
         target=target,
         draw=draws.of(attributes.seed),
+        mask=mask,
     )
 
 
-def _dtypes(model: ir.Model, sites: list[scopes.Site]) -> list[np.dtype[Any] | None]:
-    """Return the type of each node's X; where the file does not say, as shape inference finds it on a copy."""
-    known = [op.numpy_dtype(site.node.inputs[0]) if site.node.inputs[0] is not None else None for site in sites]
-    if all(dtype is not None or isinstance(site.scope, ir.Function) for dtype, site in zip(known, sites, strict=True)):
-        return known  # onnx infers nothing inside functions, whose types are their callers'
-    copy = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False).call(copy)
-    inferred = [site.node.inputs[0] for site in scopes.spatial_dropouts(copy)]
-    return [
-        op.numpy_dtype(value) if dtype is None and value is not None else dtype
-        for dtype, value in zip(known, inferred, strict=True)
-    ]
+def _dtype(kind: ir.TypeProtocol | None) -> np.dtype[Any] | None:
+    return None if kind is None else op.FLOAT_TYPES.get(kind.dtype)
 
 
 def _is_used(value: ir.Value) -> bool:
@@ -205,7 +211,8 @@ def expand(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         form: "philox" or "philox-int32" (the operator's own bits), "uniform" or "dropout" (the distribution, drawn by
-            the runtime's generator) or "identity" (no dropout); by default the best one for the target.
+            the runtime's generator), "mask-inputs" (each mask an input "<layer>.mask" that has to be fed) or
+            "identity" (no dropout); by default the best one for the target.
         target: what will run the model: "onnxruntime", "openvino", "tract", "onnxruntime-training" (or "training"),
             "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator). For a trainer the model is made
             readable first, its opset converted where it must be (see TrainerPass); what was done is logged to

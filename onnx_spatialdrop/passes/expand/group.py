@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,17 +12,28 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["ATTRIBUTES_KEY", "NODE_KEY", "Group", "tags"]
+__all__ = ["ATTRIBUTES_KEY", "MASK_KEY", "NODE_KEY", "Group", "tags"]
 
 #: metadata_props of every new node: the name of the node it stands for, and that node's attributes as JSON.
 NODE_KEY: Final = "onnx_spatialdrop.node"
 ATTRIBUTES_KEY: Final = "onnx_spatialdrop.attributes"
+#: The same, in the form "mask-inputs": the name of the graph input that is the mask.
+MASK_KEY: Final = "onnx_spatialdrop.mask_input"
+
+_OWN: Final = "onnx_spatialdrop."
 
 
-def tags(name: str, attributes: spec.Attributes) -> dict[str, str]:
-    """Return the metadata of a group: floats are written so that reading them gives the same float32."""
+def tags(name: str, attributes: spec.Attributes, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a group: floats are written so that reading them gives the same float32.
+
+    Args:
+        name: the name of the node that the group stands for.
+        attributes: its attributes.
+        metadata: its own metadata; what is ours of it is passed on: the layer that it was.
+    """
     kept = {key: getattr(attributes, key) for key in ("axes", "ratio", "rng", "scale", "seed")}
-    return {NODE_KEY: name, ATTRIBUTES_KEY: json.dumps(kept, sort_keys=True)}
+    own = {key: value for key, value in metadata.items() if key.startswith(_OWN)}
+    return {**own, NODE_KEY: name, ATTRIBUTES_KEY: json.dumps(kept, sort_keys=True)}
 
 
 class Group:

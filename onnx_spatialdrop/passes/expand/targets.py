@@ -8,7 +8,10 @@ from onnx_spatialdrop.errors import FormError
 
 __all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "NO_FUNCTIONS", "TARGETS", "check", "choose", "resolve"]
 
-FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "identity")
+FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "mask-inputs", "identity")
+
+#: The first opset of "mask-inputs", which runs everywhere and is never chosen: somebody has to feed the masks.
+_FIRST_MASK_INPUTS: Final = 9
 
 #: For each target its forms, the best first, each with its first and last opset (None: no end); "identity" is no
 #: question of the target.
@@ -63,11 +66,14 @@ def check(form: str, target: str, opset: int, where: str) -> None:
         raise FormError(f"form is {form!r}; allowed: {', '.join(FORMS)}")
     if form == "identity":
         return
+    if form == "mask-inputs":
+        if opset < _FIRST_MASK_INPUTS:
+            raise FormError(f"{where}: form {form!r} needs opset 9 or newer (Where), and the model imports {opset}")
+        return
     forms = TARGETS[target]
     if form not in forms:
-        raise FormError(
-            f"{where}: form {form!r} does not run in {target}; allowed there: {', '.join([*forms, 'identity'])}"
-        )
+        allowed = ", ".join([*forms, "mask-inputs", "identity"])
+        raise FormError(f"{where}: form {form!r} does not run in {target}; allowed there: {allowed}")
     first, last = forms[form]
     if opset < first or (last is not None and opset > last):
         raise FormError(

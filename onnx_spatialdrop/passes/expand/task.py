@@ -36,6 +36,7 @@ class Task:
         step: its input ``step``.
         target: the runtime to expand for.
         draw: the seed of the runtime's own generator, an integer that float32 holds exactly.
+        mask: the graph input that is the mask, in the form "mask-inputs"; None elsewhere.
     """
 
     node: ir.Node
@@ -47,6 +48,7 @@ class Task:
     step: ir.Value
     target: str
     draw: int
+    mask: ir.Value | None = None
 
     @property
     def where(self) -> str:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import scopes
-from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, NODE_KEY
+from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY
 
 __all__ = ["Group", "tagged_groups"]
 
@@ -37,6 +37,8 @@ class Group:
         mask: the mask, where something outside reads it.
         training_mode: what switches it; None where it is always on.
         step: which draw; None where the form has no use for it.
+        mask_input: the graph input that is the mask, in the form "mask-inputs"; None elsewhere.
+        metadata: what else that node had in its metadata_props.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Group:
     mask: ir.Value | None
     training_mode: ir.Value | None
     step: ir.Value | None
+    mask_input: ir.Value | None
+    metadata: dict[str, str]
 
 
 def tagged_groups(model: ir.Model) -> list[Group]:
@@ -105,15 +109,18 @@ def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: l
         for value in node.outputs
         if value.is_graph_output() or any(use.node not in inside for use in value.uses())
     ]
-    switches = [value for value in inputs if value.dtype == ir.DataType.BOOL]
+    carried = dict(nodes[0].metadata_props)
+    fed = [value for value in inputs if value.is_graph_input() and value.name == carried.get(MASK_KEY)]
+    switches = [value for value in inputs if value.dtype == ir.DataType.BOOL and value not in fed]
     steps = [value for value in inputs if value.dtype == ir.DataType.INT64]
-    xs = [value for value in inputs if value not in switches and value not in steps]
+    xs = [value for value in inputs if value not in (*switches, *steps, *fed)]
     masks = [value for value in outputs if _is_bool(value)]
     ys = [value for value in outputs if value not in masks]
-    if len(xs) != 1 or len(ys) != 1 or max(len(switches), len(steps), len(masks)) > 1:
+    if len(xs) != 1 or len(ys) != 1 or max(len(switches), len(steps), len(masks), len(fed)) > 1:
         return None
-    only = [values[0] if values else None for values in (masks, switches, steps)]
-    return Group(name, attributes, scope, tuple(nodes), xs[0], ys[0], *only)
+    mask, switch, step, given = (values[0] if values else None for values in (masks, switches, steps, fed))
+    metadata = {key: value for key, value in carried.items() if key not in (NODE_KEY, ATTRIBUTES_KEY, MASK_KEY)}
+    return Group(name, attributes, scope, tuple(nodes), xs[0], ys[0], mask, switch, step, given, metadata)
 
 
 def _is_bool(value: ir.Value) -> bool:

@@ -19,7 +19,8 @@ from onnx_spatialdrop.operator.reference import spatial_dropout
 from onnx_spatialdrop.passes.expand import ATTRIBUTES_KEY, NODE_KEY, ExpandPass, expand
 from onnx_spatialdrop.passes.remove import remove
 
-ALL_FORMS = ["philox", "philox-int32", "uniform", "dropout"]
+DRAWING = ["philox", "philox-int32", "uniform", "dropout"]
+ALL_FORMS = [*DRAWING, "mask-inputs"]
 HEAD = '<ir_version: 9, opset_import: ["": 18, "onnx_spatialdrop": 1]>'
 ON, OFF = np.array(True), np.array(False)
 
@@ -131,7 +132,7 @@ def in_if() -> onnx.ModelProto:
     )
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", DRAWING)
 def test_subgraphs(form: str) -> None:
     expanded = expand(in_if(), form=form)
     onnx.checker.check_model(expanded, full_check=True)
@@ -162,7 +163,7 @@ def in_function() -> onnx.ModelProto:
     )
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", DRAWING)
 def test_functions(form: str) -> None:
     expanded = expand(in_function(), form=form)
     onnx.checker.check_model(expanded)

@@ -49,7 +49,8 @@ def test_the_best_form(target: str, opset: int, form: str) -> None:
         ),
         (
             {"form": "philox", "target": "openvino", "opset": 18},
-            "node 'drop': form 'philox' does not run in openvino; allowed there: philox-int32, uniform, identity",
+            "node 'drop': form 'philox' does not run in openvino; "
+            "allowed there: philox-int32, uniform, mask-inputs, identity",
         ),
         (
             {"target": "onnx2torch", "opset": 19},
@@ -63,7 +64,7 @@ def test_the_best_form(target: str, opset: int, form: str) -> None:
         ),
         (
             {"form": "bernoulli", "opset": 18},
-            "form is 'bernoulli'; allowed: philox, philox-int32, uniform, dropout, identity",
+            "form is 'bernoulli'; allowed: philox, philox-int32, uniform, dropout, mask-inputs, identity",
         ),
     ],
 )

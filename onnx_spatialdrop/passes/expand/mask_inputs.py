@@ -1,0 +1,86 @@
+"""The form "mask-inputs": the mask is an input of the graph, so that whoever runs the model decides what is dropped.
+
+It is how a model follows a generator that no graph can hold, such as PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes import known, layers, scopes
+from onnx_spatialdrop.passes.expand import task as steps
+from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand.task import Task
+from onnx_spatialdrop.passes.names import Names
+
+__all__ = ["FORM", "declare", "lower"]
+
+FORM: Final = "mask-inputs"
+
+_BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
+
+
+def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list[ir.Value]:
+    """Return a new input for each node, which is not in the graph yet: bool, the shape of X with ``axes`` set to 1.
+
+    It is called after the layer, "block.drop.mask", with a number where that name is taken.
+
+    Raises:
+        FormError: a node inside a function, or one whose X has an unknown rank.
+        SpecError: axes that do not fit X.
+    """
+    inputs = []
+    labels = layers.layer_names(site.node for site in sites)
+    for site, label, (_, shape) in zip(sites, labels, known.known_inputs(model, sites, shapes=True), strict=True):
+        where = op.describe(site.node)
+        if isinstance(site.scope, ir.Function):
+            raise FormError(
+                f"{where}: stands in the function {site.scope.domain}::{site.scope.name}, whose calls would share one "
+                "mask; inline the model's functions first (onnx.inliner.inline_local_functions)"
+            )
+        if shape is None:
+            raise FormError(
+                f"{where}: the rank of its input {site.node.inputs[0] and site.node.inputs[0].name!r} is unknown, so "
+                "its mask has no shape; declare the input's shape (value_info)"
+            )
+        shared = spec.normalize_axes(op.read(site.node).axes, len(shape), where)
+        dims = [1 if axis in shared else dim for axis, dim in enumerate(shape)]
+        inputs.append(
+            ir.Value(name=names.prefix(f"{label}.mask"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(dims))
+        )
+    return inputs
+
+
+def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+    """Append Mul and Where on the mask input to ``group``; return Y and the mask.
+
+    Y = where(training and not mask, +0, X * where(training, scale, 1)), as operator/body.py has it: values last, and a
+    condition that is not a Not, or ONNX Runtime makes +0 of a -0 that is kept.
+    """
+    given = task.mask
+    assert given is not None
+    if task.training is None:
+        gone = group.add("Xor", given, group.constant(np.array(True), "true"), role="gone")
+    else:
+        gone = group.add("And", group.add("Not", given, role="drop"), task.training, role="gone")
+    kept = group.add("Not", gone, role="mask")
+    x = group.add("Cast", task.x, role="x_float", to=ir.DataType.FLOAT) if task.dtype == _BFLOAT16 else task.x
+    scale = steps.scale_of(task)
+    zero, one = np.zeros((), scale.dtype), np.ones((), scale.dtype)
+    factor = steps.switched(group, task.training, scale, one, "factor")
+    nothing = group.constant(zero, "zero")
+    if task.dtype is None:
+        factor = steps.in_type(group, task, factor, "factor_like")
+        nothing = steps.in_type(group, task, nothing, "zero_like")
+    y = group.add("Where", gone, nothing, group.add("Mul", x, factor, role="scaled"), role="chosen")
+    if task.dtype == _BFLOAT16:
+        y = group.add("Cast", y, role="rounded", to=ir.DataType.BFLOAT16)
+    return y, kept
