@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["mask_of_ones", "splice", "take_over"]
+__all__ = ["bypass", "mask_of_ones", "splice", "take_over"]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -43,6 +43,17 @@ def splice(node: ir.Node, source: ir.Value) -> bool:
         output.replace_all_uses_with(source)  # case 1
     graph.remove(node, safe=True)
     return True
+
+
+def bypass(node: ir.Node, source: ir.Value) -> None:
+    """Take ``node`` out as splice does; where that is not legal it stays as an Identity of ``source``."""
+    if splice(node, source):
+        return
+    node.op_type = "Identity"
+    node.attributes.clear()
+    node.replace_input_with(0, source)
+    node.resize_inputs(1)
+    node.resize_outputs(1)
 
 
 def mask_of_ones(x: ir.Value, axes: tuple[int, ...], name: str) -> list[ir.Node]:

@@ -29,6 +29,7 @@ class Rewriter:
         self._new: dict[ir.Value, ir.Value] = {}
         self._idle: list[ir.Value] = []
         self._masks: list[ir.Value] = []
+        self._scalings: dict[ir.Node, ir.Value] = {}
         self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
         self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
 
@@ -94,6 +95,8 @@ class Rewriter:
                     notes=candidate.notes,
                 )
             )
+            if proof.scaled_by is not None:
+                self._scalings[proof.scaled_by[0]] = proof.scaled_by[1]
         self._idle += candidate.trace.forms
         return records
 
@@ -118,6 +121,10 @@ class Rewriter:
 
     def finish(self) -> None:
         """Remove what nothing needs any more; once for all nodes, since they may share what they read."""
+        for node, data in self._scalings.items():
+            self._idle += [value for value in node.inputs if value is not None and value is not data]
+            replace.bypass(node, self._current(data))
+        self._scalings.clear()
         prune.prune_unused(self._model, self._idle)
         prune.prune_unused(self._model, self._masks)  # inputs, which go only when nothing reads them to begin with
         self._idle.clear()

@@ -62,11 +62,7 @@ def _drop_idle(model: ir.Model) -> int:
             if masked or not switched_off(node, opset, constants):
                 continue
             dropped += 1
-            if not replace.splice(node, node.inputs[0]):
-                node.op_type = "Identity"
-                node.attributes.clear()
-                node.resize_inputs(1)
-                node.resize_outputs(1)
+            replace.bypass(node, node.inputs[0])
     return dropped
 
 

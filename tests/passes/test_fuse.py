@@ -208,11 +208,23 @@ def test_a_switch_in_the_graph_becomes_training_mode() -> None:
     assert report.refused[0].reason == "with 'train' false it is not the identity"
 
 
-def test_a_mask_for_a_subgraph_is_left_alone() -> None:
+def test_a_mask_that_a_branch_reads_is_fused_there() -> None:
     body = """
         f = Div (m, keep) c = Constant <value = bool {1}> ()
         y = If (c) <then_branch = t () => (float[N, 4, H, W] a) { a = Mul (x, f) },
                     else_branch = e () => (float[N, 4, H, W] b) { b = Identity (x) }>
+    """
+    model, report = sd.fuse(parse(DRAW + body))
+    assert [record.axes for record in report.fused] == [(2, 3)]
+    assert [node.op_type for node in model.graph.node] == ["Constant", "If"]
+    onnx.checker.check_model(model)
+
+
+def test_a_mask_that_a_loop_reads_is_left_alone() -> None:
+    body = """
+        f = Div (m, keep) n = Constant <value_int = 2> () c = Constant <value = bool {1}> ()
+        y = Loop (n, c, x) <body = b (int64 i, bool on, float[N, 4, H, W] a) => (bool off, float[N, 4, H, W] z)
+            { off = Identity (on) z = Mul (a, f) }>
     """
     _, report = sd.fuse(parse(DRAW + body))
     assert report.refused[0].reason == "a subgraph reads it (Mul)"

@@ -156,9 +156,22 @@ class Constants:
             return None if operand is None else UNARY[op_type](operand)
         if op_type in _BINARY and len(inputs) == 2:
             right = self.number(inputs[1], depth - 1)
-            left = self.number(inputs[0], depth - 1) if right is not None else None
-            return None if left is None or right is None else left.dtype.type(_BINARY[op_type](left, right))
+            left = self.number(inputs[0], depth - 1) if right is not None or op_type == "Mul" else None
+            if left is None or right is None:
+                return self._zero(value, op_type, left, right)
+            return left.dtype.type(_BINARY[op_type](left, right))
         return None
+
+    def _zero(
+        self, value: ir.Value, op_type: str, left: np.generic | None, right: np.generic | None
+    ) -> np.generic | None:
+        """Return the zero that x * 0 and x - x are, of finite x; None for anything else."""
+        node, dtype = value.producer(), dtype_of(value)
+        assert node is not None
+        known = left if left is not None else right
+        by_zero = op_type == "Mul" and known is not None and not known
+        itself = op_type == "Sub" and node.inputs[0] is node.inputs[1]
+        return None if dtype is None or not (by_zero or itself) else dtype.type(0)
 
     def switches(self, value: ir.Value | None, depth: int = _DEPTH) -> frozenset[ir.Value]:
         """Return the switches that the number of ``value`` depends on."""

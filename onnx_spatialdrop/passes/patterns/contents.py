@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["END", "RULES", "Computed", "Dim", "Dims", "Like", "Ref", "objects"]
+from onnx_spatialdrop.passes.patterns.dimension import END, Computed, Dim, over, times
 
-#: From here on the end of a slice means the end of the axis; tf2onnx writes this number, others the largest they have.
-END: Final = 10**9
-
-
-@dataclass(frozen=True)
-class Ref:
-    """Dimension ``axis`` of ``value``."""
-
-    value: ir.Value
-    axis: int
-
-
-@dataclass(frozen=True)
-class Like:
-    """The whole shape of ``value``, whose rank is unknown."""
-
-    value: ir.Value
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Entry ``index`` of the integer tensor ``value``, computed in a way that is not followed."""
-
-    value: ir.Value
-    index: int
-
-
-Dim = int | Ref | Computed
-Dims = tuple[Dim, ...]
+__all__ = ["RULES", "objects"]
 
 
 def objects(items: Sequence[Any]) -> np.ndarray:
@@ -128,7 +99,9 @@ def _scatter(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
 
 
 def _arithmetic(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
-    if operands[0] is None or operands[1] is None:
+    if node.op_type in ("Max", "Min") and len(operands) == 1:
+        return _first(operands)
+    if len(operands) != 2 or operands[0] is None or operands[1] is None:
         raise ValueError("not known")
     left, right = np.broadcast_arrays(operands[0], operands[1])
     pairs = zip(left.reshape(-1).tolist(), right.reshape(-1).tolist(), strict=True)
@@ -143,11 +116,29 @@ def _combined(op_type: str, a: Dim, b: Dim, unknown: Dim) -> Dim:
         return a
     if a == neutral and op_type in ("Mul", "Add"):
         return b
-    if op_type == "Mul" and 0 in (a, b):
-        return 0
+    if op_type == "Mul":
+        return times(a, b)
     if not isinstance(a, int) or not isinstance(b, int):
-        return unknown
-    return {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
+        exact = over(a, b) if op_type == "Div" else None
+        return unknown if exact is None else exact
+    return {"Add": a + b, "Sub": a - b, "Div": a // (b or 1), "Max": max(a, b), "Min": min(a, b)}[op_type]
+
+
+def _reduced(node: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    whole = _first(operands)
+    axes = _axes(node, operands)
+    if whole.ndim != 1 or (axes is None and node.attributes.get_int("noop_with_empty_axes", 0) == 1):
+        raise ValueError("not known")
+    op_type = {"ReduceProd": "Mul", "ReduceMax": "Max", "ReduceMin": "Min", "ReduceSum": "Add"}[node.op_type]
+    items, unknown = whole.tolist(), Computed(node.outputs[0], 0)
+    result: Dim = items[0] if items else {"Mul": 1, "Add": 0}[op_type]
+    for item in items[1:]:
+        result = _combined(op_type, result, item, unknown)
+    return objects([result]).reshape((1,) if node.attributes.get_int("keepdims", 1) else ())
+
+
+def _size(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
+    return objects([_first(operands).size]).reshape(())
 
 
 def _where(_: ir.Node, operands: list[np.ndarray | None]) -> np.ndarray:
@@ -225,5 +216,8 @@ RULES: Final[dict[str, Any]] = {
     "Range": _range,
     "Pad": _pad,
     "Split": _split,
+    "Size": _size,
+    "ConcatFromSequence": _concat,
+    **dict.fromkeys(("ReduceProd", "ReduceMax", "ReduceMin", "ReduceSum"), _reduced),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _arithmetic),
 }

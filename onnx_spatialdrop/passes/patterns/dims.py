@@ -13,9 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
-from onnx_spatialdrop.passes.patterns.contents import END, RULES, Computed, Dim, Dims, Like, Ref, objects
+from onnx_spatialdrop.passes.patterns.contents import RULES, objects
+from onnx_spatialdrop.passes.patterns.dimension import END, Dim, Dims, Like, Ref, times
+from onnx_spatialdrop.passes.patterns.sizes import same_size
 
-__all__ = ["END", "Computed", "Dim", "Dims", "Like", "Ref", "Shapes"]
+__all__ = ["Shapes"]
 
 _DEPTH: Final = 64
 #: Element-wise ops of one tensor: the result has its shape.
@@ -50,19 +52,22 @@ class Shapes:
 
     def same(self, dim: Dim, value: ir.Value, axis: int) -> bool:
         """Return whether ``dim`` is dimension ``axis`` of ``value``: read from it, of its name, or of its size."""
-        mine, theirs = self._size(dim), self._size(Ref(value, axis))
+        mine, theirs = self.size(dim), self.size(Ref(value, axis))
         if mine is not None and mine == theirs:
             return True
-        return isinstance(dim, Ref) and self._origin(dim) == self._origin(Ref(value, axis))
+        if isinstance(dim, Ref) and self.origin(dim) == self.origin(Ref(value, axis)):
+            return True
+        return same_size(self, dim, Ref(value, axis))
 
-    def _size(self, dim: Dim) -> int | str | None:
+    def size(self, dim: Dim) -> int | str | None:
+        """Return the number or the name of ``dim``, where it has one."""
         if not isinstance(dim, Ref):
             return dim if isinstance(dim, int) else None
         shape = self.known(dim.value)
         size = shape[dim.axis] if shape is not None and dim.axis < len(shape) else None
         return size if size is None or isinstance(size, int) else size.value
 
-    def _origin(self, dim: Ref) -> Ref:
+    def origin(self, dim: Ref) -> Ref:
         """Return the dimension furthest back that transpositions and element-wise ops of one tensor made ``dim`` of."""
         value, axis = dim.value, dim.axis
         for _ in range(_DEPTH):
@@ -78,7 +83,7 @@ class Shapes:
 
     def number(self, dim: Dim) -> int | None:
         """Return ``dim`` as a number, where it is known to be one."""
-        size = self._size(dim)
+        size = self.size(dim)
         return size if isinstance(size, int) else None
 
     def of(self, value: ir.Value) -> Dims | Like:
@@ -227,12 +232,19 @@ class Shapes:
         node = value.producer()
         if node is None or node.domain:
             return None
-        if node.op_type == "Shape" and node.inputs:
-            return self._shape_node(node)
+        if node.op_type in ("Shape", "Size") and node.inputs:
+            found = self._shape_node(node)
+            if node.op_type == "Shape":
+                return found
+            if found is not None:
+                return objects([_all_of(found.tolist())]).reshape(())
         rule = RULES.get(node.op_type)
         if rule is None:
             return None
-        operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in node.inputs]
+        inputs = list(node.inputs)
+        if node.op_type == "ConcatFromSequence":
+            inputs = _members(inputs[0])
+        operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in inputs]
         try:
             result: np.ndarray | list[np.ndarray] = rule(node, operands)
         except MALFORMED:
@@ -248,6 +260,19 @@ class Shapes:
         if start >= 0 and end is not None and end >= 0:
             return objects([Ref(source, axis) for axis in range(start, end)])
         return None
+
+
+def _all_of(dims: list[Dim]) -> Dim:
+    product: Dim = 1
+    for dim in dims:
+        product = times(product, dim)
+    return product
+
+
+def _members(sequence: ir.Value | None) -> list[ir.Value | None]:
+    """Return the tensors of a sequence that one node constructs; one unknown where it is made in another way."""
+    node = None if sequence is None else sequence.producer()
+    return list(node.inputs) if node is not None and node.op_type == "SequenceConstruct" else [None]
 
 
 def _required(value: ir.Value | None) -> ir.Value:

@@ -1,4 +1,4 @@
-"""What ops do to a draw before a threshold has cut it: shift it, stretch it, and at last cut it in two. Pure."""
+"""What ops do to a draw before a threshold has cut it: shift, stretch and bend it, and at last cut it in two. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, NotRepresentableError, Step, step_of
+from onnx_spatialdrop.passes.patterns import curves
+from onnx_spatialdrop.passes.patterns.forms import (
+    Affine,
+    Curve,
+    Form,
+    Layout,
+    NotRepresentableError,
+    Step,
+    half_ulp,
+    step_of,
+)
 from onnx_spatialdrop.passes.patterns.operands import Operands
 
-__all__ = ["COMPARISONS", "cut_at_integer", "of_one", "with_constant"]
+__all__ = ["COMPARISONS", "FUNCTIONS", "clipped", "combined", "cut_off", "of_one", "with_constant"]
 
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "Less": np.less,
@@ -22,50 +32,61 @@ COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "GreaterOrEqual": np.greater_equal,
     "Equal": np.equal,
 }
+#: Functions of one number that a draw is followed through.
+FUNCTIONS: Final = frozenset(
+    {"Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sqrt"}
+    | {"Tanh"}
+)
+_BOOLEAN: Final = frozenset({*COMPARISONS, "And", "Not", "Or", "Xor"})
 
 
-def of_one(node: ir.Node, form: Affine) -> Form:
+def of_one(node: ir.Node, form: Affine | Curve) -> Form:
     """Return the form of an op of the draw alone."""
-    if node.op_type == "Neg":
+    if node.op_type == "Neg" and isinstance(form, Affine):
         return form.map(lambda u: -u)
-    if node.op_type == "Floor":
-        return cut_at_integer(node, form, 0.0, form.dtype)
-    if node.op_type == "Ceil":
-        step = cut_at_integer(node, form, 0.0, form.dtype)
-        return replace(step, offset=step.offset + step.offset.dtype.type(1))
-    if node.op_type == "Round":
-        return cut_at_integer(node, form, 0.5, form.dtype)
-    if node.op_type == "Sign":
-        return step_of(form, 0.0, -1, 1, form.dtype)
-    raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
+    if node.op_type not in FUNCTIONS:
+        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
+    return _form((node.op_type, _expression(form)), form.layout, _dtype(node.op_type, form.dtype), form.dtype)
 
 
-def cut_at_integer(node: ir.Node, form: Affine, shift: float, dtype: np.dtype[Any]) -> Step:
-    """Return floor(draw + shift) where that takes two values; ONNX's Round is that with a shift of one half."""
-    low, high = sorted((form.start + shift, form.start + form.slope + shift))
-    # Half an ulp of slack: 0.7f + u stays below 1.7, but its ends are only known as the type rounds them.
-    first = int(np.floor(low + 1e-9)) + 1
-    if not low < first < high or high > first + 1 + 1e-6:
-        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) does not cut the draw into two values")
-    return step_of(form, first - shift, first - 1, first, dtype)
+def cut_off(form: Affine | Curve, target: np.dtype[Any]) -> Form:
+    """Return the draw cast to an integer or to bool."""
+    if target == np.bool_:
+        return _form(("Not", ("Equal", _expression(form), 0.0)), form.layout, target, form.dtype)
+    return _form(("Truncate", _expression(form)), form.layout, target, form.dtype)
+
+
+def clipped(form: Affine | Curve, low: float, high: float) -> Form:
+    """Return the draw cut off at bounds."""
+    return _form(("Min", ("Max", _expression(form), low), high), form.layout, form.dtype, form.dtype)
 
 
 def with_constant(node: ir.Node, op_type: str, operands: Operands) -> Form:
-    """Return the form of an op of the draw and a constant."""
+    """Return the form of an op of the draw and a constant, or of two functions of one draw."""
     what = f"{describe(node)} ({op_type})"
     forms = [operands.form(value) for value in node.inputs]
-    first = isinstance(forms[0], Affine)
-    draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
-    if forms[0] is not None and forms[1] is not None:
-        raise NotRepresentableError(f"{what} combines two uses of one draw")
-    if not isinstance(draw, Affine) or constant is None or len(node.inputs) != 2:
+    if len(forms) != 2:
         raise NotRepresentableError(f"{what} reads it")
-    number = operands.number(constant)
-    if number is None:
+    if forms[0] is not None and forms[1] is not None:
+        return combined(node, op_type, [form for form in forms if form is not None])
+    first = forms[0] is not None
+    draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
+    number = None if constant is None else operands.number(constant)
+    if number is None or constant is None or not isinstance(draw, Affine | Curve):
         raise NotRepresentableError(_uncut(what, op_type))
     c, layout = float(number), operands.spread(draw.layout, constant)
     if layout is not draw.layout:
         draw = replace(draw, layout=layout)
+    if isinstance(draw, Affine):
+        found = _of_line(draw, op_type, c, first)
+        if found is not None:
+            return found
+    parts = (_expression(draw), c) if first else (c, _expression(draw))
+    return _form(_named(op_type, draw.dtype, *parts), draw.layout, _dtype(op_type, draw.dtype), draw.dtype)
+
+
+def _of_line(draw: Affine, op_type: str, c: float, first: bool) -> Form | None:
+    """Return what stays a line, or is cut once; None for anything else."""
     if op_type in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
         less = op_type.startswith("Less") == first
         return step_of(draw, c, less, not less, np.dtype(np.bool_))
@@ -74,11 +95,64 @@ def with_constant(node: ir.Node, op_type: str, operands: Operands) -> Form:
         "Sub": (lambda u: u - c) if first else (lambda u: c - u),
         "Mul": lambda u: u * c,
     }
-    if c and first:
+    if c and first and draw.dtype.kind not in "iu":
         functions["Div"] = lambda u: u / c
-    if op_type not in functions:
-        raise NotRepresentableError(f"{what} reads the draw, and no threshold has cut it")
-    return draw.map(functions[op_type])
+    return draw.map(functions[op_type]) if op_type in functions else None
+
+
+def combined(node: ir.Node, op_type: str, forms: list[Form | float]) -> Form:
+    """Return the form of an op of several functions of one draw, and of numbers.
+
+    Masks cut at different places come out as a mask of one cut, or they are refused.
+    """
+    given = [form for form in forms if not isinstance(form, float)]
+    layouts = {form.layout for form in given}
+    if len(layouts) != 1 or any(isinstance(form, Step) and form.x is not None for form in given):
+        raise NotRepresentableError(f"{describe(node)} ({op_type}) combines two uses of one draw")
+    dtypes = [_dtype_of(form) for form in given]
+    dtype = next((dtype for dtype in dtypes if dtype != np.bool_), dtypes[0])
+    parts = [form if isinstance(form, float) else _expression(form) for form in forms]
+    if op_type == "Where" and not isinstance(forms[1], float) and not isinstance(forms[2], float):
+        dtype = _dtype_of(forms[1])
+    made = _form(_named(op_type, dtype, *parts), given[0].layout, _dtype(op_type, dtype), dtype)
+    if isinstance(made, Step) and len(made.cuts) > 1 and all(isinstance(form, Step) for form in given):
+        raise NotRepresentableError("one draw is cut at two thresholds")
+    return made
+
+
+def _named(op_type: str, dtype: np.dtype[Any], *parts: Any) -> curves.Expression:
+    if op_type == "Div" and dtype.kind in "iu":
+        return ("Truncate", ("Div", *parts))
+    return (op_type, *parts)
+
+
+def _dtype(op_type: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.bool_) if op_type in _BOOLEAN else dtype
+
+
+def _dtype_of(form: Form) -> np.dtype[Any]:
+    return form.offset.dtype if isinstance(form, Step) else form.dtype
+
+
+def _expression(form: Form) -> curves.Expression:
+    if isinstance(form, Affine):
+        return curves.line(form.start, form.slope)
+    if isinstance(form, Curve):
+        return form.expression
+    return curves.pick(form.cuts or (form.threshold,), *form.offset.tolist())
+
+
+def _form(expression: curves.Expression, layout: Layout, dtype: np.dtype[Any], finest: np.dtype[Any]) -> Form:
+    """Return a mask where the function has two values, else the function."""
+    found = curves.pieces(expression)
+    if found is None:
+        return Curve(expression, layout, dtype)
+    values = np.array([found.first, found.second], dtype)
+    if not found.cuts:
+        return Step(0.5, np.zeros(2), values, layout)
+    precision = 4 * len(found.cuts) * (half_ulp(finest) if finest.kind not in "iub" else 2.0**-25)
+    cuts = found.cuts if len(found.cuts) > 1 else ()
+    return Step(found.share, np.zeros(2), values, layout, precision, cuts=cuts)
 
 
 def _uncut(what: str, op_type: str) -> str:

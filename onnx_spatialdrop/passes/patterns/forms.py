@@ -14,10 +14,12 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.passes.patterns.dims import Dims, Like
+from onnx_spatialdrop.passes.patterns.curves import Expression
+from onnx_spatialdrop.passes.patterns.dimension import Dims, Like
 
 __all__ = [
     "Affine",
+    "Curve",
     "Form",
     "Layout",
     "Level",
@@ -62,6 +64,15 @@ class Affine:
         """Return the draw after an increasing or decreasing linear function."""
         start, end = function(self.start), function(self.start + self.slope)
         return replace(self, start=start, slope=end - start)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Any other function of the uniform number that does not take two values; see curves.py."""
+
+    expression: Expression
+    layout: Layout
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ class Step:
         layout: where the entries stand; for x * factor, in the factor's own shape.
         precision: how exactly the threshold is known; half a unit in the last place of its type.
         x: the activation; None for a mask.
+        cuts: where the outcome changes, if that is not at the threshold alone.
     """
 
     threshold: float
@@ -118,9 +130,10 @@ class Step:
     layout: Layout
     precision: float = 0.0
     x: Scaled | None = None
+    cuts: tuple[float, ...] = ()
 
 
-Form = Affine | Step
+Form = Affine | Curve | Step
 
 
 def step_of(affine: Affine, cut: float, below: Any, above: Any, dtype: np.dtype[Any]) -> Step:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import ml_dtypes
@@ -10,16 +11,25 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
-from onnx_spatialdrop.passes.patterns.contents import Like
+from onnx_spatialdrop.passes.patterns.dimension import Like
 from onnx_spatialdrop.passes.patterns.dims import Shapes
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, NotRepresentableError, Scaled, Step
+from onnx_spatialdrop.passes.patterns.forms import (
+    Affine,
+    Curve,
+    Form,
+    Layout,
+    Level,
+    NotRepresentableError,
+    Scaled,
+    Step,
+)
 
 __all__ = ["Context", "Operands", "is_float"]
 
 #: How many constant factors and views are looked through between a product and the activation.
 _PEEL: Final = 6
 #: Ops that may stand between them.
-_REARRANGING: Final = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape", "Identity"})
+_REARRANGING: Final = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass
@@ -30,11 +40,23 @@ class Context:
         constants: its constants.
         shapes: its shapes.
         products: values x * mask of any draw: a factor before one is that draw's scale, and no later one's.
+        holders: the node that each subgraph belongs to.
     """
 
     constants: Constants
     shapes: Shapes
     products: frozenset[ir.Value] = frozenset()
+    holders: Mapping[ir.Graph, ir.Node] = field(default_factory=dict)
+
+    def runs_with(self, node: ir.Node, source: ir.Node) -> bool:
+        """Return whether ``node`` runs at most once for each run of ``source``: beside it, or in branches of If."""
+        graph = node.graph
+        while graph is not source.graph:
+            holder = self.holders.get(graph) if isinstance(graph, ir.Graph) else None
+            if holder is None or holder.op_type != "If" or holder.domain not in ("", "ai.onnx"):
+                return False
+            graph = holder.graph
+        return True
 
 
 @dataclass
@@ -57,7 +79,7 @@ class Operands:
         if value is None:
             raise NotRepresentableError("an input is missing")
         form = self.forms.get(value)
-        if isinstance(form, Affine):
+        if isinstance(form, Affine | Curve):
             raise NotRepresentableError("the draw is used beside its own mask")
         if form is not None:
             return form
@@ -94,15 +116,21 @@ class Operands:
 
     def _constant_factor(self, node: ir.Node) -> tuple[float | None, ir.Value | None]:
         """Return what a node multiplies by, and what it multiplies; None where it does something else."""
-        if node.op_type not in ("Mul", "Div") or len(node.inputs) != 2:
+        if node.op_type == "Neg":
+            return -1.0, node.inputs[0]
+        if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
             return None, None
         left, right = node.inputs
-        factor, rest = self.number(right), left
-        if factor is None and node.op_type == "Mul":
-            factor, rest = self.number(left), right
-        if factor is None:
+        number, rest, first = self.number(right), left, False
+        if number is None and node.op_type != "Div":
+            number, rest, first = self.number(left), right, True
+        if number is None:
             return None, None
-        return float(factor) if node.op_type == "Mul" else 1.0 / float(factor) if float(factor) else 0.0, rest
+        if node.op_type in ("Add", "Sub"):
+            sign = -1.0 if first and node.op_type == "Sub" else 1.0
+            return (None, None) if number else (sign, rest)
+        factor = float(number)
+        return factor if node.op_type == "Mul" else 1.0 / factor if factor else 0.0, rest
 
     def spread(self, layout: Layout, constant: ir.Value) -> Layout:
         """Return ``layout`` after an element-wise op with a constant that may be larger."""

@@ -10,11 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.operator.node import FLOAT_TYPES
-from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Ref, Shapes
+from onnx_spatialdrop.operator.node import FLOAT_TYPES, describe
+from onnx_spatialdrop.passes.patterns.dimension import Dims, Like, Ref
+from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, Level, Step, recover
 
-__all__ = ["Proof", "alpha", "is_dropout", "kind_of_axes", "prove"]
+__all__ = ["Proof", "alpha", "eps", "is_dropout", "kind_of_axes", "prove", "scaled_late"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -34,6 +35,8 @@ class Proof:
         kind: "spatial", "elementwise", "drop_path", "variational", "alpha", "feature_alpha" or "unknown".
         facts: what was proven, in words.
         reason: why this is no dropout; "" where it is.
+        lacks: what it would have to be multiplied by to be dropout, if that alone is missing.
+        scaled_by: the node, after the product, that multiplies by that, and its other input.
     """
 
     y: ir.Value
@@ -45,6 +48,8 @@ class Proof:
     kind: str = "unknown"
     facts: tuple[str, ...] = ()
     reason: str = ""
+    lacks: float | None = None
+    scaled_by: tuple[ir.Node, ir.Value] | None = None
 
     @property
     def x(self) -> ir.Value:
@@ -67,7 +72,7 @@ def _values(form: Step) -> tuple[float, float, Level, str] | None:
     dropped = int(np.flatnonzero(zero)[0])
     probability = form.threshold if dropped == 0 else 1.0 - form.threshold
     kept, wanted = float(form.factor[1 - dropped]), 1.0 / (1.0 - probability)
-    tolerance = 2 * _eps(form.offset.dtype) + 2 * form.precision * wanted + 1e-6
+    tolerance = 2 * eps(form.offset.dtype) + 2 * form.precision * wanted + 1e-6
     ratio = recover(probability, form.precision)
     usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
     for value, scale in usable:
@@ -85,7 +90,8 @@ def _misplaced(form: Step, dropped: int) -> str:
     return f"kept values have {form.offset[1 - dropped]:g} added to them"
 
 
-def _eps(dtype: np.dtype[Any]) -> float:
+def eps(dtype: np.dtype[Any]) -> float:
+    """Return the distance from 1 to the next number of a floating-point type; of float32 for any other."""
     finfo: Any = ml_dtypes.finfo
     return float(finfo(dtype).eps) if dtype in spec.DTYPES.values() else 2.0**-23
 
@@ -106,9 +112,28 @@ def prove(y: ir.Value, form: Step, shapes: Shapes) -> Proof:
     ratio, scale, x, reason = found
     proof = Proof(y, x, ratio, scale, facts=(f"each entry is 0 with probability {ratio:g}",), reason=reason)
     proof = _with_axes(proof, form.layout, shapes)
+    if reason and not form.offset.any() and scale > 0 and proof.axes is not None and _is_float(proof.x):
+        return replace(proof, lacks=_wanted(form) / scale)
     if not reason:
         proof = replace(proof, facts=(*proof.facts, f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio)"))
     return proof
+
+
+def _wanted(form: Step) -> float:
+    dropped = int(np.flatnonzero(form.factor == 0)[0])
+    return 1.0 / (form.threshold if dropped else 1.0 - form.threshold)
+
+
+def _is_float(x: ir.Value) -> bool:
+    return x.dtype is None or x.dtype in FLOAT_TYPES
+
+
+def scaled_late(proof: Proof, form: Step, node: ir.Node, data: ir.Value) -> Proof:
+    """Return the proof of a product whose scale is a factor that ``node`` multiplies by later."""
+    assert proof.ratio is not None
+    scale = _stored(_wanted(form), proof.ratio, form.offset.dtype)
+    fact = f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio), in {describe(node)}"
+    return replace(proof, scale=scale, reason="", lacks=None, facts=(*proof.facts, fact), scaled_by=(node, data))
 
 
 def _not_dropped(y: ir.Value, form: Step, shapes: Shapes) -> Proof:
@@ -129,7 +154,7 @@ def alpha(proof: Proof, form: Step) -> Proof:
     a = (q + _ALPHA**2 * q * (1.0 - q)) ** -0.5
     b = -a * _ALPHA * (1.0 - q)
     seen = (float(form.factor[1 - dropped]), float(form.offset[1 - dropped]), float(form.offset[dropped]))
-    tolerance = 1e-4 + 4 * _eps(form.offset.dtype)
+    tolerance = 1e-4 + 4 * eps(form.offset.dtype)
     if not np.allclose(seen, (a, b, a * _ALPHA + b), rtol=tolerance, atol=tolerance):
         return proof
     kind = "alpha" if proof.axes == () else "feature_alpha"
@@ -143,7 +168,8 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
         return replace(proof, rank=rank, reason=proof.reason or problem)
     assert axes is not None
     x = proof.x
-    if x.dtype is not None and x.dtype not in FLOAT_TYPES:
+    if not _is_float(x):
+        assert x.dtype is not None
         problem = f"x has type {x.dtype.name}"
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"

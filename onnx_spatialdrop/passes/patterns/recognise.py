@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
 from onnx_spatialdrop.passes.patterns.forms import Form, Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
+from onnx_spatialdrop.passes.patterns.late import Scaling, late_scales
 from onnx_spatialdrop.passes.patterns.operands import Context
 from onnx_spatialdrop.passes.patterns.prove import Proof
 from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
@@ -67,6 +69,16 @@ def recognise(model: ir.Model) -> list[Candidate]:
     return found
 
 
+def _holders(nodes: Iterable[ir.Node]) -> dict[ir.Graph, ir.Node]:
+    """Return the node that holds each subgraph."""
+    found = {}
+    for node in nodes:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                found[attribute.as_graph()] = node
+    return found
+
+
 def _lacks_shapes(candidate: Candidate) -> bool:
     return (
         any(proof.axes is None for proof in candidate.proofs)
@@ -82,7 +94,8 @@ def _candidates(
     inferred: Inferred | None,
 ) -> list[Candidate]:
     overridable = (model.ir_version or 10) < 4
-    context, off = (_context(Constants(overridable, training), inferred) for training in (True, False))
+    holders = _holders(position)
+    context, off = (_context(Constants(overridable, training), inferred, holders) for training in (True, False))
     found = [_traced(anchor, position, context) for anchor in anchors]
     products = frozenset(
         value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form)
@@ -97,8 +110,10 @@ def _candidates(
         for value, form in candidate.trace.forms.items()
         if not isinstance(form, Step) or form.x is None
     }
-    for candidate, (node, _, opset) in zip(found, anchors, strict=True):
+    for candidate in found:
         _judge(candidate, context.shapes, masks)
+    _scale_late(found, context)
+    for candidate, (node, _, opset) in zip(found, anchors, strict=True):
         if not candidate.reason:
             switched = _switches(candidate, context)
             if switched:
@@ -128,8 +143,8 @@ def _reaches_past(candidate: Candidate, products: frozenset[ir.Value]) -> bool:
     return any(level.value in products for x in reached for level, _ in x.levels[:-1])
 
 
-def _context(constants: Constants, inferred: Inferred | None) -> Context:
-    return Context(constants, Shapes(constants, inferred))
+def _context(constants: Constants, inferred: Inferred | None, holders: dict[ir.Graph, ir.Node]) -> Context:
+    return Context(constants, Shapes(constants, inferred), holders=holders)
 
 
 def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
@@ -148,6 +163,9 @@ def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
 def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) -> None:
     """Accept a switch that makes every product the identity; refuse the candidate otherwise."""
     names = ", ".join(sorted(repr(value.name) for value in switches))
+    if any(proof.scaled_by is not None for proof in candidate.proofs):
+        candidate.reason = f"with {names} false it is not the identity"
+        return
     if len(switches) > 1:
         candidate.reason = f"several values switch it on and off: {names}"
         return
@@ -179,6 +197,51 @@ def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node])
             proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
         candidate.proofs.append(proof)
     candidate.kind, candidate.reason = _verdict(trace, candidate.proofs)
+
+
+def _scale_late(found: list[Candidate], context: Context) -> None:
+    """Accept products whose scale stands further on, if everything that it scales comes to be dropout by that."""
+    lacking = {
+        proof.y: (candidate, index, proof.lacks)
+        for candidate in found
+        if candidate.reason and not candidate.trace.ends
+        for index, proof in enumerate(candidate.proofs)
+        if proof.lacks is not None
+    }
+    if not lacking:
+        return
+    claimed = {node for candidate in found if not candidate.reason for node in _factors_before(candidate)}
+    scalings = late_scales({y: lacks for y, (_, _, lacks) in lacking.items()}, context)
+    scalings = [scaling for scaling in scalings if scaling.node not in claimed]
+    settled: dict[ir.Value, Scaling] = {}
+    while scalings:
+        settled = {y: scaling for scaling in scalings for y in scaling.products}
+        whole = [s for s in scalings if all(_all_settled(lacking[y][0], settled) for y in s.products)]
+        if len(whole) == len(scalings):
+            break
+        scalings, settled = whole, {}
+    for y, scaling in settled.items():
+        candidate, index, _ = lacking[y]
+        proof = candidate.proofs[index]
+        candidate.proofs[index] = prove.scaled_late(proof, candidate.trace.products[y], scaling.node, scaling.data)
+    for candidate in {id(c): c for c in (lacking[y][0] for y in settled)}.values():
+        candidate.kind, candidate.reason = _verdict(candidate.trace, candidate.proofs)
+
+
+def _factors_before(candidate: Candidate) -> Iterator[ir.Node]:
+    """Yield the nodes whose factors are the scales of dropout after them."""
+    for proof in candidate.proofs:
+        levels = candidate.trace.products[proof.y].x
+        for level, _ in levels.levels if levels is not None else ():
+            if level == proof.level:
+                break
+            node = level.value.producer()
+            if node is not None:
+                yield node
+
+
+def _all_settled(candidate: Candidate, settled: dict[ir.Value, Scaling]) -> bool:
+    return all(not proof.reason or proof.y in settled for proof in candidate.proofs)
 
 
 def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:

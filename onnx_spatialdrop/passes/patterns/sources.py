@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
-from onnx_spatialdrop.passes.patterns.dims import Dims, Like, Shapes
+from onnx_spatialdrop.passes.patterns.dimension import Dims, Like
+from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, Scaled, Step, half_ulp, recover
 
 __all__ = ["Source", "is_source", "read_source", "switched_off"]

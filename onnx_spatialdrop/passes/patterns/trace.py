@@ -91,6 +91,10 @@ def follow(
             except MALFORMED:
                 reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
+                if _undoes(form, derived, trace, proven):
+                    for value in derived:
+                        _end(trace, Use(value, node, ""))
+                    continue
                 trace.forms[node.outputs[0]] = form
                 trace.nodes.append(node)
                 push(node.outputs[0])
@@ -129,7 +133,7 @@ def _why_not(
     proven: Callable[[ir.Value, Step], bool],
     context: Context,
 ) -> str:
-    if node.graph is not trace.source.node.graph:
+    if not context.runs_with(node, trace.source.node):
         return f"a subgraph reads it ({node.op_type})"
     switched = node.op_type == "Where" and context.constants.switches(node.inputs[0])
     if len(derived) == 1 and not switched:
@@ -137,6 +141,14 @@ def _why_not(
         if isinstance(form, Step) and form.x is not None and proven(derived[0], form):
             return "it is dropout already"
     return ""
+
+
+def _undoes(form: Form, derived: list[ir.Value], trace: Trace, proven: Callable[[ir.Value, Step], bool]) -> bool:
+    """Return whether dropouts of one mask are combined into what is none itself, such as their difference."""
+    parts = [(value, trace.forms[value]) for value in derived]
+    if len(parts) < 2 or not isinstance(form, Step) or form.x is None or proven(derived[0], form):
+        return False
+    return all(isinstance(part, Step) and part.x is not None and proven(value, part) for value, part in parts)
 
 
 def _end(trace: Trace, use: Use) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
-from onnx_spatialdrop.passes.patterns.dims import END, Dim, Dims, Like, Ref, Shapes
+from onnx_spatialdrop.passes.patterns.dimension import END, Dim, Dims, Like, Ref
+from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
+from onnx_spatialdrop.passes.patterns.sizes import divided
 
 __all__ = ["OPS", "view"]
 
@@ -52,7 +54,7 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
             raise NotRepresentableError(f"{describe(node)} (Tile) repeats the entries of the mask")
         tiled = zip(entries, dims, target, strict=True)
         return replace(layout, dims=tuple(dim if shapes.number(entry) != 1 else count for entry, dim, count in tiled))
-    return _reshaped(node, layout, entries, dims, target)
+    return _reshaped(node, layout, entries, dims, target, shapes)
 
 
 def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
@@ -144,7 +146,7 @@ def _target(node: ir.Node, dims: Dims, shapes: Shapes) -> Dims:
     return target
 
 
-def _reshaped(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, target: Dims) -> Layout:
+def _reshaped(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, target: Dims, shapes: Shapes) -> Layout:
     zero_copies = not node.attributes.get_int("allowzero", 0)
     copied = tuple(
         dims[axis] if dim == 0 and zero_copies and axis < len(dims) else dim for axis, dim in enumerate(target)
@@ -163,7 +165,10 @@ def _reshaped(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, target: 
     if entries != dims:
         raise NotRepresentableError(f"{describe(node)} (Reshape) rearranges a mask with repeated entries")
     output = node.outputs[0]
-    resolved: Dims = tuple(Ref(output, axis) if dim == -1 else dim for axis, dim in enumerate(copied))
+    rest = divided(shapes, dims, tuple(dim for dim in copied if dim != -1)) if -1 in copied else None
+    resolved: Dims = tuple(
+        (Ref(output, axis) if rest is None else rest) if dim == -1 else dim for axis, dim in enumerate(copied)
+    )
     return Layout(resolved, resolved, (*layout.view, ("Reshape", copied)))
 
 
