@@ -25,7 +25,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = with_files(verbs, "to-inference", "remove dropout, and what only it needed", "inference")
     verb.set_defaults(run=_to_inference)
     verb = with_files(verbs, "attach", "put the operator's function body into the file", "attached")
-    verb.set_defaults(run=lambda arguments: run_pass(arguments, AttachPass(), "attached the body for {n} nodes"))
+    _no_defaults(verb)
+    verb.set_defaults(
+        run=lambda arguments: run_pass(
+            arguments, AttachPass(defaults=not arguments.no_defaults), "attached the body for {n} nodes"
+        )
+    )
     verb = with_files(verbs, "detach", "take the operator's function body out of the file", "detached")
     verb.set_defaults(run=lambda arguments: run_pass(arguments, DetachPass(), "{n} nodes now need a kernel"))
     verb = with_files(verbs, "expand", "write the nodes out in standard operators", "expanded")
@@ -33,11 +38,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--target", choices=[*TARGETS, *ALIASES], default="onnxruntime", help="what is to run it (default: onnxruntime)"
     )
-    verb.add_argument(
-        "--no-defaults",
-        action="store_true",
-        help="training_mode and step have to be fed: for tools that take an input with a default for a constant",
-    )
+    _no_defaults(verb)
     verb.set_defaults(run=_expand)
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
     verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
@@ -46,6 +47,14 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         run=lambda arguments: run_pass(
             arguments, SeedsPass(arguments.base, keep_ties=arguments.keep_ties), "{n} nodes have seeds of their own"
         )
+    )
+
+
+def _no_defaults(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--no-defaults",
+        action="store_true",
+        help="training_mode and step have to be fed: for tools that take an input with a default for a constant",
     )
 
 

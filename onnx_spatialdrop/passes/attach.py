@@ -10,7 +10,7 @@ from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import body, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes import scopes, switches
 
 __all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach"]
 
@@ -30,14 +30,19 @@ class AttachPass(ir.passes.InPlacePass):
     5. Functions that are there already are replaced: bodies of an older version, or for another opset.
     6. They are written before the model's own functions, which may call them: onnx's ReferenceEvaluator reads
        functions in the order of the file.
-    7. A model without SpatialDropout nodes is not modified.
+    7. Without ``defaults`` the switches have to be fed, as expand does it.
+    8. A model without SpatialDropout nodes is not modified.
     """
+
+    def __init__(self, defaults: bool = True) -> None:
+        super().__init__()
+        self.defaults = defaults
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
-            return ir.passes.PassResult(model, modified=False)  # case 7
+            return ir.passes.PassResult(model, modified=False)  # case 8
         read = [op.read(site.node) for site in sites]  # case 1
         for each in read:
             if each.rng != "philox":
@@ -50,6 +55,10 @@ class AttachPass(ir.passes.InPlacePass):
         others = {key: function for key, function in model.functions.items() if key not in ours}  # case 5
         model.functions.clear()
         model.functions.update(ours | others)  # case 6
+        if not self.defaults:  # case 7
+            switches.require(
+                model.graph, [value for site in sites for value in site.node.inputs[1:] if value is not None]
+            )
         model.opset_imports[spec.DOMAIN] = spec.VERSION
         model.ir_version = max(model.ir_version, FIRST_IR_VERSION)
         return ir.passes.PassResult(model, modified=True)
@@ -92,12 +101,14 @@ def _write_scale(node: ir.Node, attributes: spec.Attributes) -> None:
 
 
 @io.same_kind
-def attach(model: io.Source, output: io.PathLike | None = None) -> io.Result:
+def attach(model: io.Source, output: io.PathLike | None = None, *, defaults: bool = True) -> io.Result:
     """Return the model with the operator's function body in it: one file that runs with and without a kernel.
 
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
+        defaults: False: training_mode and step lose their defaults and have to be fed; onnxruntime-node and -web cannot
+            feed an input that has one.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
@@ -107,7 +118,7 @@ def attach(model: io.Source, output: io.PathLike | None = None) -> io.Result:
         SpecError: a node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    return io.apply(model, output, AttachPass())
+    return io.apply(model, output, AttachPass(defaults))
 
 
 @io.same_kind

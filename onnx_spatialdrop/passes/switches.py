@@ -5,12 +5,13 @@ A switch is a graph input with a default; it must not become one of a subgraph o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["STEP", "TRAINING_MODE", "add_switches", "constant_of", "is_switch"]
+__all__ = ["STEP", "TRAINING_MODE", "add_switches", "constant_of", "is_switch", "require"]
 
 TRAINING_MODE: Final = "training_mode"
 STEP: Final = "step"
@@ -27,6 +28,14 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def require(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
+    """Take the defaults off those of ``values`` that are switches of the main graph, in place: they have to be fed."""
+    steering = {id(value) for value in values}
+    for value in graph.inputs:
+        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
+            value.const_value = None
 
 
 def add_switches(graph: ir.Graph, training_mode: bool = False, step: int = -1) -> tuple[ir.Value, ir.Value]:

@@ -105,3 +105,9 @@ def test_functions_that_call_the_body_come_after_it() -> None:
     (logits,) = ReferenceEvaluator(attached).run(None, given)
     session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(logits, session.run(None, given)[0], rtol=0, atol=2e-5)
+
+
+def test_defaults_can_be_left_out() -> None:
+    attached = sd.attach(dropout_model(), defaults=False)
+    assert not attached.graph.initializer
+    assert [value.name for value in attached.graph.input] == ["x", "training_mode", "step"]

@@ -52,8 +52,8 @@ class ExpandPass(ir.passes.InPlacePass):
        get seeds derived from the node's own; equal seeds stay equal, and others differ.
     6. Inputs, initializers, function parameters and nodes that only fed a training_mode or step that is no longer used
        go; see prune.py. So do the operator's functions and its domain's imports.
-    7. For OpenVINO, tract and onnx2pytorch, and wherever ``defaults`` is False, the switches that are left lose their
-       defaults and have to be fed: those, and some optimisers, take an input with a default for a constant.
+    7. For the targets of targets.NO_DEFAULTS, and wherever ``defaults`` is False, the switches that are left lose their
+       defaults and have to be fed: those targets, and some optimisers, take an input with a default for a constant.
     8. With "mask-inputs", the mask of each node becomes an input of the main graph, without a default, after those that
        are there. Inside If, Loop and Scan the branch reads it from outside; a node in a function is refused.
     9. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
@@ -83,7 +83,7 @@ class ExpandPass(ir.passes.InPlacePass):
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
         if not self.defaults:
-            _require(model.graph, steering)  # case 7
+            switches.require(model.graph, steering.values())  # case 7
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(
@@ -190,12 +190,6 @@ def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) ->
     node.graph.remove(node, safe=True)
 
 
-def _require(graph: ir.Graph, steering: dict[int, ir.Value]) -> None:
-    for value in graph.inputs:
-        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
-            value.const_value = None
-
-
 @io.same_kind
 def expand(
     model: io.Source,
@@ -213,13 +207,14 @@ def expand(
         form: "philox" or "philox-int32" (the operator's own bits), "uniform" or "dropout" (the distribution, drawn by
             the runtime's generator), "mask-inputs" (each mask an input "<layer>.mask" that has to be fed) or
             "identity" (no dropout); by default the best one for the target.
-        target: what will run the model: "onnxruntime", "openvino", "tract", "onnxruntime-training" (or "training"),
-            "onnx2torch", "onnx2pytorch" or "reference" (onnx's ReferenceEvaluator). For a trainer the model is made
+        target: what will run the model: "onnxruntime", "onnxruntime-node", "onnxruntime-web", "openvino", "tract",
+            "onnxruntime-training" (or "training"), "onnx2torch", "onnx2pytorch" or "reference" (onnx's
+            ReferenceEvaluator). For a trainer the model is made
             readable first, its opset converted where it must be (see TrainerPass); what was done is logged to
             "onnx_spatialdrop" (INFO) and written into the model's metadata_props, as "onnx_spatialdrop.prepared".
         defaults: False: the switches lose their defaults and have to be fed, so that optimisers that take an input
             with a default for a constant (onnxslim, onnxsim) leave them alone. Always so for OpenVINO, tract and
-            onnx2pytorch, which do the same.
+            onnx2pytorch, which do the same, and for onnxruntime-node and -web, where such inputs cannot be fed.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.

@@ -13,15 +13,19 @@ FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "mask-inputs", "
 #: The first opset of "mask-inputs", which runs everywhere and is never chosen: somebody has to feed the masks.
 _FIRST_MASK_INPUTS: Final = 9
 
+_ONNXRUNTIME: Final[dict[str, tuple[int, int | None]]] = {
+    "philox": (18, None),
+    "uniform": (9, 21),  # no CPU kernel of RandomUniform and RandomUniformLike from 22 on (onnxruntime #32201)
+    "dropout": (12, None),
+    "philox-int32": (18, None),
+}
+
 #: For each target its forms, the best first, each with its first and last opset (None: no end); "identity" is no
 #: question of the target.
 TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
-    "onnxruntime": {
-        "philox": (18, None),
-        "uniform": (9, 21),  # no CPU kernel of RandomUniform and RandomUniformLike from 22 on (onnxruntime #32201)
-        "dropout": (12, None),
-        "philox-int32": (18, None),
-    },
+    "onnxruntime": _ONNXRUNTIME,
+    "onnxruntime-node": _ONNXRUNTIME,
+    "onnxruntime-web": _ONNXRUNTIME,
     "openvino": {"philox-int32": (18, None), "uniform": (9, None)},
     "tract": {"uniform": (9, None)},
     "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21), "philox": (18, 21), "philox-int32": (18, 21)},
@@ -35,8 +39,9 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     },
 }
 
-#: Targets that take an input with a default for a constant, so that a switch must lose its default to remain one.
-NO_DEFAULTS: Final = frozenset({"openvino", "tract", "onnx2pytorch"})
+#: Targets that take an input with a default for a constant, or cannot feed it (ONNX Runtime's JavaScript interface
+#: leaves such a feed out without a word), so that a switch must lose its default to remain one.
+NO_DEFAULTS: Final = frozenset({"onnxruntime-node", "onnxruntime-web", "openvino", "tract", "onnx2pytorch"})
 
 #: Targets that know no model-local functions: those are written out where they are called.
 NO_FUNCTIONS: Final = frozenset({"openvino", "tract"})

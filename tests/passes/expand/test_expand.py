@@ -230,7 +230,7 @@ def test_a_wrong_node_stops_the_pass_before_anything_changes() -> None:
     assert len(model.graph.inputs[0].uses()) == uses
 
 
-@pytest.mark.parametrize("target", ["openvino", "tract", "onnx2pytorch"])
+@pytest.mark.parametrize("target", ["openvino", "tract", "onnx2pytorch", "onnxruntime-node", "onnxruntime-web"])
 def test_switches_lose_their_default_where_it_would_be_a_constant(target: str) -> None:
     expanded = expand(dropout_model(), target=target)
     assert not expanded.graph.initializer

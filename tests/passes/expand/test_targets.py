@@ -21,6 +21,8 @@ from onnx_spatialdrop.passes.expand import ExpandPass, expand
         ("openvino", 18, "philox-int32"),
         ("openvino", 13, "uniform"),
         ("tract", 18, "uniform"),
+        ("onnxruntime-node", 20, "philox"),
+        ("onnxruntime-web", 17, "uniform"),
         ("training", 17, "dropout"),
         ("onnxruntime-training", 11, "dropout"),  # at opset 12
         ("onnx2torch", 18, "dropout"),
@@ -79,8 +81,8 @@ def test_an_unknown_target() -> None:
     with pytest.raises(FormError) as error:
         ExpandPass(target="torchscript")
     assert str(error.value) == (
-        "target is 'torchscript'; known: onnxruntime, openvino, tract, onnxruntime-training, onnx2torch, "
-        "onnx2pytorch, reference, training"
+        "target is 'torchscript'; known: onnxruntime, onnxruntime-node, onnxruntime-web, openvino, tract, "
+        "onnxruntime-training, onnx2torch, onnx2pytorch, reference, training"
     )
 
 
