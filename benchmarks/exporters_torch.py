@@ -22,12 +22,12 @@ import onnx_ir as ir
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import torch  # noqa: E402
-from export.torch_forced import run_forced  # noqa: E402
-from export.torch_networks import NETWORKS, Network  # noqa: E402
+import torch
+from export.torch_forced import run_forced
+from export.torch_networks import NETWORKS, Network
 
-import onnx_spatialdrop as sd  # noqa: E402
-import onnx_spatialdrop.export.torch as sdt  # noqa: E402
+import onnx_spatialdrop as sd
+import onnx_spatialdrop.export.torch as sdt
 
 TABLE = ROOT / "docs" / "exporters_torch.md"
 DATA = ROOT / "tests" / "data" / "torch"

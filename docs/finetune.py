@@ -26,7 +26,7 @@ from onnx_spatialdrop.training import artifacts, update
 HERE: Final = Path(__file__).parent
 MODELS: Final = HERE.parent / "models"
 sys.path.insert(0, str(MODELS))
-import digits  # noqa: E402
+import digits
 
 EXPORTED: Final = MODELS / "digits_torch_eval_export.onnx"
 EPOCHS: Final = 60

@@ -80,7 +80,7 @@ def trained(make: Callable[[], keras.Model]) -> keras.Model:
     return model
 
 
-class _Marker(layers.Layer):  # type: ignore[misc]
+class _Marker(layers.Layer):
     def call(self, x: Any) -> Any:
         return tf.debugging.check_numerics(x, self.name)
 

@@ -16,13 +16,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "onnx_spatialdrop[torch]"')
 
-from export.torch_forced import run_forced  # noqa: E402
-from export.torch_marks import TORCH_WARNINGS  # noqa: E402
-from export.torch_networks import NETWORKS, Network  # noqa: E402
+from export.torch_forced import run_forced
+from export.torch_marks import TORCH_WARNINGS
+from export.torch_networks import NETWORKS, Network
 
-import onnx_spatialdrop as sd  # noqa: E402
-import onnx_spatialdrop.export.torch as sdt  # noqa: E402
-from onnx_spatialdrop.passes.seeds import derive_seeds  # noqa: E402
+import onnx_spatialdrop as sd
+import onnx_spatialdrop.export.torch as sdt
+from onnx_spatialdrop.passes.seeds import derive_seeds
 
 pytestmark = TORCH_WARNINGS
 

@@ -13,12 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "onnx_spatialdrop[torch]"')
 
-from export.torch_marks import TORCH_WARNINGS  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.onnx import export as taken_before  # noqa: E402
+from export.torch_marks import TORCH_WARNINGS
+from torch import nn
+from torch.onnx import export as taken_before
 
-import onnx_spatialdrop as sd  # noqa: E402
-import onnx_spatialdrop.export.torch as sdt  # noqa: E402
+import onnx_spatialdrop as sd
+import onnx_spatialdrop.export.torch as sdt
 
 pytestmark = TORCH_WARNINGS
 
@@ -170,7 +170,7 @@ def test_torch_is_as_before_afterwards_also_after_an_error(dynamo: bool, tmp_pat
 
 def test_a_wrong_argument_is_refused_before_the_export_begins() -> None:
     with pytest.raises(sd.SpatialDropError, match="dropout is 'on'; allowed: 'op', 'inference', 'training'"):
-        sdt.export(module(), (X,), dropout="on")  # type: ignore[arg-type]
+        sdt.export(module(), (X,), dropout="on")
     with pytest.raises(sd.SpatialDropError, match="target is 'tensorflow'"):
         sdt.export(module(), (X,), dropout="training", target="tensorflow")
     with pytest.raises(sd.SpatialDropError, match="^verify=True runs the model before its dropout is finished; "):

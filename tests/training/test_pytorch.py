@@ -14,13 +14,13 @@ from building import dropout_ir, dropout_model
 torch = pytest.importorskip("torch", reason="needs onnx_spatialdrop[onnx2torch]")
 onnx2torch = pytest.importorskip("onnx2torch", reason="needs onnx_spatialdrop[onnx2torch]")
 
-import onnx_ir as ir  # noqa: E402
+import onnx_ir as ir
 
-import onnx_spatialdrop as sd  # noqa: E402
-from onnx_spatialdrop import io  # noqa: E402
-from onnx_spatialdrop.errors import TrainerError  # noqa: E402
-from onnx_spatialdrop.passes.opset import OpsetPass  # noqa: E402
-from onnx_spatialdrop.training import pytorch, trainable, update  # noqa: E402
+import onnx_spatialdrop as sd
+from onnx_spatialdrop import io
+from onnx_spatialdrop.errors import TrainerError
+from onnx_spatialdrop.passes.opset import OpsetPass
+from onnx_spatialdrop.training import pytorch, trainable, update
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # onnx2torch's own
 
