@@ -3,65 +3,39 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.files import Pending
 
-__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "replacing", "set_folder"]
+__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "set_folder"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
 _ALIGNMENT = 4096
 
 
-@dataclass
 class Copy:
-    """A copied data file that still has its temporary name.
+    """What has to happen when a model is written whose external data was or is elsewhere.
 
     Attributes:
-        temporary: where the bytes are; None where nothing had to be copied.
-        final: where they belong.
+        final: where copied data belongs.
+        pending: the copy, on its way there; None where nothing had to be copied.
     """
 
-    final: Path
-    temporary: Path | None = None
-    restore: list[Callable[[], None]] = field(default_factory=list)
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.pending: Pending | None = None
+        self.restore: list[Callable[[], None]] = []
 
     def commit(self) -> None:
         """Give the copied file its name."""
-        if self.temporary is not None:
-            os.replace(self.temporary, self.final)
-            self.temporary = None
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of ``file`` when all went well, and vanishes otherwise.
-
-    Raises:
-        ModelFileError: the folder or the file cannot be written.
-    """
-    temporary = _temporary(file)
-    try:
-        with open(temporary, "xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        if file.exists():
-            os.chmod(temporary, file.stat().st_mode & 0o7777)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise ModelFileError(f"{file}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if self.pending is not None:
+            self.pending.place()
 
 
 def check(model: ir.Model, file: Path) -> None:
@@ -87,10 +61,15 @@ def check(model: ir.Model, file: Path) -> None:
             if not target.is_file():
                 raise ModelFileError(f"{file}: its data file {location!r} is missing; put it beside the model")
             sizes[location] = target.stat().st_size
-        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
-        if (tensor.offset or 0) < 0 or end > sizes[location]:
+        if tensor.length is not None and tensor.length < tensor.nbytes:
             raise ModelFileError(
-                f"{file}: tensor {tensor.name!r} ends at byte {end} of {location!r}, which has {sizes[location]} bytes;"
+                f"{file}: tensor {tensor.name!r} of {tensor.nbytes} bytes is said to be {tensor.length} bytes in "
+                f"{location!r}"
+            )
+        if _end(tensor) > sizes[location]:
+            raise ModelFileError(
+                f"{file}: tensor {tensor.name!r} ends at byte {_end(tensor)} of {location!r}, which has "
+                f"{sizes[location]} bytes;"
                 " the file is truncated or belongs to another model"
             )
 
@@ -105,11 +84,14 @@ def dangling(model: ir.Model) -> list[ir.ExternalTensor]:
     """Return the external tensors whose bytes are not all there."""
     found = []
     for tensor in _tensors(model):
-        end = (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
         path = Path(tensor.path)
-        if not path.is_file() or path.stat().st_size < end:
+        if not path.is_file() or path.stat().st_size < _end(tensor):
             found.append(tensor)
     return found
+
+
+def _end(tensor: ir.ExternalTensor) -> int:
+    return (tensor.offset or 0) + (tensor.length if tensor.length is not None else tensor.nbytes)
 
 
 def folders(model: ir.Model) -> set[Path]:
@@ -136,8 +118,8 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
     copy = Copy(final=_data_file(file, folder, kept) if foreign else folder / f"{file.name}.data")
     try:
         if foreign:
-            copy.temporary = _temporary(copy.final)
-            _redirect(model, _copy(foreign, copy, progress), copy)
+            copy.pending = Pending(copy.final)
+            _redirect(model, _copy(foreign, copy.pending, progress), copy)
         yield copy
     except OSError as error:
         if isinstance(error, ModelFileError):
@@ -146,9 +128,8 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
     finally:
         for undo in copy.restore:
             undo()
-        if copy.temporary is not None:
-            with suppress(OSError):
-                copy.temporary.unlink()
+        if copy.pending is not None:
+            copy.pending.discard()
 
 
 def _is_inside(folder: Path, tensor: ir.ExternalTensor) -> bool:
@@ -186,46 +167,40 @@ def _refuse_lists(model: ir.Model, file: Path) -> None:
                     )
 
 
-def _temporary(file: Path) -> Path:
-    return file.with_name(f".{file.name}.{secrets.token_hex(6)}.tmp")
-
-
 def _copy(
-    tensors: list[ir.ExternalTensor], copy: Copy, progress: Callable[[int, int], None] | None
+    tensors: list[ir.ExternalTensor], pending: Pending, progress: Callable[[int, int], None] | None
 ) -> dict[int, ir.ExternalTensor]:
     """Copy the bytes of ``tensors`` one after the other; return the new tensor for the id of each old one."""
-    assert copy.temporary is not None
     total, done = sum(tensor.nbytes for tensor in tensors), 0
     moved: dict[int, ir.ExternalTensor] = {}
-    with open(copy.temporary, "xb") as out:
-        for tensor in tensors:
-            start = -(-out.tell() // _ALIGNMENT) * _ALIGNMENT if tensor.nbytes >= _ALIGNMENT else out.tell()
-            out.seek(start)
-            with open(tensor.path, "rb") as source:
-                source.seek(tensor.offset or 0)
-                left = tensor.nbytes
-                while left:
-                    piece = source.read(min(_PIECE, left))
-                    if not piece:
-                        raise ModelFileError(f"{tensor.path}: ends inside tensor {tensor.name!r}; it is truncated")
-                    out.write(piece)
-                    left -= len(piece)
-                    done += len(piece)
-                    if progress is not None:
-                        progress(done, total)
-            moved[id(tensor)] = ir.ExternalTensor(
-                copy.final.name,
-                start,
-                tensor.nbytes,
-                tensor.dtype,
-                shape=tensor.shape,
-                name=tensor.name or "",
-                doc_string=tensor.doc_string,
-                metadata_props=tensor.metadata_props,
-                base_dir=copy.final.parent,
-            )
-        out.flush()
-        os.fsync(out.fileno())
+    out, final = pending.stream, pending.final
+    for tensor in tensors:
+        start = -(-out.tell() // _ALIGNMENT) * _ALIGNMENT if tensor.nbytes >= _ALIGNMENT else out.tell()
+        out.seek(start)
+        with open(tensor.path, "rb") as source:
+            source.seek(tensor.offset or 0)
+            left = tensor.nbytes
+            while left:
+                piece = source.read(min(_PIECE, left))
+                if not piece:
+                    raise ModelFileError(f"{tensor.path}: ends inside tensor {tensor.name!r}; it is truncated")
+                out.write(piece)
+                left -= len(piece)
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total)
+        moved[id(tensor)] = ir.ExternalTensor(
+            final.name,
+            start,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name or "",
+            doc_string=tensor.doc_string,
+            metadata_props=tensor.metadata_props,
+            base_dir=final.parent,
+        )
+    pending.sync()
     return moved
 
 

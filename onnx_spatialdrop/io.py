@@ -12,12 +12,26 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overloa
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
-from onnx_spatialdrop import external
+from onnx_spatialdrop import external, files
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.wellformed import refuse_malformed
 
-__all__ = ["PathLike", "Result", "Rewrite", "Source", "apply", "load", "rewrite", "same_kind", "save"]
+__all__ = [
+    "PathLike",
+    "Result",
+    "Rewrite",
+    "Source",
+    "apply",
+    "first_line",
+    "from_proto",
+    "load",
+    "read",
+    "rewrite",
+    "same_kind",
+    "save",
+]
 
 PathLike = str | os.PathLike[str]
 Source = PathLike | onnx.ModelProto | ir.Model
@@ -54,30 +68,46 @@ def load(path: PathLike) -> ir.Model:
             initializers, training_info); or its external data is missing, too short or outside the model's folder.
     """
     file = Path(path)
-    try:
-        proto = onnx.load(file, load_external_data=False)
-        model = _from_proto(proto, str(file))
-    except OSError as error:
-        raise ModelFileError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (DecodeError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelFileError(f"{file}: is not a readable ONNX model: {_first_line(error)}") from error
-    if not model.opset_imports and model.graph.num_nodes() == 0:
-        raise ModelFileError(f"{file}: is not an ONNX model (it imports no operator set and has no nodes)")
-    # An absolute folder, so that its data is found from everywhere.
-    external.set_folder(model, os.path.dirname(os.path.abspath(file)))
+    model = read(file)
     external.check(model, file)
     return model
 
 
-def _from_proto(proto: onnx.ModelProto, where: str) -> ir.Model:
-    """Return the model, if onnx_ir can hold all of it."""
+def read(file: Path) -> ir.Model:
+    """Read an .onnx file as load does, but for the look at its external data.
+
+    Raises:
+        ModelFileError: as load does.
+    """
+    content = files.read(file)
+    try:
+        model = from_proto(onnx.ModelProto.FromString(content), str(file))
+    except DecodeError as error:
+        raise ModelFileError(f"{file}: is not a readable ONNX model: {first_line(error)}") from error
+    if not model.opset_imports and model.graph.num_nodes() == 0:
+        raise ModelFileError(f"{file}: is not an ONNX model (it imports no operator set and has no nodes)")
+    # An absolute folder, so that its data is found from everywhere.
+    external.set_folder(model, os.path.dirname(os.path.abspath(file)))
+    return model
+
+
+def from_proto(proto: onnx.ModelProto, where: str = "the model") -> ir.Model:
+    """Return the model, if it is one and onnx_ir can hold all of it.
+
+    Raises:
+        ModelFileError: it is malformed (see wellformed.py), or onnx_ir would lose something.
+    """
     if proto.training_info:
         raise ModelFileError(f"{where}: holds training_info, which onnx_ir would lose; take it out of the model first")
     if any(graph.sparse_initializer for graph in _graphs(proto.graph)):
         raise ModelFileError(
             f"{where}: holds sparse initializers, which onnx_ir would lose; write them as dense initializers first"
         )
-    model = ir.from_proto(proto)
+    refuse_malformed(proto, where)
+    try:
+        model = ir.from_proto(proto)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # RecursionError too
+        raise ModelFileError(f"{where}: is not a readable ONNX model: {first_line(error)}") from error
     for scope in (model.graph, *model.graph.subgraphs()):
         for value in scope.initializers.values():
             # onnx_ir would write this metadata beside the proto's own copy of it.
@@ -120,21 +150,27 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
     """
     file = Path(path)
     if isinstance(model, onnx.ModelProto):
-        model = _from_proto(model, "the model")
+        model = from_proto(model)
     with external.moved_to(model, file, progress) as data:
-        try:
-            content = ir.to_proto(model).SerializeToString(deterministic=True)
-        except (ValueError, RuntimeError) as error:
-            raise ModelFileError(
-                f"{file}: the model cannot be written as one file ({_first_line(error)}); "
-                "keep its weights in external data (onnx_ir.save(..., external_data=...))"
-            ) from error
-        with external.replacing(file) as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
+        content = _serialized(model, file)
+        with files.replacing(file) as out:
+            out.stream.write(content)
+            out.sync()
             data.commit()  # all is on disk: from here on there are only two renames
     return file
+
+
+def _serialized(model: ir.Model, file: Path) -> bytes:
+    try:
+        content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    except (ValueError, RuntimeError, TypeError, EncodeError) as error:
+        raise ModelFileError(f"{file}: the model cannot be written: {first_line(error)}") from error
+    if len(content) > files.LARGEST:
+        raise ModelFileError(
+            f"{file}: the model cannot be written as one file of {len(content)} bytes, since protobuf holds 2 GiB; "
+            "keep its weights in external data (onnx_ir.save(..., external_data=...))"
+        )
+    return content
 
 
 def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model], T]) -> tuple[Result, T]:
@@ -146,7 +182,7 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
         function: changes the ir.Model that it is given, in place.
     """
     if isinstance(model, onnx.ModelProto):
-        working = _from_proto(model, "the model")
+        working = from_proto(model)
     elif isinstance(model, ir.Model):
         working = model.clone()
     elif isinstance(model, (str, os.PathLike)):
@@ -169,7 +205,8 @@ def apply(model: Source, output: PathLike | None, *passes: ir.passes.InPlacePass
     return rewrite(model, output, run)[0]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what the innermost cause of ``error`` says."""
     while error.__cause__ is not None:  # the innermost says what is wrong
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

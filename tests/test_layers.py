@@ -9,6 +9,8 @@ PACKAGE = Path(onnx_spatialdrop.__file__).parent
 RANKS = {
     "errors": 0,
     "operator": 1,
+    "files": 1,
+    "wellformed": 1,
     "external": 2,
     "io": 3,
     "passes": 4,

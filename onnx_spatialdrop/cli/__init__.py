@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import io
+import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Final
 
 from onnx_spatialdrop.cli import check, demo, doctor, fuse, inspect, rewrites
-from onnx_spatialdrop.cli.terminal import errors
+from onnx_spatialdrop.cli.terminal import refuse
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.io import first_line
 
 __all__ = ["main", "parser"]
 
 _VERBS = (inspect, check, fuse, rewrites, doctor, demo)
 
-_EPILOG = "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check)."
+_EPILOG = (
+    "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check), 130 and 143 "
+    "interrupted, 141 nobody reads stdout any more."
+)
+_SIGNALLED: Final = 128
+_UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,22 +54,78 @@ def _version() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; an expected fault is one line on stderr, without a traceback."""
-    arguments = parser().parse_args(argv)
+    """Run one command and return its exit code; a fault is one line on stderr that names the file, without a traceback.
+
+    With ONNX_SPATIALDROP_DEBUG set, faults that nobody foresaw are raised.
+    """
+    with _streams():
+        arguments = parser().parse_args(argv)
+        try:
+            with _terminable():
+                code: int = arguments.run(arguments)
+                sys.stdout.flush()
+        except SpatialDropError as error:
+            refuse(_with_file(str(error), arguments))
+        except BrokenPipeError:  # the reader of stdout has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _SIGNALLED + signal.SIGPIPE
+        except KeyboardInterrupt as stop:
+            return _SIGNALLED + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+        except OSError as error:  # a full disk under stdout
+            refuse(_with_file(f"cannot write: {error.strerror or error}", arguments))
+        except MemoryError:
+            refuse(_with_file("needs more memory than there is", arguments))
+        except Exception as error:  # a file can be wrong in more ways than anybody has thought of
+            if os.environ.get("ONNX_SPATIALDROP_DEBUG"):
+                raise
+            said = f"{_UNFORESEEN} ({type(error).__name__}: {first_line(error)})"
+            refuse(_with_file(f"{said}; ONNX_SPATIALDROP_DEBUG=1 shows where", arguments))
+        else:
+            return code
+        return 1
+
+
+def _with_file(message: str, arguments: argparse.Namespace) -> str:
+    files = [name for name in (getattr(arguments, "input", None), getattr(arguments, "output", None)) if name]
+    if not files or any(name in message for name in files):
+        return message
+    return f"{files[0]}: {message.removeprefix('the model: ')}"
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM; raised, so that what is half-written is taken away."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(_: int, __: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, stop)
     try:
-        code: int = arguments.run(arguments)
-    except SpatialDropError as error:
-        errors.print(f"onnx-spatialdrop: {error}", style="red", markup=False, soft_wrap=True)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except OSError as error:  # a full disk under stdout
-        errors.print(f"onnx-spatialdrop: cannot write: {error.strerror or error}", style="red", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return code
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Let stdout and stderr take every text, closed or ASCII as they may be; onnx_ir's log is left out."""
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+    with open(os.devnull, "w", encoding="utf-8") as nothing:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                setattr(sys, name, nothing)
+            elif isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        yield
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is nothing:
+                setattr(sys, name, None)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from onnx_spatialdrop.cli.terminal import print_json, screen
+from onnx_spatialdrop.cli.terminal import plain, print_json, screen, working
 from onnx_spatialdrop.passes.check import check
 
 __all__ = ["FINDINGS", "add"]
@@ -23,12 +23,16 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    findings = check(arguments.input)
+    with working() as work:
+        work.stage(f"checking {arguments.input}")
+        findings = check(arguments.input)
     if arguments.json:
         print_json({"file": arguments.input, "findings": [finding.as_dict() for finding in findings]})
     else:
         for finding in findings:
-            screen.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+            screen.print(
+                "\n".join(map(plain, str(finding).splitlines())), markup=False, highlight=False, soft_wrap=True
+            )
         if not findings:
-            screen.print(f"{arguments.input}: nothing found", markup=False, highlight=False, soft_wrap=True)
+            screen.print(plain(f"{arguments.input}: nothing found"), markup=False, highlight=False, soft_wrap=True)
     return FINDINGS if findings else 0

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import print_json, screen, table
+from onnx_spatialdrop.cli.terminal import plain, print_json, screen, table, working
 from onnx_spatialdrop.operator import body, spec
 from onnx_spatialdrop.passes.find import Found, find_nodes
 from onnx_spatialdrop.passes.scopes import default_opset
@@ -25,13 +25,15 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    model = io.load(arguments.input)
-    found, runs = find_nodes(model), runs_where(model)
+    with working() as work:
+        work.stage(f"reading {arguments.input}")
+        model = io.load(arguments.input)
+        found, runs = find_nodes(model), runs_where(model)
     if arguments.json:
         print_json({"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs})
         return 0
     if not found:
-        screen.print(f"{arguments.input}: no SpatialDropout nodes", markup=False)
+        screen.print(plain(f"{arguments.input}: no SpatialDropout nodes"), markup=False, soft_wrap=True)
         return 0
     columns = ("node", "X", "axes", "ratio", "seed", "training_mode", "step", "where")
     table(arguments.input, columns, [_row(each) for each in found], right=("ratio", "seed"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import copying, errors
+from onnx_spatialdrop.cli.terminal import say, working
+from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
@@ -17,7 +18,7 @@ from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.seeds import SeedsPass
 from onnx_spatialdrop.passes.to_inference import InferencePass
 
-__all__ = ["add", "run_pass", "with_files"]
+__all__ = ["add", "output_of", "run_pass", "seed", "with_files"]
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +42,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _no_defaults(verb)
     verb.set_defaults(run=_expand)
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
-    verb.add_argument("--base", type=int, default=0, help="base seed (default: 0)")
+    verb.add_argument("--base", type=seed, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
     verb.set_defaults(
         run=lambda arguments: run_pass(
@@ -73,7 +74,7 @@ def _expand(arguments: argparse.Namespace) -> int:
     rewrite = ExpandPass(arguments.form, arguments.target, defaults=not arguments.no_defaults)
     code = run_pass(arguments, rewrite, "wrote {n} nodes out in standard operators", before=prepare)
     for line in prepare.said:
-        errors.print(f"  before that: {line}", markup=False, highlight=False, soft_wrap=True)
+        say(f"  before that: {line}")
     return code
 
 
@@ -100,15 +101,36 @@ def run_pass(
 
     ``{n}`` in ``message`` counts the nodes.
     """
-    model = io.load(arguments.input)
-    count = len(find_nodes(model))
-    if before is not None:
-        before.call(model)
-    rewrite.call(model)
-    source = Path(arguments.input)
-    output = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.suffix}.onnx"))
-    with copying(f"weights of {output.name}") as progress:
-        io.save(model, output, progress)
-    said = describe(model) if describe is not None else message.format(n=count)
-    errors.print(f"{output}: {said}", markup=False, highlight=False, soft_wrap=True)
+    output = output_of(arguments)
+    with working() as work:
+        work.stage(f"reading {arguments.input}")
+        model = io.load(arguments.input)
+        work.stage(f"rewriting {arguments.input}")
+        count = len(find_nodes(model))
+        if before is not None:
+            before.call(model)
+        rewrite.call(model)
+        work.stage(f"writing {output}")
+        io.save(model, output, work.copied)
+    say(f"{output}: {describe(model) if describe is not None else message.format(n=count)}")
     return 0
+
+
+def output_of(arguments: argparse.Namespace) -> Path:
+    """Return the file to write."""
+    source = Path(arguments.input)
+    return Path(arguments.output or source.with_name(f"{source.stem}.{arguments.suffix}.onnx"))
+
+
+def seed(text: str) -> int:
+    """Read a seed of the command line.
+
+    Raises:
+        ArgumentTypeError: it is no integer of 64 bits.
+    """
+    try:
+        number = int(text)
+        spec.signed_seed(number, "seed")
+    except ValueError:  # SpecError too
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer in [-2**63, 2**64)") from None
+    return number

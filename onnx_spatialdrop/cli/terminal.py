@@ -3,59 +3,108 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["copying", "errors", "print_json", "screen", "table"]
+__all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "table", "working"]
 
-screen = Console()
-errors = Console(stderr=True)
+#: Seconds before a bar appears.
+PATIENCE: Final = 2.0
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the choice of the exit code to main."""
+        raise BrokenPipeError
+
+
+screen = _Console()
+errors = _Console(stderr=True)
+
+
+def plain(text: str) -> str:
+    """Return ``text`` on one line, without what steers a terminal: names come out of files that anybody may write."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def refuse(text: str) -> None:
+    """Print the one line that says why nothing was done."""
+    errors.print(f"onnx-spatialdrop: {plain(text)}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print one line on stderr that says what was done."""
+    errors.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(content: Any) -> None:
     """Print ``content`` as JSON on stdout, without colours or wrapping."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    readable = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(content, indent=2, ensure_ascii=not readable)
+    print(text.encode("utf-8", "backslashreplace").decode())  # surrogates, of names that are not UTF-8
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``right`` are aligned to the right."""
-    made = Table(title=escape(title), title_justify="left", title_style="bold")
+    made = Table(title=escape(plain(title)), title_justify="left", title_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(plain(cell)) for cell in row))
     screen.print(made)
 
 
-@contextmanager
-def copying(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) bytes that draws a bar on stderr; nothing is drawn where nothing is copied."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-    )
-    task = bar.add_task(what, total=None)
-    started = False
+class Work:
+    """A bar on stderr for what takes long: it appears after PATIENCE seconds, and only on a terminal."""
 
-    def report(done: int, total: int) -> None:
-        nonlocal started
-        if not started:
-            bar.start()
-            started = True
-        bar.update(task, completed=done, total=total)
+    def __init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=errors,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None)
 
-    try:
-        yield report
-    finally:
-        if started:
-            bar.stop()
+    def stage(self, what: str) -> None:
+        """Say what is being done from now on."""
+        self._bar.update(self._task, description=escape(plain(what)), completed=0, total=None)
+
+    def copied(self, done: int, total: int) -> None:
+        """Say how many bytes of how many are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    @contextmanager
+    def shown(self) -> Iterator[Work]:
+        """Draw the bar inside the context, from PATIENCE seconds on."""
+        if not errors.is_terminal:
+            yield self
+            return
+        timer = threading.Timer(PATIENCE, self._bar.start)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield self
+        finally:
+            timer.cancel()
+            timer.join()
+            self._bar.stop()
+
+
+def working() -> AbstractContextManager[Work]:
+    """Return a context in which a bar is drawn if it lasts."""
+    return Work().shown()

@@ -34,6 +34,14 @@ FLOAT_TYPES: Final = {
     ir.DataType.DOUBLE: spec.DTYPES["float64"],
 }
 
+_TYPES: Final = {
+    "axes": ir.AttributeType.INTS,
+    "ratio": ir.AttributeType.FLOAT,
+    "seed": ir.AttributeType.INT,
+    "scale": ir.AttributeType.FLOAT,
+    "rng": ir.AttributeType.STRING,
+}
+
 _LAST: Final = ("channels_last", "NWC", "NHWC", "NDHWC")
 _FIRST: Final = ("channels_first", "NCW", "NCHW", "NCDHW")
 
@@ -171,6 +179,8 @@ def read(node: ir.Node) -> spec.Attributes:
             raise SpecError(
                 f"{where}: attribute {key} refers to {attr.ref_attr_name!r} of its function; inline that function first"
             )
+        if attr.type != _TYPES[key]:
+            raise SpecError(f"{where}: attribute {key} is of type {attr.type.name}; it must be {_TYPES[key].name}")
     attributes = spec.Attributes(
         axes=tuple(found["axes"].as_ints()),
         ratio=found["ratio"].as_float(),

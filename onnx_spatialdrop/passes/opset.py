@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 from onnx import version_converter
 from onnx_ir.passes.common import InlinePass
@@ -20,6 +21,13 @@ __all__ = ["InlineFunctionsPass", "OpsetPass"]
 
 #: Initializers over this many bytes are not shown to the converter, which looks at axes and shapes only.
 _LARGE: Final = 1024
+#: What onnx raises for a model that it does not understand or cannot convert.
+_CANNOT: Final = (
+    RuntimeError,
+    ValueError,
+    onnx.shape_inference.InferenceError,
+    version_converter.ConvertError,
+)
 
 
 class InlineFunctionsPass(ir.passes.InPlacePass):
@@ -65,14 +73,19 @@ class OpsetPass(ir.passes.InPlacePass):
         stripped, large = _without_large(model)
         try:
             converted = version_converter.convert_version(ir.to_proto(stripped), self.version)
-        except (RuntimeError, ValueError) as error:
+        except _CANNOT as error:
             reason = str(error).strip().splitlines()[0].split("failed: ")[-1]
             raise FormError(
                 f"the model imports opset {before}, and onnx cannot convert it to {self.version} ({reason}); "
                 f"export it at opset {self.version}"
             ) from error
         result = ir.from_proto(converted)
-        _drop_newer_attributes(result, before, self.version)
+        try:
+            _drop_newer_attributes(result, before, self.version)
+        except onnx.defs.SchemaError as error:
+            raise FormError(
+                f"the model imports opset {before}, and not all of its nodes exist there: {error}"
+            ) from error
         _take_over(model, result, large)
         return ir.passes.PassResult(model, modified=True)
 

@@ -71,11 +71,7 @@ def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
         (["inspect", "none.onnx"], "onnx-spatialdrop: none.onnx: cannot be read: No such file or directory"),
         (
             ["attach", "old.onnx"],
-            "onnx-spatialdrop: the model: imports opset 14, and a function body needs 15 or newer",
-        ),
-        (
-            ["seeds", "old.onnx", "--base", str(2**70)],
-            "onnx-spatialdrop: base seed: seed is 1180591620717411303424; it must",
+            "onnx-spatialdrop: old.onnx: imports opset 14, and a function body needs 15 or newer",
         ),
         (
             ["to-inference", "old.onnx", "no/folder/out.onnx"],
@@ -99,7 +95,10 @@ def test_expected_faults_are_one_line_and_exit_code_1(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.onnx"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["inspect"], ["seeds", "a.onnx", "--base", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["frobnicate"], ["inspect"], ["seeds", "a.onnx", "--base", "x"], ["seeds", "a.onnx", "--base", str(2**70)]],
+)
 def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

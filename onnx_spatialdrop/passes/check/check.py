@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -35,23 +35,20 @@ def check(model: io.Source) -> list[Finding]:
     """
     findings: list[Finding] = []
     if isinstance(model, onnx.ModelProto):
-        model = ir.from_proto(model)
+        model = io.from_proto(model)
     elif not isinstance(model, ir.Model):
         model, findings = _load(model)
     return findings + _nodes(model) + _seeds(model) + _frozen(model)
 
 
 def _load(path: io.PathLike) -> tuple[ir.Model, list[Finding]]:
+    model = io.read(Path(path))
     try:
-        return io.load(path), []
-    except ModelFileError as error:
-        problem = error
-    try:
-        model = ir.load(os.path.abspath(path))
-    except Exception:  # noqa: BLE001 - whatever the reader raised, io.load has said it better
-        raise problem from None
-    names = [tensor.name or "" for tensor in external.dangling(model)]
-    return model, [Finding("dangling-data", tuple(names), str(problem), "put the data file beside the model")]
+        external.check(model, Path(path))
+    except ModelFileError as problem:
+        names = tuple(tensor.name or "" for tensor in external.dangling(model))
+        return model, [Finding("dangling-data", names, str(problem), "put the data file beside the model")]
+    return model, []
 
 
 def _nodes(model: ir.Model) -> list[Finding]:

@@ -1,0 +1,152 @@
+"""Files that are replaced whole or not at all, also where the process is killed while it writes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from onnx_spatialdrop.errors import ModelFileError
+
+__all__ = ["LARGEST", "Pending", "read", "replacing"]
+
+#: Protobuf cannot read more.
+LARGEST: Final = 2**31 - 1
+_OPEN_FILES: Final = "/proc/self/fd"
+#: What folders answer that cannot hold a file without a name: older kernels, network file systems.
+_NO_UNNAMED: Final = (errno.EISDIR, errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES)
+
+
+class Pending:
+    """A file under construction in the folder of ``final``; nobody sees it before ``place``.
+
+    Where the system can, it has no name until then, so that not even a process that is killed leaves it behind.
+    A ``final`` that is a symbolic link is replaced; what it points to stays as it is.
+
+    Attributes:
+        final: where the file belongs.
+        stream: what to write to.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self._name: Path | None = None
+        self.stream: BinaryIO
+        _refuse_special(final)
+        unnamed = _unnamed(final.parent)
+        if unnamed is None:
+            self._name = self._free_name()
+            self.stream = open(self._name, "xb")  # noqa: SIM115 - closed by place or discard
+        else:
+            self.stream = os.fdopen(unnamed, "wb")
+
+    def sync(self) -> None:
+        """Bring all that was written to the disk."""
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+
+    def place(self) -> None:
+        """Give the file its place; the mode of a file that it replaces is kept. Call ``sync`` before."""
+        if self.final.exists():
+            os.fchmod(self.stream.fileno(), self.final.stat().st_mode & 0o7777)
+        if self._name is None:
+            name = self._free_name()
+            _link(self.stream.fileno(), name)
+            self._name = name
+        self.stream.close()
+        os.replace(self._name, self.final)
+        self._name = None
+
+    def discard(self) -> None:
+        """Forget the file, unless it has its place already."""
+        with suppress(OSError):  # a full disk
+            self.stream.close()
+        if self._name is not None:
+            with suppress(OSError):
+                self._name.unlink()
+            self._name = None
+
+    def _free_name(self) -> Path:
+        # Not after the file: its name may be as long as names can be.
+        return self.final.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Pending]:
+    """Write a file that takes the place of ``file`` when all went well, and vanishes otherwise.
+
+    Raises:
+        ModelFileError: the folder or the file cannot be written.
+    """
+    try:
+        pending = Pending(file)
+        try:
+            yield pending
+            pending.sync()
+            pending.place()
+        finally:
+            pending.discard()
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def _unnamed(folder: Path) -> int | None:
+    """Open a file without a name in ``folder``; None where there is no such thing, or no way to name it later."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_OPEN_FILES):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED:
+            return None
+        raise
+
+
+def _link(descriptor: int, name: Path) -> None:
+    folder = os.open(_OPEN_FILES, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Without src_dir_fd Python calls link(2), which does not follow what stands for the open file.
+        os.link(str(descriptor), name, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _refuse_special(file: Path) -> None:
+    """Refuse to put a file where a folder, a pipe or a device is."""
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, and only files can be replaced whole")
+
+
+def read(file: Path) -> bytes:
+    """Return the content of a regular file that protobuf can hold; nothing else is opened, since it may never end.
+
+    Raises:
+        ModelFileError: it is missing, unreadable, no regular file, or 2 GiB or larger.
+    """
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise ModelFileError(f"{file}: cannot be read: it is {kind}")
+        if found.st_size > LARGEST:
+            raise ModelFileError(
+                f"{file}: is not a readable ONNX model: {found.st_size} bytes are more than protobuf holds (2 GiB)"
+            )
+        return file.read_bytes()
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise ModelFileError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error

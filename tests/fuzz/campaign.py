@@ -1,0 +1,144 @@
+"""Run every verb on broken models for as long as it is told to, and count what breaks.
+
+``python tests/fuzz/campaign.py --seconds 600 --write`` adds its figures to docs/robustness.md. A worker process tries
+the inputs, so that a crash of the interpreter is counted, and the input kept, like everything else that breaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fuzz import contract, mutate  # noqa: E402
+
+_LIMIT_S = 30
+_MEMORY = 6 << 30
+
+
+def corpus() -> list[Path]:
+    """Return the good models that broken ones are made of: ours, and what exporters wrote."""
+    files = [*(ROOT / "models").glob("*.onnx"), *(ROOT / "tests" / "data").rglob("*.onnx")]
+    return sorted(file for file in files if file.stat().st_size < 200_000)
+
+
+def work(first: int, seconds: float, sender: Connection) -> None:
+    """Try inputs from number ``first`` on; tell the parent the number before and the outcome after each."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    files, end, number = corpus(), time.monotonic() + seconds, first
+    contents = [file.read_bytes() for file in files]
+    verbs = (*contract.READING, *contract.REWRITING)
+    with tempfile.TemporaryDirectory() as folder:
+        while time.monotonic() < end:
+            rng = random.Random(number)
+            file = Path(folder) / "model.onnx"
+            file.write_bytes(mutate.mutate(rng.choice(contents), rng))
+            for verb in rng.sample(verbs, 4):
+                sender.send(("try", number, verb))
+                sender.send(("done", *attempt(verb, file)))
+            number += 1
+    sender.send(("end", number, None))
+
+
+def attempt(verb: tuple[str, ...], file: Path) -> tuple[str, str]:
+    """Run one verb; return the kind of failure, "" for none, and what it was."""
+    try:
+        with contract.limited(_LIMIT_S):
+            broken = contract.breach(verb, file)
+    except contract.Hang:
+        _clean(file)
+        return "hang", _where(sys.exc_info()[2])
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        _clean(file)
+        return "crash", f"{type(error).__name__}: {str(error)[:100]} at {_where(error.__traceback__)}"
+    return ("contract", broken) if broken else ("", "")
+
+
+def _clean(file: Path) -> None:
+    for path in file.parent.iterdir():
+        if path != file:
+            path.unlink()
+
+
+def _where(trace: object) -> str:
+    frames = [f for f in traceback.extract_tb(trace) if "onnx_spatialdrop" in f.filename]  # type: ignore[arg-type]
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in frames[:-4:-1]) or "outside"
+
+
+def campaign(seconds: float, first: int, keep: Path | None) -> tuple[Counter[str], Counter[str], int]:
+    """Return how many runs ended how, the distinct findings, and the number of inputs tried."""
+    ends, findings = Counter[str](), Counter[str]()
+    stop, number, last = time.monotonic() + seconds, first, None
+    while time.monotonic() < stop:
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(
+            target=work, args=(number, stop - time.monotonic(), sender), daemon=True
+        )
+        child.start()
+        sender.close()
+        while True:
+            try:
+                kind, *rest = receiver.recv()
+            except EOFError:
+                break
+            if kind == "try":
+                last = rest
+            elif kind == "done":
+                _count(rest, last, ends, findings, keep)
+                last = None
+            else:
+                number = rest[0]
+        child.join()
+        if last is not None:
+            _count(["killed", f"by signal {-(child.exitcode or 0)}"], last, ends, findings, keep)
+            number, last = last[0] + 1, None
+    return ends, findings, number - first
+
+
+def _count(
+    outcome: list[str], last: list[object] | None, ends: Counter[str], findings: Counter[str], keep: Path | None
+) -> None:
+    kind, what = outcome
+    ends[kind or "kept"] += 1
+    if not kind or last is None:
+        return
+    number, verb = last
+    text = f"{kind}: {verb[0]}: {what}"  # type: ignore[index]
+    findings[text] += 1
+    if findings[text] == 1:
+        print(f"input {number}, {' '.join(verb)}: {kind}: {what}", flush=True)  # type: ignore[arg-type]
+        if keep is not None:
+            rng = random.Random(number)  # type: ignore[arg-type]
+            contents = [file.read_bytes() for file in corpus()]
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{number}.onnx").write_bytes(mutate.mutate(rng.choice(contents), rng))
+
+
+def main() -> None:
+    """Run a campaign."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input; the rest follow from it")
+    parser.add_argument("--keep", type=Path, help="a folder for the inputs that broke something")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    ends, findings, inputs = campaign(arguments.seconds, arguments.first, arguments.keep)
+    print(json.dumps({"inputs": inputs, "runs": sum(ends.values()), "ends": ends, "seconds": time.monotonic() - start}))
+    for text, count in findings.most_common():
+        print(f"{count:6} {text}")
+
+
+if __name__ == "__main__":
+    main()
