@@ -106,24 +106,51 @@ OrtStatus* ReadAxes(const OrtApi& api, const OrtKernelInfo* info, Attributes* at
   return nullptr;
 }
 
-OrtStatus* ReadRng(const OrtApi& api, const OrtKernelInfo* info, const char* where) {
+OrtStatus* RefuseRng(const OrtApi& api, const char* where, const char* said) {
+  char known[128];
+  size_t at = 0;
+  for (const Dialect& dialect : kDialects) {
+    at += static_cast<size_t>(snprintf(known + at, sizeof known - at, "%s'%s'", at == 0 ? "" : ", ", dialect.name));
+  }
+  return Refuse(api, "%s: %s; this version knows %s", where, said, known);
+}
+
+OrtStatus* CheckType(const OrtApi& api, const char* where, const Dialect& dialect, Type type) {
+  if (dialect.tests[type].bits != 0) return nullptr;
+  constexpr const char* kNames[kTypeCount] = {"float16", "bfloat16", "float32", "float64"};
+  char allowed[64] = "";
+  size_t at = 0;
+  for (int other = 0; other < kTypeCount; ++other) {
+    if (dialect.tests[other].bits == 0) continue;
+    at += static_cast<size_t>(snprintf(allowed + at, sizeof allowed - at, "%s%s", at == 0 ? "" : ", ", kNames[other]));
+  }
+  return Refuse(api,
+                "%s: rng '%s' draws no masks for X of type %s; allowed with it: %s; cast X to one of them, or use rng "
+                "'philox'",
+                where, dialect.name, kNames[type], allowed);
+}
+
+OrtStatus* ReadRng(const OrtApi& api, const OrtKernelInfo* info, const char* where, const Dialect** dialect) {
+  *dialect = &kDialects[0];
   if (IsAbsent(api, info, "rng")) return nullptr;
   char rng[128] = "";
   size_t size = 0;
   if (!Succeeded(api, api.KernelInfoGetAttribute_string(info, "rng", nullptr, &size))) {
-    return Refuse(api, "%s: attribute rng is not a STRING; this version knows 'philox'", where);
+    return RefuseRng(api, where, "attribute rng is not a STRING");
   }
   if (size < sizeof rng) {
     OrtStatus* status = api.KernelInfoGetAttribute_string(info, "rng", rng, &size);
     if (status != nullptr) return status;
-    if (strcmp(rng, "philox") == 0) return nullptr;
+    if ((*dialect = FindDialect(rng)) != nullptr) return nullptr;
   }
-  return Refuse(api, "%s: rng is '%s'; this version knows 'philox'", where, rng);
+  char said[160];
+  snprintf(said, sizeof said, "rng is '%s'", rng);
+  return RefuseRng(api, where, said);
 }
 
 }  // namespace
 
-OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Attributes* attributes) {
+OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Type type, Attributes* attributes) {
   ReadWhere(api, info, attributes->where);
   const char* where = attributes->where;
   if (OrtStatus* status = ReadAxes(api, info, attributes)) return status;
@@ -143,11 +170,11 @@ OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Attribut
       !Succeeded(api, api.KernelInfoGetAttribute_float(info, "scale", &attributes->scale))) {
     return Refuse(api, "%s: attribute scale is not a FLOAT; give a number, 0 for 1/(1-ratio)", where);
   }
-  // A float times a power of two is exact in double, so rounding up needs no libm.
-  const double scaled = static_cast<double>(attributes->ratio) * 16777216.0;
-  attributes->threshold = static_cast<uint32_t>(scaled);
-  if (static_cast<double>(attributes->threshold) < scaled) ++attributes->threshold;
-  return ReadRng(api, info, where);
+  const Dialect* dialect;
+  if (OrtStatus* status = ReadRng(api, info, where, &dialect)) return status;
+  if (OrtStatus* status = CheckType(api, where, *dialect, type)) return status;
+  attributes->rule = MakeRule(*dialect, type, attributes->ratio);
+  return nullptr;
 }
 
 Scale KeptScale(const Attributes& attributes, Type type) {

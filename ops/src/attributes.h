@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "../include/ort_c_api_prefix.h"
-#include "path.h"
+#include "dialects.h"
 
 namespace spatialdrop {
 
@@ -16,13 +16,13 @@ struct Attributes {
   int64_t axes[16];
   size_t axes_count;
   float ratio;
-  uint32_t threshold;  // ceil(ratio * 2^24)
   uint64_t seed;
   float scale;  // 0: 1 / (1 - ratio)
+  Rule rule;
 };
 
-// Returns null, or the status that says what is wrong with the node.
-OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Attributes* attributes);
+// Returns null, or the status that says what is wrong with a node whose X is of `type`.
+OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Type type, Attributes* attributes);
 
 // What kept values of `type` are multiplied by.
 Scale KeptScale(const Attributes& attributes, Type type);

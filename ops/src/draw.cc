@@ -39,8 +39,8 @@ void DrawEntries(const Draw& draw, size_t begin, size_t end, uint8_t* kept) {
   while (begin < end) {
     const size_t row = begin / row_size, first = begin % row_size;
     const size_t count = Min(end - begin, row_size - first);
-    const Stream stream = {draw.seed, static_cast<uint64_t>(draw.steps[row])};
-    draw.path->draw(stream, first, count, draw.threshold, kept);
+    const Stream stream = StartStream(draw.rule.words, draw.seed, draw.steps[row]);
+    draw.path->draw[draw.rule.generator](stream, first, count, draw.rule.test, kept);
     begin += count;
     kept += count;
   }

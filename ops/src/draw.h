@@ -2,6 +2,7 @@
 // order. It allocates nothing and reports nothing; whoever calls it has checked everything.
 #pragma once
 
+#include "dialects.h"
 #include "path.h"
 #include "plan.h"
 
@@ -13,7 +14,7 @@ struct Draw {
   Type type;
   Scale scale;
   bool scale_is_one;
-  uint32_t threshold;  // an entry is kept iff word >> 8 >= threshold; in [0, 2^24]
+  Rule rule;
   bool training;
   uint64_t seed;
   const int64_t* steps;  // `rows` of them
@@ -23,10 +24,8 @@ struct Draw {
   uint8_t* mask;  // plan.entries bytes, or null: nobody wants it
   Reach reach;    // of X and Y
 
-  bool KeepsAll() const { return !training || threshold == 0; }
-  bool DropsAll() const { return training && threshold == kDropAll; }
-
-  static constexpr uint32_t kDropAll = 1u << 24;
+  bool KeepsAll() const { return !training || rule.keeps_all; }
+  bool DropsAll() const { return training && rule.drops_all; }
 
   // Fills entries [begin, end) of the mask; called before any ApplyTo.
   void FillMask(size_t begin, size_t end) const;

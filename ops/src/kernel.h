@@ -1,4 +1,4 @@
-// The four typed custom ops and their kernels: everything that ONNX Runtime calls after registration.
+// The kernel behind one node: made once, run by any number of threads at a time.
 #pragma once
 
 #include "../include/ort_c_api_prefix.h"
@@ -6,13 +6,9 @@
 
 namespace spatialdrop {
 
-// `op` comes first, so ONNX Runtime's pointer to it is a pointer to the whole.
-struct TypedOp {
-  OrtCustomOp op;
-  const OrtApi* api;
-  Type type;
-};
-
-TypedOp MakeTypedOp(const OrtApi* api, Type type);
+// Sets `out` to a new kernel for an X of `type`, unless it returns what is wrong with the node.
+OrtStatus* CreateKernel(const OrtApi* api, Type type, const OrtKernelInfo* info, void** out);
+OrtStatus* ComputeKernel(void* kernel, OrtKernelContext* context);
+void DestroyKernel(void* kernel);
 
 }  // namespace spatialdrop

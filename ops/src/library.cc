@@ -2,7 +2,7 @@
 #include <atomic>
 #include <cstdio>
 
-#include "kernel.h"
+#include "op.h"
 
 namespace spatialdrop {
 namespace {

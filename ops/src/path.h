@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "philox.h"
+#include "stream.h"
 
 namespace spatialdrop {
 
@@ -33,8 +33,8 @@ struct Hints {
 struct Path {
   const char* name;
 
-  // kept[i] = 0 or 1 for the words first + i, i < count; 0 < threshold < 2^24.
-  void (*draw)(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept);
+  // kept[i] = 0 or 1 for the words first + i, i < count.
+  void (*draw[kGeneratorCount])(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept);
   // to[i] = from[i] * scale, rounded once.
   void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, const Hints& hints);
   // to[i] = kept[i] ? from[i] * scale : +0.

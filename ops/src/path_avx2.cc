@@ -3,6 +3,8 @@
 
 #include "half.h"
 #include "path_loops.h"
+#include "philox.h"
+#include "threefry_loop.h"
 
 namespace spatialdrop {
 namespace {
@@ -84,6 +86,28 @@ struct Float64 : Common {
   }
 };
 
+// The test on 8 words at a time: lanes of ones for those that pass.
+struct WordMasks {
+  __m256i short_of;  // the least number that reaches, less one, its sign bit flipped for the signed comparison
+  __m128i up;
+  __m256i below;
+
+  explicit WordMasks(WordTest test)
+      : short_of(_mm256_set1_epi32(static_cast<int>((test.least - 1) ^ 0x80000000u))),
+        up(_mm_cvtsi32_si128(test.up)),
+        below(_mm256_set1_epi32(test.below ? -1 : 0)) {}
+  __m256i Reached(__m256i words) const {
+    return _mm256_cmpgt_epi32(_mm256_xor_si256(words, _mm256_set1_epi32(INT32_MIN)), short_of);
+  }
+  __m256i Kept(__m256i words) const { return _mm256_xor_si256(Reached(_mm256_sll_epi32(words, up)), below); }
+  void Write(__m256i words, uint8_t* kept) const {
+    const __m256i passed = Kept(words);
+    const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(passed), _mm256_extracti128_si256(passed, 1));
+    const __m128i bytes = _mm_and_si128(_mm_packs_epi16(pairs, pairs), _mm_set1_epi8(1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(kept), bytes);
+  }
+};
+
 // Four blocks, one in each 64-bit lane. Only the low halves of the lanes count; multiplying ignores the rest.
 struct FourBlocks {
   __m256i c0, c1, c2, c3;
@@ -97,42 +121,44 @@ struct FourBlocks {
     c3 = p0;
   }
 
-  // 16 bytes; `bound` is the least kept word less one, both with the sign bit flipped for the signed comparison.
-  void Write(__m256i bound, uint8_t* kept) const {
-    const __m256i flip = _mm256_set1_epi32(INT32_MIN);
+  // 16 bytes.
+  template <bool kPlain>
+  void Write(const WordMasks& test, uint8_t* kept) const {
     const __m256i words01 = _mm256_blend_epi32(c0, _mm256_slli_epi64(c1, 32), 0xAA);
     const __m256i words23 = _mm256_blend_epi32(c2, _mm256_slli_epi64(c3, 32), 0xAA);
     const __m256i even = _mm256_unpacklo_epi64(words01, words23);  // blocks 0, 2
     const __m256i odd = _mm256_unpackhi_epi64(words01, words23);   // blocks 1, 3
-    const __m256i even_kept = _mm256_cmpgt_epi32(_mm256_xor_si256(even, flip), bound);
-    const __m256i odd_kept = _mm256_cmpgt_epi32(_mm256_xor_si256(odd, flip), bound);
+    const __m256i even_kept = kPlain ? test.Reached(even) : test.Kept(even);
+    const __m256i odd_kept = kPlain ? test.Reached(odd) : test.Kept(odd);
     const __m256i pairs = _mm256_packs_epi32(even_kept, odd_kept);  // blocks 0, 1 | 2, 3
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(kept), _mm_and_si128(bytes, _mm_set1_epi8(1)));
   }
 };
 
-void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept) {
+// kPlain: the test is a comparison of whole words.
+template <bool kPlain>
+void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
   constexpr size_t kGroups = 2;
   constexpr size_t kWords = 16 * kGroups;
   const size_t to_block = static_cast<size_t>(-first & 3);
   if (count < to_block + 16) {
-    DrawScalar(stream, first, count, threshold, kept);
+    DrawPhiloxScalar(stream, first, count, word_test, kept);
     return;
   }
-  DrawScalar(stream, first, to_block, threshold, kept);
+  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
   uint64_t block = (first + to_block) / 4;
-  const __m256i bound = _mm256_set1_epi32(static_cast<int>(((threshold << 8) - 1) ^ 0x80000000u));
+  const WordMasks test(word_test);
   const __m256i lane = _mm256_set_epi64x(3, 2, 1, 0);
-  const __m256i step_low = _mm256_set1_epi64x(static_cast<int64_t>(stream.step));
-  const __m256i step_high = _mm256_srli_epi64(step_low, 32);
+  const __m256i upper_low = _mm256_set1_epi64x(static_cast<int64_t>(stream.high));
+  const __m256i upper_high = _mm256_srli_epi64(upper_low, 32);
   for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
     FourBlocks groups[kGroups];
     for (size_t g = 0; g < kGroups; ++g) {
       const __m256i index = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(block + 4 * g)), lane);
-      groups[g] = {index, _mm256_srli_epi64(index, 32), step_low, step_high};
+      groups[g] = {index, _mm256_srli_epi64(index, 32), upper_low, upper_high};
     }
-    uint32_t k0 = static_cast<uint32_t>(stream.seed), k1 = static_cast<uint32_t>(stream.seed >> 32);
+    uint32_t k0 = static_cast<uint32_t>(stream.key), k1 = static_cast<uint32_t>(stream.key >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
       const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
       for (size_t g = 0; g < kGroups; ++g) groups[g].Round(key0, key1);
@@ -140,14 +166,32 @@ void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8
       k1 += kPhiloxKeyStep1;
     }
     if (count - i >= kWords) {
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, kept + i + 16 * g);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, kept + i + 16 * g);
     } else {
       uint8_t rest[kWords];
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, rest + 16 * g);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, rest + 16 * g);
       memcpy(kept + i, rest, count - i);
     }
   }
 }
+
+void DrawPhilox(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept) {
+  (test.up == 0 && !test.below ? DrawPhiloxBlocks<true> : DrawPhiloxBlocks<false>)(stream, first, count, test, kept);
+}
+
+struct Eight {
+  using Word = __m256i;
+  using Test = WordMasks;
+  static constexpr size_t kLanes = 8;
+  static Word Broadcast(uint32_t value) { return _mm256_set1_epi32(static_cast<int>(value)); }
+  static Word LaneNumbers() { return _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0); }
+  static Word Add(Word a, Word b) { return _mm256_add_epi32(a, b); }
+  static Word Xor(Word a, Word b) { return _mm256_xor_si256(a, b); }
+  template <int kBy>
+  static Word Rotate(Word word) {
+    return _mm256_or_si256(_mm256_slli_epi32(word, kBy), _mm256_srli_epi32(word, 32 - kBy));
+  }
+};
 
 void Fence() { _mm_sfence(); }
 
@@ -155,7 +199,7 @@ void Fence() { _mm_sfence(); }
 
 const Path kAvx2Path = {
     "avx2",
-    Draw,
+    {DrawPhilox, DrawThreefry<Eight>},
     {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
     {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
     CopyLoop<Bytes>,

@@ -3,6 +3,8 @@
 
 #include "half.h"
 #include "path_loops.h"
+#include "philox.h"
+#include "threefry_loop.h"
 
 namespace spatialdrop {
 namespace {
@@ -88,6 +90,26 @@ struct Float64 : Common {
   }
 };
 
+// The test on 16 words at a time.
+struct WordMasks {
+  __m512i least;
+  __m128i up;
+  __mmask16 below;
+
+  explicit WordMasks(WordTest test)
+      : least(_mm512_set1_epi32(static_cast<int>(test.least))),
+        up(_mm_cvtsi32_si128(test.up)),
+        below(test.below ? 0xFFFF : 0) {}
+  __m128i Reached(__m512i words) const {
+    return _mm_maskz_mov_epi8(_mm512_cmpge_epu32_mask(words, least), _mm_set1_epi8(1));
+  }
+  __m128i Kept(__m512i words) const {
+    const __mmask16 reached = _mm512_cmpge_epu32_mask(_mm512_sll_epi32(words, up), least);
+    return _mm_maskz_mov_epi8(_kxor_mask16(reached, below), _mm_set1_epi8(1));
+  }
+  void Write(__m512i words, uint8_t* kept) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(kept), Kept(words)); }
+};
+
 // Eight blocks, one in each 64-bit lane. Only the low halves of the lanes count; multiplying ignores the rest.
 struct EightBlocks {
   __m512i c0, c1, c2, c3;
@@ -102,41 +124,42 @@ struct EightBlocks {
     c3 = p0;
   }
 
-  void Write(__m512i bound, uint8_t* kept) const {
+  template <bool kPlain>
+  void Write(const WordMasks& test, uint8_t* kept) const {
     const __m512i words01 = _mm512_mask_blend_epi32(0xAAAA, c0, _mm512_slli_epi64(c1, 32));
     const __m512i words23 = _mm512_mask_blend_epi32(0xAAAA, c2, _mm512_slli_epi64(c3, 32));
     const __m512i even = _mm512_unpacklo_epi64(words01, words23);  // blocks 0, 2, 4, 6
     const __m512i odd = _mm512_unpackhi_epi64(words01, words23);
-    const __m128i one = _mm_set1_epi8(1);
-    const __m128i even_kept = _mm_maskz_mov_epi8(_mm512_cmpge_epu32_mask(even, bound), one);
-    const __m128i odd_kept = _mm_maskz_mov_epi8(_mm512_cmpge_epu32_mask(odd, bound), one);
+    const __m128i even_kept = kPlain ? test.Reached(even) : test.Kept(even);
+    const __m128i odd_kept = kPlain ? test.Reached(odd) : test.Kept(odd);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(kept), _mm_unpacklo_epi32(even_kept, odd_kept));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(kept + 16), _mm_unpackhi_epi32(even_kept, odd_kept));
   }
 };
 
-void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8_t* kept) {
+// kPlain: the test is a comparison of whole words.
+template <bool kPlain>
+void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
   constexpr size_t kGroups = 4;
   constexpr size_t kWords = 32 * kGroups;
   const size_t to_block = static_cast<size_t>(-first & 3);
   if (count < to_block + 16) {
-    DrawScalar(stream, first, count, threshold, kept);
+    DrawPhiloxScalar(stream, first, count, word_test, kept);
     return;
   }
-  DrawScalar(stream, first, to_block, threshold, kept);
+  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
   uint64_t block = (first + to_block) / 4;
-  // word >> 8 >= threshold, without the shift.
-  const __m512i bound = _mm512_set1_epi32(static_cast<int>(threshold << 8));
+  const WordMasks test(word_test);
   const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i step_low = _mm512_set1_epi64(static_cast<int64_t>(stream.step));
-  const __m512i step_high = _mm512_srli_epi64(step_low, 32);
+  const __m512i upper_low = _mm512_set1_epi64(static_cast<int64_t>(stream.high));
+  const __m512i upper_high = _mm512_srli_epi64(upper_low, 32);
   for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
     EightBlocks groups[kGroups];
     for (size_t g = 0; g < kGroups; ++g) {
       const __m512i index = _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(block + 8 * g)), lane);
-      groups[g] = {index, _mm512_srli_epi64(index, 32), step_low, step_high};
+      groups[g] = {index, _mm512_srli_epi64(index, 32), upper_low, upper_high};
     }
-    uint32_t k0 = static_cast<uint32_t>(stream.seed), k1 = static_cast<uint32_t>(stream.seed >> 32);
+    uint32_t k0 = static_cast<uint32_t>(stream.key), k1 = static_cast<uint32_t>(stream.key >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {
       const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);
       for (size_t g = 0; g < kGroups; ++g) groups[g].Round(key0, key1);
@@ -144,14 +167,32 @@ void Draw(Stream stream, uint64_t first, size_t count, uint32_t threshold, uint8
       k1 += kPhiloxKeyStep1;
     }
     if (count - i >= kWords) {
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, kept + i + 32 * g);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, kept + i + 32 * g);
     } else {
       uint8_t rest[kWords];
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write(bound, rest + 32 * g);
+      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, rest + 32 * g);
       memcpy(kept + i, rest, count - i);
     }
   }
 }
+
+void DrawPhilox(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept) {
+  (test.up == 0 && !test.below ? DrawPhiloxBlocks<true> : DrawPhiloxBlocks<false>)(stream, first, count, test, kept);
+}
+
+struct Sixteen {
+  using Word = __m512i;
+  using Test = WordMasks;
+  static constexpr size_t kLanes = 16;
+  static Word Broadcast(uint32_t value) { return _mm512_set1_epi32(static_cast<int>(value)); }
+  static Word LaneNumbers() { return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
+  static Word Add(Word a, Word b) { return _mm512_add_epi32(a, b); }
+  static Word Xor(Word a, Word b) { return _mm512_xor_si512(a, b); }
+  template <int kBy>
+  static Word Rotate(Word word) {
+    return _mm512_rol_epi32(word, kBy);
+  }
+};
 
 void Fence() { _mm_sfence(); }
 
@@ -159,7 +200,7 @@ void Fence() { _mm_sfence(); }
 
 const Path kAvx512Path = {
     "avx512",
-    Draw,
+    {DrawPhilox, DrawThreefry<Sixteen>},
     {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
     {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
     CopyLoop<Bytes>,

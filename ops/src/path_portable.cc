@@ -1,6 +1,8 @@
 // The path for every processor: plain C++ in blocks that compilers vectorise for the baseline instruction set.
 #include "half.h"
 #include "path_loops.h"
+#include "philox.h"
+#include "threefry.h"
 
 namespace spatialdrop {
 namespace {
@@ -84,7 +86,7 @@ using Bytes = Plain<ByteCodec>;
 
 const Path kPortablePath = {
     "portable",
-    DrawScalar,
+    {DrawPhiloxScalar, DrawThreefryScalar},
     {ScaleLoop<Plain<Float16Codec>>, ScaleLoop<Plain<BFloat16Codec>>, ScaleLoop<Plain<FloatCodec>>,
      ScaleLoop<Plain<DoubleCodec>>},
     {SelectLoop<Plain<Float16Codec>>, SelectLoop<Plain<BFloat16Codec>>, SelectLoop<Plain<FloatCodec>>,

@@ -34,5 +34,7 @@ class Random {
   uint64_t state_;
 };
 
-void TestPaths();
+void TestDraws();
 void TestKernel();
+void TestPaths();
+void TestRefusals();

@@ -2,8 +2,10 @@
 #include "check.h"
 
 int main() {
+  TestDraws();
   TestPaths();
   TestKernel();
+  TestRefusals();
   printf("%ld checks passed\n", checks_done);
   return 0;
 }

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from native_models import assert_right, drop_node, make_model, make_session, numbers, run
 
+from onnx_spatialdrop.operator import dialects
+
 
 def check_random_model(seed: int) -> None:
     """Make, run and check the model that belongs to ``seed``."""
@@ -19,11 +21,13 @@ def check_random_model(seed: int) -> None:
     shape = [int(dim) for dim in rng.permutation(shape)]
     axes = [int(a) - (rank if rng.random() < 0.5 else 0) for a in rng.permutation(rank)[: rng.integers(0, rank + 1)]]
     dtype = str(rng.choice(["float16", "bfloat16", "float32", "float64"]))
+    rngs = [name for name, dialect in dialects.DIALECTS.items() if dtype in dialect.tests]
     attributes = {
         "axes": axes,
         "ratio": float(rng.choice([0.0, 1.0, 2e-7, 0.1, 0.2, 0.5, 0.9, float(rng.random())])),
         "seed": int(rng.integers(-(2**63), 2**63)),
         "scale": float(rng.choice([0.0, 0.0, 1.0, float(rng.normal())])),
+        "rng": str(rng.choice(["philox", *rngs])),
     }
     per_sample = not any(a % rank == 0 for a in axes) and rng.random() < 0.5
     step = rng.integers(0, 2**63, shape[0] if per_sample else 1) >> rng.integers(0, 63)

@@ -44,11 +44,11 @@ def test_more_than_2_to_the_31_elements(shape: tuple[int, ...], axes: list[int])
     assert y.size > 2**31
     if axes == []:
         # Words past 2**31 lie in blocks past 2**29.
-        from onnx_spatialdrop.operator import philox, spec
+        from onnx_spatialdrop.operator import dialects, philox
 
         start = 2**31 - 1000
         words = philox.words(7, [3], 1077, start)[0]
-        expected = np.where((words >> 8) >= spec.threshold(0.5), np.float16(2), np.float16(0))
+        expected = np.where((words >> 8) >= dialects.threshold(0.5), np.float16(2), np.float16(0))
         np.testing.assert_array_equal(y[start:], expected)
     else:
         mask = reference.dropout_mask((*shape[:1], 1, *shape[2:]), [1], 0.5, 7, [3])
