@@ -20,6 +20,8 @@ KERAS: dict[str, list[tuple[str, float, list[int]]]] = {
     "branches": [("spatial", 0.2, [1, 2])],
     "text": [("spatial", 0.1, [1]), ("spatial", 0.1, [1])],
     "alpha": [],
+    "dense_block": [("spatial", 0.2, [1, 2]), ("spatial", 0.3, [1, 2])],
+    "attention": [("drop_path", 0.2, [1, 2]), ("spatial", 0.3, [1])],
 }
 #: Kinds that fuse reports and leaves alone.
 REPORTED = ("elementwise", "alpha", "feature_alpha")

@@ -97,7 +97,9 @@ def _shorten(model: ir.Model, source: ir.Value, last: ir.Node, axes: Axes, opset
     assert graph is not None
     new = [index for index, axis in enumerate(axes) if axis is None]
     if not new:
+        inner = last.inputs[0]
         replace.splice(last, source)
+        prune.prune_unused(model, [inner])
         return
     if opset < 13:
         node = ir.Node("", "Unsqueeze", [source], [ir.AttrInt64s("axes", new)], name=last.name)

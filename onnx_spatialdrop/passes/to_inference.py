@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.passes import replace, scopes
 from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.layouts import settle_layouts
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.sources import switched_off
 from onnx_spatialdrop.passes.remove import RemovePass
@@ -26,7 +27,7 @@ class InferencePass(ir.passes.InPlacePass):
        ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
     2. Dropout nodes that are off go, where their mask is unused.
     3. Every SpatialDropout node goes, with its switches; see remove.py.
-    4. Views around a removed node that undo each other go too, or become one; see tidy.py.
+    4. Views around a removed node that undo each other go too, or become one; see tidy.py and layouts.py.
     5. What was refused stays; ``report.refused`` says why.
     """
 
@@ -45,7 +46,10 @@ class InferencePass(ir.passes.InPlacePass):
         sites = scopes.spatial_dropouts(model)
         sources = [site.node.inputs[0] for site in sites if site.scope is model.graph]
         RemovePass().call(model)  # case 3
-        tidy_views(model, (x for x in sources if x is not None), scopes.default_opset(model.graph, model))  # case 4
+        around = [x for x in sources if x is not None]
+        opset = scopes.default_opset(model.graph, model)
+        tidy_views(model, around, opset)  # case 4
+        tidy_views(model, settle_layouts(model, around, opset), opset)
         return ir.passes.PassResult(model, modified=modified or self.removed > 0)
 
 

@@ -2,10 +2,12 @@
 
 Run it with tensorflow 2.15.1 and tf2onnx 1.16.1 installed; the files it wrote are committed. ``NAME_train.onnx`` always
 drops, ``NAME_eval.onnx`` never does, and ``NAME.npz`` has an input and the network's eval output.
+Names of networks as arguments write only those.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,21 @@ def alpha(x: Any, training: bool) -> Any:
     return layers.Dense(2)(layers.AlphaDropout(0.3)(layers.Dense(4, activation="selu")(x), training=training))
 
 
+def dense_block(x: Any, training: bool) -> Any:
+    """A block that joins what it computes to its input, and pads it."""
+    for rate in (0.2, 0.3):
+        y = layers.Conv2D(4, 3)(layers.LeakyReLU()(layers.ZeroPadding2D(1)(x)))
+        x = layers.Concatenate()([x, layers.SpatialDropout2D(rate)(y, training=training)])
+    return layers.Conv2D(2, 1)(x)
+
+
+def attention(x: Any, training: bool) -> Any:
+    """An attention block with drop path, whose shapes tf2onnx computes."""
+    y = layers.MultiHeadAttention(2, 4)(x, x)
+    x = layers.LayerNormalization()(x + layers.Dropout(0.2, noise_shape=(None, 1, 1))(y, training=training))
+    return layers.GRU(3)(layers.SpatialDropout1D(0.3)(layers.Dense(6)(x), training=training))
+
+
 NETWORKS: dict[str, tuple[Callable[[Any, bool], Any], tuple[int | None, ...]]] = {
     "cnn": (cnn, (12, 12, 3)),
     "open_size": (open_size, (None, None, 3)),
@@ -74,6 +91,8 @@ NETWORKS: dict[str, tuple[Callable[[Any, bool], Any], tuple[int | None, ...]]] =
     "branches": (branches, (8, 8, 3)),
     "text": (text, (16, 4)),
     "alpha": (alpha, (5,)),
+    "dense_block": (dense_block, (8, 8, 3)),
+    "attention": (attention, (6, 4)),
 }
 
 
@@ -81,6 +100,8 @@ def main() -> None:
     """Write all files."""
     OUT.mkdir(exist_ok=True)
     for name, (build, shape) in NETWORKS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         tf.keras.utils.set_random_seed(1)
         networks = []
         for training in (True, False):

@@ -118,6 +118,13 @@ class Constants:
         """Return array_of(value)."""
         return array_of(value, self._overridable)
 
+    def shape(self, value: ir.Value) -> tuple[int, ...] | None:
+        """Return the shape of a constant, whose data are not read; None for any other value."""
+        if value.is_graph_input() and not self._overridable:
+            return None
+        tensor = _tensor_of(value)
+        return None if tensor is None else tuple(tensor.shape.numpy())
+
     def number(self, value: ir.Value | None, depth: int = _DEPTH) -> np.generic | None:
         """Return the number that every entry of ``value`` is, as a scalar of its type; None where that is unknown."""
         if value is None or depth == 0:

@@ -57,7 +57,9 @@ class Shapes:
             return True
         if isinstance(dim, Ref) and self.origin(dim) == self.origin(Ref(value, axis)):
             return True
-        return same_size(self, dim, Ref(value, axis))
+        traced = self.of(value)
+        spelled = traced[axis] if isinstance(traced, tuple) and axis < len(traced) else Ref(value, axis)
+        return same_size(self, dim, spelled)
 
     def size(self, dim: Dim) -> int | str | None:
         """Return the number or the name of ``dim``, where it has one."""
@@ -155,11 +157,13 @@ class Shapes:
                     return tuple(contents.shape)
                 if isinstance(target, tuple):
                     return tuple(Ref(value, axis) if dim in (0, -1) else dim for axis, dim in enumerate(target))
+        constant = self._constants.shape(value)
+        if constant is not None:
+            return constant
         shape_ = self.known(value)
         if shape_ is None:
-            array = self._constants.array(value)
-            array = self.contents(value) if array is None else array
-            return Like(value) if array is None else tuple(array.shape)
+            contents = self.contents(value)
+            return Like(value) if contents is None else tuple(contents.shape)
         return tuple(Ref(value, axis) for axis in range(len(shape_)))
 
     def _sliced(self, node: ir.Node) -> Dims | None:
@@ -241,6 +245,10 @@ class Shapes:
         rule = RULES.get(node.op_type)
         if rule is None:
             return None
+        if node.op_type in ("Slice", "Gather") and node.inputs:
+            picked = self._picked(node)
+            if picked is not None:
+                return picked
         inputs = list(node.inputs)
         if node.op_type == "ConcatFromSequence":
             inputs = _members(inputs[0])
@@ -250,6 +258,22 @@ class Shapes:
         except MALFORMED:
             return None
         return result[value.index() or 0] if isinstance(result, list) else result
+
+    def _picked(self, node: ir.Node) -> np.ndarray | None:
+        """Return the entries, counted from the front, that a node takes of the shape of a value of unknown rank."""
+        whole = self.like(node.inputs[0])
+        if not isinstance(whole, Like):
+            return None
+        if node.op_type == "Gather":
+            indices = self.contents(node.inputs[1])
+            if indices is None or not all(isinstance(index, int) and index >= 0 for index in indices.reshape(-1)):
+                return None
+            picked = [Ref(whole.value, index) for index in indices.reshape(-1)]
+            return objects(picked).reshape(indices.shape)
+        cuts = self.cuts(node)
+        if cuts is None or len(cuts) != 1 or cuts[0][1] < 0 or not 0 <= cuts[0][2] < END:
+            return None
+        return objects([Ref(whole.value, axis) for axis in range(cuts[0][1], cuts[0][2])])
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
         source = _required(node.inputs[0])

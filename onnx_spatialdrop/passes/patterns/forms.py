@@ -162,9 +162,18 @@ def half_ulp(dtype: np.dtype[Any]) -> float:
 
 def recover(probability: float, precision: float) -> float:
     """Return the shortest decimal, or the simple fraction, that rounds to ``probability``: what somebody wrote down."""
-    decimals = [round(probability, digits) for digits in range(1, 7)]
+    short, long = ([round(probability, digits) for digits in which] for which in (range(1, 4), range(4, 7)))
     fractions = [round(probability * n) / n for n in (3, 6, 7, 9, 11, 12)]
-    for written in (*decimals, *fractions):
+    for written in (*short, *fractions, *long):
         if abs(written - probability) <= precision and 0.0 < written < 1.0:
             return written
+    # Tools that convert graphs to float16 convert back in places, and nothing but the numbers tells.
+    for written in (*short[:2], *fractions):
+        if 0.0 < written < 1.0 and any(abs(half - probability) <= precision for half in _halves(written)):
+            return written
     return probability
+
+
+def _halves(written: float) -> tuple[float, float]:
+    """Return ``written`` and 1 - (1 - ``written``) with the number that a file holds rounded to float16."""
+    return float(np.float16(written)), 1.0 - float(np.float16(1.0 - written))

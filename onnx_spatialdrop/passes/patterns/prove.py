@@ -76,12 +76,17 @@ def _values(form: Step) -> tuple[float, float, Level, str] | None:
     ratio = recover(probability, form.precision)
     usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
     for value, scale in usable:
-        if abs(scale / wanted - 1.0) <= tolerance:
+        if abs(scale / wanted - 1.0) <= (max(tolerance, 2.0**-10) if _is_half(scale) else tolerance):
             reason = "" if not form.offset.any() else _misplaced(form, dropped)
             return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
     value, scale = usable[0]
     reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
     return ratio, scale, value, reason
+
+
+def _is_half(scale: float) -> bool:
+    """Return whether a scale, or its inverse, is a number of float16: one that was rounded to it, as likely as not."""
+    return any(abs(float(np.float16(number)) / number - 1.0) <= 1e-7 for number in (scale, 1.0 / scale) if number)
 
 
 def _misplaced(form: Step, dropped: int) -> str:

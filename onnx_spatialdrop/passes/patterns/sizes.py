@@ -96,8 +96,11 @@ def _reshaped(known: Known, dim: Ref, depth: int) -> Size | None:
     if node is None or node.domain or node.op_type != "Reshape" or len(node.inputs) < 2 or node.inputs[0] is None:
         return None
     target, source = known.like(node.inputs[1]), known.of(node.inputs[0])
-    if not isinstance(target, tuple) or not isinstance(source, tuple) or dim.axis >= len(target):
+    if not isinstance(target, tuple) or dim.axis >= len(target):
         return None
+    if not isinstance(source, tuple):
+        spelled = target[dim.axis]
+        return None if spelled in (0, -1, dim) else _size(known, spelled, depth)
     resolved = tuple(source[axis] if d == 0 and axis < len(source) else d for axis, d in enumerate(target))
     wanted = resolved[dim.axis]
     if wanted != -1:
