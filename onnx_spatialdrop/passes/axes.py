@@ -138,9 +138,10 @@ def _set(graph: ir.Graph, node: ir.Node, name: str, position: int, numbers: Sequ
     if name in node.attributes:
         node.attributes[name] = ir.AttrInt64s(name, numbers)
         return []
-    old = node.inputs[position]
-    base = node.outputs[0].name
-    node.replace_input_with(position, _constant(graph, np.array(numbers, np.int64), f"{base}/{name}/rearranged"))
+    old, base = node.inputs[position], node.outputs[0].name
+    array = array_of(old)
+    dtype = np.int64 if array is None else array.dtype
+    node.replace_input_with(position, _constant(graph, np.array(numbers, dtype), f"{base}/{name}/rearranged"))
     return [old]
 
 

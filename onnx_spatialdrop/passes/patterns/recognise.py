@@ -64,7 +64,7 @@ def recognise(model: ir.Model) -> list[Candidate]:
         return []
     position = {node: index for index, node in enumerate(scopes.all_nodes(model))}
     found = _candidates(model, anchors, position, None)
-    if any(candidate.reason and _lacks_shapes(candidate) for candidate in found):
+    if any(_lacks_shapes(candidate) for candidate in found):
         found = _candidates(model, anchors, position, Inferred(model))
     return found
 
@@ -80,6 +80,8 @@ def _holders(nodes: Iterable[ir.Node]) -> dict[ir.Graph, ir.Node]:
 
 
 def _lacks_shapes(candidate: Candidate) -> bool:
+    if not candidate.reason:
+        return any(proof.rank is None for proof in candidate.proofs)
     return (
         any(proof.axes is None for proof in candidate.proofs)
         or (not candidate.proofs and any(value.shape is None for value in candidate.trace.forms))
