@@ -15,18 +15,18 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Final
 
-from onnx_spatialdrop.cli import check, demo, doctor, fuse, inspect, rewrites
+from onnx_spatialdrop.cli import check, demo, doctor, fuse, inspect, rewrites, verify
 from onnx_spatialdrop.cli.terminal import refuse
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.io import first_line
 
 __all__ = ["main", "parser"]
 
-_VERBS = (inspect, check, fuse, rewrites, doctor, demo)
+_VERBS = (inspect, check, fuse, rewrites, verify, doctor, demo)
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check), 130 and 143 "
-    "interrupted, 141 nobody reads stdout any more."
+    "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check, verify), 130 and "
+    "143 interrupted, 141 nobody reads stdout any more."
 )
 _SIGNALLED: Final = 128
 _UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"

@@ -31,22 +31,27 @@ def require(package: str, extra: str) -> Any:
         raise SpatialDropError(f'{package} is not installed: pip install "onnx_spatialdrop[{extra}]"') from error
 
 
-def finish(model: ir.Model, dropout: Dropout = "op", target: str | None = None) -> None:
+def finish(model: ir.Model, dropout: Dropout = "op", target: str | None = None, *, mask_inputs: bool = False) -> None:
     """Bring SpatialDropout nodes into the form that was asked for, in place.
 
     Args:
         model: an exported model that holds SpatialDropout nodes.
         dropout: "op" leaves the nodes; "inference" removes them; "training" expands them into standard ops.
         target: what a "training" model is for; see passes/expand.
+        mask_inputs: make the masks inputs of the graph, in place of nodes that draw them; see passes/expand.
 
     Raises:
-        SpatialDropError: there is no such ``dropout``, or the model cannot be expanded for ``target``.
+        SpatialDropError: there is no such ``dropout``; it leaves no masks that could be inputs; or the model cannot be
+            expanded for ``target``.
     """
     if dropout not in DROPOUT:
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
+    if mask_inputs and dropout == "inference":
+        raise SpatialDropError("dropout is 'inference', which leaves no masks to be inputs; use 'op' or 'training'")
     if dropout == "inference":
         RemovePass().call(model)
-    elif dropout == "training":
+    elif dropout == "training" or mask_inputs:
         from onnx_spatialdrop.passes.expand import ExpandPass
 
-        ExpandPass(target=target or "training").call(model)
+        default = "training" if dropout == "training" else "onnxruntime"
+        ExpandPass("mask-inputs" if mask_inputs else None, target or default).call(model)

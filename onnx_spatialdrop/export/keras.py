@@ -32,6 +32,7 @@ def export(
     target: str | None = None,
     seed: int = 0,
     elementwise: bool = False,
+    mask_inputs: bool = False,
     input_signature: Any = None,
     opset_version: int | None = None,
     **arguments: Any,
@@ -51,6 +52,7 @@ def export(
         target: what a "training" model is for; see passes/expand.
         seed: base of the derived seeds, in [-2**63, 2**64).
         elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
+        mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it.
         input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
         opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; otherwise at least
             18, from which on every form of the operator draws its own bits (tf2onnx's own default is 15).
@@ -93,7 +95,7 @@ def export(
         markers.replace_markers(exported, watch.calls(), seed)
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets
-        finish(exported, dropout, target)
+        finish(exported, dropout, target, mask_inputs=mask_inputs)
         if output is None:
             return ir.external_data.load_to_model(exported)  # the folder is about to go
         return io.save(exported, output)

@@ -36,6 +36,7 @@ def export(
     training_mode: bool = False,
     step: int = -1,
     keep_mode: bool = False,
+    mask_inputs: bool = False,
     dynamo: bool = True,
     **arguments: Any,
 ) -> Path | ir.Model:
@@ -57,6 +58,8 @@ def export(
         training_mode: default of the switch.
         step: default of the switch; -1 is a fresh draw every run.
         keep_mode: leave the modules in the modes that they are in, instead of inference mode.
+        mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it: a model
+            that follows torch's own generator (see onnx_spatialdrop.verify), or any mask from outside.
         dynamo: True, the exporter built on torch.export; False, the TorchScript one.
         arguments: further arguments of torch.onnx.export, such as ``dynamic_shapes``, ``kwargs``, ``input_names`` or
             ``opset_version``. ``external_data`` and ``verbose`` are False unless they are given; torch puts weights of
@@ -79,6 +82,7 @@ def export(
         training_mode=training_mode,
         step=step,
         keep_mode=keep_mode,
+        mask_inputs=mask_inputs,
     )
     with context:
         torch = require("torch", "torch")
@@ -102,6 +106,7 @@ def exporting(
     training_mode: bool = False,
     step: int = -1,
     keep_mode: bool = False,
+    mask_inputs: bool = False,
 ) -> Iterator[None]:
     """Let every call of ``torch.onnx.export`` inside the context keep spatial dropout, also calls inside libraries.
 
@@ -113,7 +118,8 @@ def exporting(
     Raises:
         SpatialDropError: as export does.
     """
-    finish(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10), dropout, target)  # wrong arguments are refused early
+    empty = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+    finish(empty, dropout, target, mask_inputs=mask_inputs)  # wrong arguments are refused early
     torch = require("torch", "torch")
     require("onnxscript", "torch")
     from onnx_spatialdrop.export import torch_capture, torch_script
@@ -125,7 +131,7 @@ def exporting(
         names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
         always = dropout == "training"
         settle(model, names, seed=seed, training_mode=training_mode, step=step, always=always)
-        finish(model, dropout, target)
+        finish(model, dropout, target, mask_inputs=mask_inputs)
 
     def replacement(model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
         if arguments.get("verify"):

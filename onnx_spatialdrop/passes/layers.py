@@ -8,7 +8,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-__all__ = ["CALL_KEY", "LAYER_KEY", "call_name", "layer_names"]
+from onnx_spatialdrop.operator import spec
+
+__all__ = ["CALL_KEY", "LAYER_KEY", "call_name", "layer_names", "split_name"]
 
 #: metadata_props of a node: the qualified name of the layer whose call it is; "" is the root.
 LAYER_KEY: Final = "onnx_spatialdrop.layer"
@@ -21,16 +23,23 @@ def call_name(layer: str, call: int) -> str:
     return f"{layer}:{call}" if call else layer
 
 
+def split_name(name: str) -> tuple[str, int]:
+    """Return the layer and the number of the call that call_name made a name of."""
+    layer, _, call = name.rpartition(":")
+    return (layer, int(call)) if layer and call.isdecimal() else (name, 0)
+
+
 def layer_names(nodes: Iterable[ir.Node]) -> list[str]:
     """Return a name for each node, in the order given, no name twice.
 
     1. A node that says in its metadata which layer it was is called that; several calls of a layer are "layer",
        "layer:1", "layer:2", ... by the number in their metadata, or in the order of the nodes where there is none.
-    2. Any other node, and the root's, is called by its own name, or by its first output's where it has none.
+    2. The root's are called "SpatialDropout".
+    3. Any other node is called by its own name, or by its first output's where it has none.
     """
     names: dict[str, None] = {}
     for node in nodes:
-        layer = node.metadata_props.get(LAYER_KEY) or node.name or node.outputs[0].name or node.op_type
+        layer = node.metadata_props.get(LAYER_KEY, node.name or node.outputs[0].name) or spec.OP_TYPE
         number = node.metadata_props.get(CALL_KEY, "")
         wanted = [int(number)] if number.isdecimal() else []
         possible = (call_name(layer, call) for call in itertools.chain(wanted, itertools.count()))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import known, layers, scopes, switches
 from onnx_spatialdrop.passes.names import Names
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass
+from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.verify.framework import Layer
 
-__all__ = ["Dropout", "ExposePass"]
+__all__ = ["Dropout", "ExposePass", "Exposed", "expose"]
 
 
 @dataclass(frozen=True)
@@ -70,27 +76,74 @@ class ExposePass(ir.passes.InPlacePass):
 
 
 def _nodes(model: ir.Model) -> list[Dropout]:
+    """Return the SpatialDropout nodes, and the groups of nodes that stand for one with its mask as an input."""
     sites = scopes.spatial_dropouts(model)
-    found = []
-    names = layers.layer_names(site.node for site in sites)
-    for site, name, (kind, shape) in zip(sites, names, known.known_inputs(model, sites, shapes=True), strict=True):
-        node, attributes = site.node, op.read(site.node)
-        x, training_mode, step = node.inputs
-        assert x is not None
-        dtype = None if kind is None else op.FLOAT_TYPES.get(kind.dtype)
-        layer = Layer(
-            name=name,
-            node=node.name or "",
-            axes=attributes.axes,
-            rank=None if shape is None else len(shape),
-            ratio=attributes.ratio,
-            scale=attributes.scale,
-            seed=attributes.seed,
-            rng=attributes.rng,
-            dtype=None if dtype is None else next(key for key, known in spec.DTYPES.items() if known == dtype),
-        )
-        found.append(Dropout(layer, x, node.outputs[0], node.outputs[1], training_mode, step))
+    groups = [group for group in tagged_groups(model) if group.mask_input is not None]
+    names = layers.layer_names([*(site.node for site in sites), *map(_carrier, groups)])
+    facts = known.known_inputs(model, sites, shapes=True)
+    found = [
+        Dropout(_layer(name, site.node.name, op.read(site.node), *fact), *_ends(site.node))
+        for name, site, fact in zip(names, sites, facts, strict=False)
+    ]
+    for name, group in zip(names[len(sites) :], groups, strict=True):
+        layer = _layer(name, group.name, group.attributes, group.x.type, group.x.shape)
+        dims = _dims(group.mask_input)
+        rank = len(dims) if layer.rank is None and dims is not None else layer.rank
+        layer = replace(layer, rank=rank, mask_input=_name(group.mask_input), mask_dims=dims)
+        found.append(Dropout(layer, group.x, group.y, _applied(model.graph, group), group.training_mode, None))
     return found
+
+
+def _ends(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value | None, ir.Value | None]:
+    x, training_mode, step = node.inputs
+    assert x is not None
+    return x, node.outputs[0], node.outputs[1], training_mode, step
+
+
+def _layer(
+    name: str, node: str | None, attributes: spec.Attributes, kind: ir.TypeProtocol | None, shape: ir.Shape | None
+) -> Layer:
+    dtype = None if kind is None else op.FLOAT_TYPES.get(kind.dtype)
+    return Layer(
+        name=name,
+        node=node or "",
+        axes=attributes.axes,
+        rank=None if shape is None else len(shape),
+        ratio=attributes.ratio,
+        scale=attributes.scale,
+        seed=attributes.seed,
+        rng=attributes.rng,
+        dtype=None if dtype is None else next(key for key, held in spec.DTYPES.items() if held == dtype),
+    )
+
+
+def _carrier(group: Group) -> ir.Node:
+    """Return a node that is called as the one that the group stands for."""
+    output = ir.Value(name=group.y.name)
+    return ir.Node("", "Carrier", [], outputs=[output], name=group.name, metadata_props=group.metadata)
+
+
+def _name(value: ir.Value | None) -> str | None:
+    return None if value is None else value.name
+
+
+def _dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    if value is None or value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def _applied(graph: ir.Graph, group: Group) -> ir.Value:
+    """Return the mask that the group applies, whatever its input holds: the opposite of what its last Where asks."""
+    node = group.y.producer()
+    while node is not None and node.op_type == "Cast":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None or node.op_type != "Where":
+        raise VerifyError(f"node {group.name!r}: its mask input is applied in another way than expand writes it")
+    opposite = ir.node("Not", [node.inputs[0]], name=f"{group.y.name}/verify_kept")
+    opposite.outputs[0].name = opposite.name
+    graph.append(opposite)
+    return opposite.outputs[0]
 
 
 def _check(dropout: Dropout, model: ir.Model) -> None:
@@ -116,3 +169,55 @@ def _expose(graph: ir.Graph, dropout: Dropout, names: Names) -> tuple[str, str, 
         graph.outputs.append(output)
         outputs.append(name)
     return outputs[0], outputs[1], outputs[2]
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """A model whose dropouts can be seen at work.
+
+    Attributes:
+        model: a copy with more outputs.
+        layers: its dropouts, in the order of the file.
+        seen: for each of them the names of the outputs that are X, Y and the mask.
+        inputs: the names of the model's inputs, but for switches, masks and those with a default.
+        outputs: the names of the model's own outputs.
+        steering: what to feed to the inputs that switch dropout on; ``step``, int64, stands there with a 0.
+    """
+
+    model: ir.Model
+    layers: tuple[Layer, ...]
+    seen: tuple[tuple[str, str, str], ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steering: dict[str, npt.NDArray[Any]]
+
+
+def expose(model: io.Source) -> Exposed:
+    """Return a model's dropouts in view; the model stays as it is.
+
+    Raises:
+        VerifyError: a model without dropout, or one whose masks cannot be seen; see ExposePass.
+        ModelFileError: a file that cannot be read.
+    """
+    exposing = ExposePass()
+    result, (outputs, steering) = io.rewrite(model, None, lambda working: _exposed(working, exposing))
+    exposed = ir.from_proto(result) if isinstance(result, onnx.ModelProto) else result
+    assert isinstance(exposed, ir.Model)
+    layers = tuple(dropout.layer for dropout in exposing.dropouts)
+    fed = {*steering, *(layer.mask_input for layer in layers)}
+    inputs = [value.name or "" for value in exposed.graph.inputs if value.const_value is None]
+    return Exposed(
+        exposed, layers, exposing.outputs, tuple(name for name in inputs if name not in fed), outputs, steering
+    )
+
+
+def _exposed(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], dict[str, npt.NDArray[Any]]]:
+    outputs = tuple(value.name or "" for value in model.graph.outputs)
+    exposing.call(model)
+    steering: dict[str, npt.NDArray[Any]] = {}
+    for value in (value for d in exposing.dropouts for value in (d.training_mode, d.step)):
+        if value is not None and value.is_graph_input() and value.graph is model.graph:
+            is_step = value.dtype == ir.DataType.INT64
+            rank = 0 if value.shape is None else len(value.shape)
+            steering[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)
+    return outputs, steering

@@ -29,6 +29,7 @@ class Layer:
         rng: the generator of the node's mask.
         dtype: the type of X as NumPy names it; None where the file does not tell.
         mask_input: the name of the graph input that is its mask; None where the model draws the mask itself.
+        mask_dims: the dimensions that the file declares for that input; None for those that are open.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     rng: str
     dtype: str | None
     mask_input: str | None = None
+    mask_dims: tuple[int | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class FrameworkStep:
         masks: for each layer's name the mask that the pass applied: bool, True where kept, the shape of the layer's
             input with the shared axes set to 1.
         scales: what each layer multiplied kept values by; a layer that is missing is taken at the node's own scale.
+        inputs: what each layer was called with, where the framework tells: it shows which layer is the first that
+            something else reaches.
         drawn: the masks to feed to mask inputs where they were found without the pass, by redrawing them; None feeds
             ``masks``.
         step: what to feed to the model's input ``step``; None feeds the number of the step.
@@ -60,6 +64,7 @@ class FrameworkStep:
     outputs: tuple[Array, ...]
     masks: Mapping[str, npt.NDArray[np.bool_]]
     scales: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, Array] = field(default_factory=dict)
     drawn: Mapping[str, npt.NDArray[np.bool_]] | None = None
     step: npt.NDArray[np.int64] | None = None
 

@@ -16,7 +16,7 @@ from onnx_spatialdrop.errors import SpatialDropError, VerifyError
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.runtime.session import Kernel, choose, session
-from onnx_spatialdrop.verify.expose import ExposePass
+from onnx_spatialdrop.verify.expose import expose
 from onnx_spatialdrop.verify.framework import Array
 
 __all__ = ["RUNTIMES", "OnnxRun", "OnnxStep", "Runtime", "Seen"]
@@ -62,16 +62,10 @@ class OnnxRun:
     def __init__(self, model: io.Source, kernel: Kernel = "auto", runtime: Runtime = "onnxruntime") -> None:
         if runtime not in RUNTIMES:
             raise VerifyError(f"runtime is {runtime!r}; allowed: {', '.join(map(repr, RUNTIMES))}")
-        exposing = ExposePass()
-        exposed, (inputs, self.outputs, self._steering) = io.rewrite(model, None, lambda w: _expose(w, exposing))
-        if isinstance(exposed, onnx.ModelProto):
-            exposed = ir.from_proto(exposed)
-        assert isinstance(exposed, ir.Model)
-        self._exposed = exposing.outputs
-        self.layers = tuple(dropout.layer for dropout in exposing.dropouts)
-        fed = {*self._steering, *(layer.mask_input for layer in self.layers)}
-        self.inputs = tuple(name for name in inputs if name not in fed)
-        self.runtime, self._run = _START[runtime](exposed, kernel, self._steering)
+        exposed = expose(model)
+        self._seen, self._steering = exposed.seen, exposed.steering
+        self.layers, self.inputs, self.outputs = exposed.layers, exposed.inputs, exposed.outputs
+        self.runtime, self._run = _START[runtime](exposed.model, kernel, self._steering)
 
     def run(self, inputs: Mapping[str, Array], step: Array, masks: Mapping[str, Array]) -> OnnxStep:
         """Run one step.
@@ -99,23 +93,9 @@ class OnnxRun:
             raise VerifyError(f"{self.runtime} could not run step {np.asarray(step).tolist()}: {reason}") from error
         seen = {
             layer.name: Seen(*(results[name] for name in names))
-            for layer, names in zip(self.layers, self._exposed, strict=True)
+            for layer, names in zip(self.layers, self._seen, strict=True)
         }
         return OnnxStep(tuple(results[name] for name in self.outputs), seen)
-
-
-def _expose(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Array]]:
-    """Expose the dropouts; return the names of the model's own inputs and outputs, and what switches dropout on."""
-    inputs = tuple(value.name or "" for value in model.graph.inputs if value.const_value is None)
-    outputs = tuple(value.name or "" for value in model.graph.outputs)
-    exposing.call(model)
-    steering: dict[str, Array] = {}
-    for value in (value for d in exposing.dropouts for value in (d.training_mode, d.step)):
-        if value is not None and value.is_graph_input() and value.graph is model.graph:
-            is_step = value.dtype == ir.DataType.INT64
-            rank = 0 if value.shape is None else len(value.shape)
-            steering[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)
-    return inputs, outputs, steering
 
 
 def _onnxruntime(model: ir.Model, kernel: Kernel, _: Mapping[str, Array]) -> tuple[str, _Runner]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["Divergence", "LayerResult", "OutputResult", "Verification", "What"]
 
-What = Literal["shape", "mask", "value", "output"]
+What = Literal["shape", "input", "mask", "value", "output"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Divergence:
     Attributes:
         step: the number of the pass.
         layer: the layer's name; for an output the output's.
-        what: "shape" (the mask's), "mask", "value" (what the layer makes of its input) or "output".
+        what: "shape" (the mask's), "input" (what reaches the layer), "mask", "value" (what the layer makes of its
+            input) or "output".
         text: what was found, one line.
     """
 
@@ -136,7 +137,7 @@ def _count(number: int, what: str) -> str:
 def sort(divergences: Sequence[Divergence], order: Sequence[str]) -> tuple[Divergence, ...]:
     """Return ``divergences`` by step, then by the place of their layer in ``order``; outputs last."""
     place = {name: index for index, name in enumerate(order)}
-    kinds = ("shape", "mask", "value", "output")
+    kinds = get_args(What)
     return tuple(
         sorted(
             divergences,

@@ -99,15 +99,16 @@ def test_swapped_layers_are_told_by_name() -> None:
     network = network.changed("block.drop", seed=6, rate=0.5).changed("head.drop", seed=5, rate=0.3)
     result = verify(network, model(), X)
     assert parts(result, 0, "block.drop", "mask")
-    assert result.notes == ("the framework's mask in 'block.drop': it is the model's mask of layer 'head.drop'",)
+    assert result.notes == ("step 0, the framework's mask of 'block.drop' is the model's of 'head.drop'",)
 
 
-def test_a_step_too_far_is_told() -> None:
-    result = verify(NumpyNetwork(offset=1), model(), X)
-    assert parts(result, 0, "block.drop", "mask")
-    assert result.notes == (
-        "the framework's mask in 'block.drop': it is the model's mask of step 1: the steps are 1 apart",
-    )
+@pytest.mark.parametrize(("offset", "step"), [(1, 0), (-1, 1)])
+def test_steps_that_are_off_by_one_are_told(offset: int, step: int) -> None:
+    result = verify(NumpyNetwork(offset=offset), model(), X, first_step=1)
+    assert parts(result, 1, "block.drop", "mask")
+    other = 2 if offset == 1 else 1
+    told = f"step {1 + step}, the framework's mask of 'block.drop' is the model's of step {other}"
+    assert result.notes == (told,)
 
 
 def test_a_fault_in_a_later_step_is_found_there() -> None:
@@ -187,6 +188,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         verify(NumpyNetwork({"block.drop": DROPS["block.drop"], "tail.drop": DROPS["head.drop"]}), model(), X)
     with pytest.raises(VerifyError, match=r"cannot run a builtins\.int object"):
         verify(3, model(), X)
+    with pytest.raises(VerifyError, match="inputs are missing; only a recording has its own"):
+        verify(network, model())
     with pytest.raises(VerifyError, match="runtime is 'tract'; allowed: 'onnxruntime', 'reference', 'openvino'"):
         verify(network, model(), X, runtime="tract")
     with pytest.raises(VerifyError, match=r"onnxruntime .* could not run step \[0\]: "):

@@ -1,0 +1,91 @@
+"""``verify``: compare a file with its framework, or with a recording of it; exit code 3 where they part."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_spatialdrop.cli.check import FINDINGS
+from onnx_spatialdrop.cli.terminal import print_json, screen, table
+from onnx_spatialdrop.errors import SpatialDropError, VerifyError
+from onnx_spatialdrop.runtime.session import KERNELS
+from onnx_spatialdrop.verify import RUNTIMES, verify
+
+__all__ = ["add"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "verify", help="compare a file's masks and outputs with its framework's, step by step, while dropout is on"
+    )
+    verb.add_argument("input", metavar="INPUT", help="an .onnx file")
+    verb.add_argument(
+        "--against",
+        metavar="WHAT",
+        required=True,
+        help="a recording (.npz, written by onnx_spatialdrop.verify.record), or FILE.py:NAME, a function without "
+        "arguments that returns the torch module or the Keras model; the file is run",
+    )
+    verb.add_argument("--inputs", metavar="FILE", help="the model's inputs: .npz by name, or .npy for a single one")
+    verb.add_argument("--steps", type=int, help="forward passes to compare (default: 5, or all of a recording)")
+    verb.add_argument("--first-step", type=int, help="the number of the first one (default: 0, or a recording's)")
+    verb.add_argument("--tolerance", type=float, help="what outputs may differ by, relative to their largest value")
+    verb.add_argument("--kernel", choices=["auto", *KERNELS], default="auto", help="of ONNX Runtime (default: auto)")
+    verb.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="(default: onnxruntime)")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    against = str(arguments.against)
+    file, colon, name = against.rpartition(":")
+    result = verify(
+        _made(Path(file), name) if colon and file.endswith(".py") else against,
+        arguments.input,
+        None if arguments.inputs is None else _inputs(Path(arguments.inputs)),
+        arguments.steps,
+        first_step=arguments.first_step,
+        tolerance=arguments.tolerance,
+        kernel=arguments.kernel,
+        runtime=arguments.runtime,
+    )
+    if arguments.json:
+        print_json({"file": arguments.input, "against": against, **result.as_dict()})
+    else:
+        columns = ("layer", "equal entries", "dropped", "found")
+        table(arguments.input, columns, result.rows(), right=("equal entries", "dropped"))
+        for line in (result.headline(), *(f"note: {note}" for note in result.notes)):
+            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0 if result else FINDINGS
+
+
+def _made(file: Path, name: str) -> Any:
+    """Run a Python file and return what its function ``name`` returns."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise VerifyError(f"{file}: is no Python file that can be read")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, name):
+            raise VerifyError(f"{file}: has no {name!r}; give FILE.py:NAME, NAME being a function without arguments")
+        return getattr(module, name)()
+    except SpatialDropError:
+        raise
+    except Exception as error:
+        raise VerifyError(f"{file}:{name}: failed: {type(error).__name__}: {error}") from error
+
+
+def _inputs(file: Path) -> Any:
+    try:
+        stored = np.load(file, allow_pickle=False)
+        return stored if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
+    except OSError as error:
+        raise VerifyError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise VerifyError(f"{file}: holds no arrays; write it with numpy.savez(file, name=array)") from error
