@@ -73,16 +73,19 @@ class OnnxRun:
         Args:
             inputs: one array for each name of ``inputs``.
             step: what to feed to the input ``step``.
-            masks: what to feed to mask inputs, by their names.
+            masks: what to feed to mask inputs, by layer.
 
         Raises:
             VerifyError: the runtime failed.
         """
-        fed = {**inputs, **{name: np.ascontiguousarray(mask) for name, mask in masks.items()}}
+        feeds = dict(inputs)
         for name, value in self._steering.items():
-            fed[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
+            feeds[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
+        for layer in self.layers:
+            if layer.mask_input is not None:
+                feeds[layer.mask_input] = np.ascontiguousarray(masks[layer.name])
         try:
-            results = self._run(fed)
+            results = self._run(feeds)
         except SpatialDropError:
             raise
         except Exception as error:
