@@ -18,6 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     verb = verbs.add_parser("check", help="say what will go wrong with a file's dropout, and what to do")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
+    verb.add_argument("--target", help="a runtime or optimiser, such as openvino or onnxslim, to ask about")
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
 
@@ -25,7 +26,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     with working() as work:
         work.stage(f"checking {arguments.input}")
-        findings = check(arguments.input)
+        findings = check(arguments.input, target=arguments.target)
     if arguments.json:
         print_json({"file": arguments.input, "findings": [finding.as_dict() for finding in findings]})
     else:

@@ -13,8 +13,9 @@ from onnx_spatialdrop import external, io
 from onnx_spatialdrop.errors import ModelFileError, SpecError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes.check import targets
 from onnx_spatialdrop.passes.check.finding import Finding
-from onnx_spatialdrop.passes.check.rules import RULES, Where
+from onnx_spatialdrop.passes.check.rules import RULES, Rule, Where
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
@@ -24,21 +25,27 @@ from onnx_spatialdrop.passes.ties import is_tied
 __all__ = ["check"]
 
 
-def check(model: io.Source) -> list[Finding]:
+def check(model: io.Source, *, target: str | None = None) -> list[Finding]:
     """Return what will go wrong with the dropout of a model, in the order of the rules.
 
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        target: what the file is meant for, so that its own rules are asked as well: a target of expand, or one of the
+            optimisers "onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx-ir" and "onnxruntime-offline".
 
     Raises:
+        FormError: an unknown target.
         ModelFileError: a file that is no ONNX model.
     """
+    name = None if target is None else targets.resolve(target)
     findings: list[Finding] = []
     if isinstance(model, onnx.ModelProto):
         model = io.from_proto(model)
     elif not isinstance(model, ir.Model):
         model, findings = _load(model)
-    return findings + _nodes(model) + _seeds(model) + _frozen(model)
+    rules = RULES if name is None else RULES + targets.rules_for(name)
+    switches = [] if name is None else targets.frozen_switches(model, name)
+    return findings + _nodes(model, rules) + _seeds(model) + _frozen(model) + switches
 
 
 def _load(path: io.PathLike) -> tuple[ir.Model, list[Finding]]:
@@ -51,7 +58,7 @@ def _load(path: io.PathLike) -> tuple[ir.Model, list[Finding]]:
     return model, []
 
 
-def _nodes(model: ir.Model) -> list[Finding]:
+def _nodes(model: ir.Model, rules: tuple[Rule, ...]) -> list[Finding]:
     constants = Constants(overridable=(model.ir_version or 10) < 4)
     shapes = Shapes(constants)
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -59,14 +66,14 @@ def _nodes(model: ir.Model) -> list[Finding]:
         opset = scopes.default_opset(scope, model)
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
-            for rule in RULES:
+            for rule in rules:
                 try:
                     message = rule.find(node, inside if in_if else plain)
                 except MALFORMED:
                     continue  # onnx.checker says what is wrong with a node that its operator does not allow
                 if message:
                     found[rule.name, message, rule.fix].append(node.name or op.describe(node))
-    order = {rule.name: index for index, rule in enumerate(RULES)}
+    order = {rule.name: index for index, rule in enumerate(rules)}
     ordered = sorted(found.items(), key=lambda item: order[item[0][0]])
     return [Finding(rule, tuple(names), message, fix) for (rule, message, fix), names in ordered]
 

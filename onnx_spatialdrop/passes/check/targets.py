@@ -1,0 +1,150 @@
+"""The rules of check for one runtime or optimiser that the file is meant for. docs/compatibility.md measures each.
+
+Versions that were measured: OpenVINO 2026.4.1, tract 0.23.9, onnxruntime-node and -web 1.30.0, onnxslim 0.1.98, onnxsim
+0.8.1, onnxscript 0.7.2, onnx 1.23.2, ONNX Runtime 1.20.1 to 1.31.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes.check.finding import Finding
+from onnx_spatialdrop.passes.check.rules import Rule, Where
+from onnx_spatialdrop.passes.expand import targets
+from onnx_spatialdrop.passes.expand.group import NODE_KEY
+from onnx_spatialdrop.passes.patterns.sources import switched_off
+from onnx_spatialdrop.passes.switches import is_switch
+
+__all__ = ["OPTIMIZERS", "frozen_switches", "resolve", "rules_for"]
+
+#: Tools that take a model and give a model; check knows them beside the targets of expand. "onnxruntime-offline" is the
+#: file that ONNX Runtime writes when it is asked to save what it has optimised.
+OPTIMIZERS: Final = ("onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx-ir", "onnxruntime-offline")
+#: Those that take an input with a default for a constant.
+_FREEZING: Final = targets.NO_DEFAULTS | {"onnxslim", "onnxsim"}
+_DRAWS: Final = frozenset({"RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Dropout"})
+
+
+def resolve(target: str) -> str:
+    """Return the name of a target of check, aliases replaced.
+
+    Raises:
+        FormError: an unknown target.
+    """
+    if target in OPTIMIZERS:
+        return target
+    try:
+        return targets.resolve(target)
+    except FormError as error:
+        raise FormError(f"{error}, {', '.join(OPTIMIZERS)}") from None
+
+
+def frozen_switches(model: ir.Model, target: str) -> list[Finding]:
+    """Return a finding for the inputs with a default, where ``target`` takes them for constants."""
+    if target not in _FREEZING:
+        return []
+    names = tuple(value.name or "" for value in model.graph.inputs if is_switch(value) and value.uses())
+    if not names:
+        return []
+    message = f"{target} takes an input that has a default for a constant, so that nobody can switch it"
+    return [Finding("frozen-switch", names, message, "expand(model, defaults=False), or attach(model, defaults=False)")]
+
+
+def rules_for(target: str) -> tuple[Rule, ...]:
+    """Return the rules for one target; none where nothing but what RULES finds can go wrong."""
+    found = []
+    if target in targets.NO_FUNCTIONS or target == "onnxslim":
+        found.append(Rule("unknown-function", f"expand(model{_for(target)})", _function(target)))
+    if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
+        found.append(Rule("training-dropout", _DROPOUT_FIXES[target], _dropout(target)))
+    if target == "openvino":
+        found.append(Rule("wide-integers", "expand(model, target='openvino')", _wide))
+    if target == "tract":
+        found.append(Rule("float16-gemm", "cast that layer to float32", _float16_gemm))
+        found.append(Rule("computed-shape", "expand(model, target='tract')", _computed_shape))
+    if target == "reference":
+        found.append(Rule("repeated-draw", "expand(model, target='reference')", _repeated))
+    if target == "onnxruntime-offline":
+        found.append(Rule("if-offline", "optimise when the session is made, or save at level basic", _if))
+    return tuple(found)
+
+
+def _for(target: str) -> str:
+    return f", target={target!r}" if target in targets.TARGETS else ""
+
+
+_DROPOUT_FIXES: Final = {
+    "openvino": "expand(model, target='openvino')",
+    "tract": "expand(model, target='tract')",
+    "onnxslim": "expand(model, form='uniform', defaults=False), or optimise before insert or fuse",
+    "onnxscript": "expand(model, form='dropout', defaults=False)",
+}
+
+
+def _function(target: str) -> Callable[[ir.Node, Where], str]:
+    def find(node: ir.Node, where: Where) -> str:
+        if node.op_identifier() not in where.model.functions:
+            return ""
+        if target != "onnxslim":
+            return f"{target} knows no functions of the model's own, such as {node.domain}::{node.op_type}"
+        return "onnxslim breaks the operator's function body" if op.is_spatial_dropout(node) else ""
+
+    return find
+
+
+def _dropout(target: str) -> Callable[[ir.Node, Where], str]:
+    def find(node: ir.Node, where: Where) -> str:
+        if not _is(node, "Dropout") or switched_off(node, where.opset, where.constants):
+            return ""
+        if target == "onnxslim":
+            return "onnxslim deletes Dropout, although it is in training mode and its mask is read"
+        if target != "onnxscript":
+            return f"{target} cannot run a Dropout that is in training mode"
+        switch = node.inputs[2] if len(node.inputs) > 2 else None
+        if switch is None or not is_switch(switch):
+            return ""
+        return f"onnxscript's optimizer deletes a Dropout whose switch, {switch.name!r}, is false by default"
+
+    return find
+
+
+def _is(node: ir.Node, *op_types: str) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in op_types
+
+
+def _wide(node: ir.Node, _: Where) -> str:
+    if not _is(node, "Cast") or node.attributes.get_int("to", 0) != int(ir.DataType.UINT64):
+        return ""
+    return "OpenVINO's CPU cuts 64-bit integers to 32 bits, so that words of 64 bits come out wrong"
+
+
+def _float16_gemm(node: ir.Node, _: Where) -> str:
+    x = node.inputs[0] if node.inputs else None
+    if not _is(node, "Gemm") or x is None or all(v.dtype != ir.DataType.FLOAT16 for v in node.inputs if v is not None):
+        return ""
+    return "tract cannot load a Gemm in float16"
+
+
+def _computed_shape(node: ir.Node, _: Where) -> str:
+    if not _is(node, "BitwiseXor") or NODE_KEY not in node.metadata_props:
+        return ""
+    return "tract cannot load the shapes that the forms 'philox' and 'philox-int32' compute"
+
+
+def _repeated(node: ir.Node, where: Where) -> str:
+    if not _is(node, *_DRAWS) or "seed" not in node.attributes:
+        return ""
+    if node.op_type == "Dropout" and switched_off(node, where.opset, where.constants):
+        return ""
+    return f"onnx's ReferenceEvaluator starts {node.op_type} from its seed in every run: each drops the same maps"
+
+
+def _if(node: ir.Node, _: Where) -> str:
+    if not _is(node, "If"):
+        return ""
+    return "ONNX Runtime writes names twice when it saves a model with If: from level all on, or with function bodies"

@@ -1,0 +1,138 @@
+"""The files that the matrix runs: each committed model in each form, with outputs that show which maps were dropped.
+
+A probe counts the entries of X and of Y that are not 0, map by map. Nothing else reads the node's own values, so that
+optimisers see what they would see in the user's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import zoo
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.attach import AttachPass
+from onnx_spatialdrop.passes.expand import expand
+from onnx_spatialdrop.passes.fuse import fuse
+from onnx_spatialdrop.passes.scopes import spatial_dropouts
+
+#: Model -> the record of the framework that it was trained in.
+RECORDS = zoo.RECORDED | {
+    "digits_torch_eval_export": "digits_torch",
+    "digits_torch_train_export": "digits_torch",
+    "digits_keras_eval_export": "digits_keras",
+    "digits_keras_train_export": "digits_keras",
+}
+#: What exporters wrote without nodes: fuse makes nodes of the dropout of the training exports.
+TRAIN_EXPORTS = ("digits_torch_train_export", "digits_keras_train_export")
+EVAL_EXPORTS = ("digits_torch_eval_export", "digits_keras_eval_export")
+IMAGES = 6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Names of outputs: counts of X and of Y for each mask entry, and the mask ("" where it is not an output)."""
+
+    attributes: spec.Attributes
+    x: str
+    y: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file to run, its probes, and what its framework computes for the images in evaluation."""
+
+    path: Path
+    images: np.ndarray
+    logits: np.ndarray
+    extra: dict[str, Any]
+    output: str
+    probes: tuple[Probe, ...]
+
+
+def source(name: str) -> ir.Model:
+    """Return a committed model, its dropout as nodes."""
+    model = io.load(zoo.path(name))
+    return fuse(model)[0] if name in TRAIN_EXPORTS else model
+
+
+def build(
+    name: str, form: str, folder: Path, target: str = "onnxruntime", *, masks: bool = True, switches: str = "default"
+) -> Case:
+    """Write a model in a form into ``folder``.
+
+    Args:
+        name: a file of models/.
+        form: "body" or a form of expand.
+        folder: where to write; the file is named after model and form.
+        target: what expand writes for.
+        masks: make the masks outputs, too.
+        switches: "default": training_mode and step are inputs with a default; "fed": they have none; "fixed": they are
+            the constants true and -1.
+
+    Raises:
+        SpatialDropError: our own refusal.
+    """
+    model = source(name)
+    if switches == "fixed":
+        _fix(model)
+    probes = _probe(model, masks) if form != "identity" else ()
+    if form == "body":
+        AttachPass(defaults=switches != "fed").call(model)
+    else:
+        model = expand(model, form=form, target=target, defaults=switches != "fed")
+    path = folder / f"{name}.{form}.onnx"
+    io.save(model, path)
+    with np.load(zoo.FOLDER / f"{RECORDS[name]}.npz") as record:
+        images, logits = record["images"][:IMAGES], record["logits"][:IMAGES]
+    extra = {"monte_carlo": np.array(True)} if name == "digits_if" else {}
+    return Case(path, images, logits, extra, model.graph.outputs[0].name or "", probes)
+
+
+def _fix(model: ir.Model) -> None:
+    for value, constant in (("training_mode", np.array(True)), ("step", np.array([-1], np.int64))):
+        for switch in [each for each in model.graph.inputs if each.name == value]:
+            model.graph.inputs.remove(switch)
+            switch.const_value, switch.shape = ir.tensor(constant, name=value), ir.Shape(constant.shape)
+
+
+def _probe(model: ir.Model, masks: bool) -> tuple[Probe, ...]:
+    inside = [site.node.inputs[0] for site in spatial_dropouts(model) if isinstance(site.scope, ir.Function)]
+    before = len(model.graph.outputs)
+    exposed = zoo.expose(model)
+    for x in inside:
+        x.type = None  # as the file has it
+    values = {value.name: value for value in model.graph.outputs[before:]}
+    del model.graph.outputs[before:]
+    probes = []
+    for index, (attributes, x, y, mask) in enumerate(exposed):
+        counts = [
+            _count(model.graph, values[name], attributes.axes, f"probe_{index}_{role}")
+            for role, name in (("x", x), ("y", y))
+        ]
+        model.graph.outputs.extend([*counts, values[mask]] if masks else counts)
+        probes.append(Probe(attributes, *(value.name for value in counts), mask if masks else ""))
+    return tuple(probes)
+
+
+def _count(graph: ir.Graph, value: ir.Value, axes: Sequence[int], name: str) -> ir.Value:
+    """Append the number of entries of ``value`` that are not 0, in its type, summed over ``axes``."""
+    shared = ir.val(f"{name}_axes", const_value=ir.tensor(np.array(axes, np.int64), name=f"{name}_axes"))
+    graph.register_initializer(shared)
+    size = ir.node("Abs", [value], name=f"{name}_abs")
+    sign = ir.node("Sign", size.outputs, name=f"{name}_sign")
+    total = ir.node("ReduceSum", [sign.outputs[0], shared], {"keepdims": 1}, name=f"{name}_sum")
+    for node in (size, sign, total):
+        node.outputs[0].name, node.outputs[0].type = node.name, value.type or ir.TensorType(ir.DataType.FLOAT)
+        graph.append(node)
+    total.outputs[0].name = name
+    # Every model here has four dimensions where it drops, but for the sequence model, whose shapes are all known.
+    total.outputs[0].shape = ir.Shape([None] * (len(value.shape) if value.shape is not None else 4))
+    return total.outputs[0]
