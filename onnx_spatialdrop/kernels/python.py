@@ -134,7 +134,7 @@ def _draw(
         idle = masked if full else (1,) * len(shape)
         return np.ones(int(np.prod(idle)), np.bool_), np.array(idle, np.int64)
     if step.size == 1 and step[0] < 0:
-        step = np.array([next(_fresh[counter])], np.int64)
+        step = np.array([spec.fresh_step(int(step[0]), next(_fresh[counter]))], np.int64)
     row = int(np.prod(masked, dtype=np.int64)) // max(step.size, 1)
     kept = dialects.kept(dialects.words(rng, seed, step, row), rng, spec.DTYPES[dtype], threshold)
     return kept.reshape(-1), np.array(masked, np.int64)

@@ -18,7 +18,8 @@ __all__ = ["SpatialDropout"]
 class SpatialDropout(OpRun):
     """Run SpatialDropout nodes: ``onnx.reference.ReferenceEvaluator(model, new_ops=[SpatialDropout])``.
 
-    A single negative ``step`` counts 0, 1, 2, ... over the node's training runs since the evaluator was made.
+    A single ``step`` of -1 counts 0, 1, 2, ... over the node's training runs since the evaluator was made; other
+    negative steps are sequences of their own (see spec.fresh_step).
     """
 
     op_domain = spec.DOMAIN
@@ -43,7 +44,7 @@ class SpatialDropout(OpRun):
             raise ValueError(f"{name}: attributes ratio and seed are required")
         training = bool(np.asarray(training_mode).reshape(()))
         if training and step.size == 1 and int(step.reshape(())) < 0:
-            step = np.array([next(self._fresh)], np.int64)
+            step = np.array([spec.fresh_step(int(step.reshape(())), next(self._fresh))], np.int64)
         # onnx's evaluator drops an empty INTS attribute, which means that no axis is shared.
         return reference.spatial_dropout(
             X, list(axes or ()), ratio, seed, step, training, scale or 0.0, rng=rng or "philox", where=name

@@ -27,6 +27,7 @@ __all__ = [
     "Attributes",
     "check_step",
     "explicit_scale",
+    "fresh_step",
     "kept_scale",
     "mask_shape",
     "normalize_axes",
@@ -144,6 +145,15 @@ def check_step(step: Sequence[int], mask: Sequence[int], batch: int, where: str 
                 f"{where}: step[{index}] is {value}; in a step of several elements none may be negative "
                 "(only a single step asks for a fresh draw)"
             )
+
+
+def fresh_step(step: int, count: int) -> int:
+    """Return the draw that a single negative ``step`` stands for after ``count`` fresh draws of its node.
+
+    (count + (-1 - step) * 2**20) mod 2**63: -1, -2, ... are sequences of their own, each of a million draws, so that
+    nodes that draw from one stream, told apart by their steps alone, do not draw the same.
+    """
+    return (count + ((-1 - step) << 20)) % 2**63
 
 
 def kept_scale(ratio: float, scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

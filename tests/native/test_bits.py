@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from native_models import assert_right, drop_node, make_model, make_session, numbers, run
 
+from onnx_spatialdrop.operator.spec import fresh_step
+
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 PATHS = ["portable", "avx2", "avx512"]  # one that the processor lacks is ignored, and the best is taken
 LAYOUTS = {
@@ -111,8 +113,9 @@ def test_a_fresh_draw_counts_training_runs_from_the_sessions_creation() -> None:
         for count in range(3):
             run(session, x, False, -1)  # inference takes no number
             run(session, x, True, 99)  # nor does a given step
-            y, mask = run(session, x, True, -(2 ** (20 * count)))
-            assert_right(x, y, mask, axes=[1], ratio=0.5, seed=7, step=[count])
+            sequence = -(2 ** (20 * count))
+            y, mask = run(session, x, True, sequence)
+            assert_right(x, y, mask, axes=[1], ratio=0.5, seed=7, step=[fresh_step(sequence, count)])
 
 
 def test_a_dropped_nan_is_zero_and_a_kept_one_stays() -> None:

@@ -50,8 +50,8 @@ def test_the_reference_evaluator_runs_nodes_and_counts_negative_steps(rng: str) 
     evaluator = ReferenceEvaluator(dropout_model(rng=rng), new_ops=[SpatialDropout])
     x = np.random.default_rng(0).random((2, 4, 3, 3), np.float32)
     on = {"x": x, "training_mode": np.array(True)}
-    for step, feeds in ((9, {"step": np.array([9])}), (0, {"step": np.array([-1])}), (1, {"step": np.array([-7])})):
-        y, mask = evaluator.run(None, on | feeds)
+    for fed, step in ((9, 9), (-1, 0), (-1, 1), (-7, 2 + 6 * 2**20), (-(2**63), 3 + 2**63 - 2**20)):
+        y, mask = evaluator.run(None, on | {"step": np.array([fed])})
         expected = reference.spatial_dropout(x, [2, 3], 0.3, 7, step, scale=spec.explicit_scale(0.3), rng=rng)
         assert_same_bits(y, expected[0])
         np.testing.assert_array_equal(mask, expected[1])
