@@ -16,10 +16,11 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import keras_layers, markers
+from onnx_spatialdrop.export import keras_dialect, keras_layers, markers
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import DROPOUT, Dropout, finish, require
 from onnx_spatialdrop.export.keras_backends import EXTRAS, Backend, backend_of
+from onnx_spatialdrop.export.keras_watch import Watch, watching
 
 __all__ = ["export"]
 
@@ -31,6 +32,7 @@ def export(
     dropout: Dropout = "op",
     target: str | None = None,
     seed: int = 0,
+    rng: str | None = None,
     elementwise: bool = False,
     mask_inputs: bool = False,
     input_signature: Any = None,
@@ -41,8 +43,9 @@ def export(
 
     SpatialDropout1D, 2D and 3D and Dropout with a ``noise_shape`` become nodes, one for every call; batch
     normalisation and everything else comes out in inference mode. The nodes share the inputs ``training_mode`` (false
-    by default, so the file is the inference model) and ``step``. Each carries the layer's name, rate, seed and
-    generator state in its metadata. A layer's own ``seed`` becomes the node's; all other seeds are derived.
+    by default, so the file is the inference model) and ``step``. On TensorFlow and JAX they draw the masks that the
+    model itself draws in training, with the seeds and counters of its generators as they are now: with ``step`` k, the
+    masks of its training call number k. Each carries the layer's name, rate, seed and generator state in its metadata.
 
     Args:
         model: a built Functional, Sequential or subclassed ``keras.Model``; it is not changed.
@@ -50,7 +53,11 @@ def export(
         dropout: "op" keeps SpatialDropout nodes; "inference" leaves dropout out, as Keras's own export does, also
             that of layers that were called with ``training=True``; "training" expands it into standard ops.
         target: what a "training" model is for; see passes/expand.
-        seed: base of the derived seeds, in [-2**63, 2**64).
+        seed: base of the derived seeds, in [-2**63, 2**64); what draws as Keras does needs none.
+        rng: how the nodes draw: "keras_tf" (TensorFlow), "keras_tf_xla" (a model that trains by XLA), "keras_jax" or
+            "philox". By default Keras's own way: on TensorFlow the second where the model was compiled with
+            ``jit_compile=True``, else the first; on PyTorch, whose generator no graph can hold, "philox". A layer whose
+            masks the default cannot draw (float64, say) gets "philox" and a warning.
         elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
         mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it.
         input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
@@ -62,11 +69,13 @@ def export(
         ``output``, or an onnx_ir.Model without one.
 
     Raises:
-        SpatialDropError: Keras or what its backend needs is not installed; a layer cannot be expressed; Keras's own
-            exporter failed (its error is the cause); see finish for the rest.
+        SpatialDropError: Keras or what its backend needs is not installed; a layer cannot be expressed, or the ``rng``
+            that was asked for cannot draw its masks; Keras's own exporter failed (its error is the cause); see finish
+            for the rest.
     """
     if dropout not in DROPOUT:
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
+    keras_dialect.check(rng)
     keras = require("keras", "keras")
     if not isinstance(model, keras.Model):
         raise SpatialDropError(
@@ -77,9 +86,8 @@ def export(
         require(package, EXTRAS[backend.name])
     if dropout != "inference":
         keras_layers.refuse_unsupported(model, elementwise)
-    watch = keras_layers.Watch(
-        None if dropout == "inference" else backend.mark, elementwise, keras_layers.layer_names(model)
-    )
+    names = keras_layers.layer_names(model)
+    watch = Watch(None if dropout == "inference" else backend.mark, elementwise, names, backend.trace)
     if input_signature is None and model.built and not model._called and hasattr(model, "inputs"):
         from keras.src.export.export_utils import get_input_signature
 
@@ -92,7 +100,8 @@ def export(
         _run_exporter(model, file, watch, backend, arguments)
         exported = io.load(file)
         exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
-        markers.replace_markers(exported, watch.calls(), seed)
+        dialect = keras_dialect.chooser(rng, model, keras_layers.other_users(model))
+        markers.replace_markers(exported, watch.calls(dialect), seed)
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets
         finish(exported, dropout, target, mask_inputs=mask_inputs)
@@ -101,10 +110,8 @@ def export(
         return io.save(exported, output)
 
 
-def _run_exporter(
-    model: Any, file: Path, watch: keras_layers.Watch, backend: Backend, arguments: dict[str, Any]
-) -> None:
-    with keras_layers.watching(watch), backend.exporting(model):
+def _run_exporter(model: Any, file: Path, watch: Watch, backend: Backend, arguments: dict[str, Any]) -> None:
+    with watching(watch), backend.exporting(model):
         try:
             model.export(os.fspath(file), format="onnx", **arguments)
         except Exception as error:

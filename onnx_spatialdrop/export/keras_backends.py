@@ -28,6 +28,7 @@ class Backend:
         name: as ``keras.backend.backend()`` names it.
         packages: what Keras's exporter needs there.
         mark: (tensor, index of the call, axes) -> the tensor behind a marker.
+        trace: what tells traces apart: a traced tensor -> an object for each.
         exporting: context in which the backend's exporter writes markers and leaves the model given as it was.
         advice: what to do when Keras's exporter fails.
         opset: what to export to where the exporter's own default is too old; None where it is not.
@@ -36,6 +37,7 @@ class Backend:
     name: str
     packages: tuple[str, ...]
     mark: Callable[[Any, int, tuple[int, ...]], Any]
+    trace: Callable[[Any], Any]
     exporting: Callable[[Any], AbstractContextManager[None]]
     advice: str
     opset: int | None = None
@@ -78,6 +80,7 @@ _TENSORFLOW: Final = Backend(
     "tensorflow",
     ("tensorflow", "tf2onnx"),
     tf2onnx.mark,
+    tf2onnx.trace_of,
     _exporting_tensorflow,
     "call the model once on data, or give input_signature and opset_version; if model.export fails without this "
     "package too, the model is beyond Keras's exporter",
@@ -88,6 +91,14 @@ _TENSORFLOW: Final = Backend(
 def _mark_jax(x: Any, call: int, axes: tuple[int, ...]) -> Any:
     del axes  # no exporter of JAX moves a marker
     return _jax_primitive().bind(x, call=call)
+
+
+def _jax_trace(x: Any) -> Any:
+    """Return the outermost trace that ``x`` is part of: jit and scan trace what they hold in traces of their own."""
+    trace, outer = None, getattr(x, "_trace", None)
+    while outer is not None and hasattr(outer, "parent_trace"):
+        trace, outer = outer, outer.parent_trace
+    return trace
 
 
 @cache
@@ -127,6 +138,7 @@ _JAX: Final = Backend(
     "jax",
     ("jax", "jax2onnx"),
     _mark_jax,
+    _jax_trace,
     nullcontext,
     _ELSEWHERE,
 )
@@ -180,6 +192,7 @@ _TORCH: Final = Backend(
     "torch",
     ("torch", "onnxscript"),
     _mark_torch,
+    lambda _: None,
     _exporting_torch,
     _ELSEWHERE,
 )

@@ -1,21 +1,14 @@
-"""Keras's dropout layers: which there are, what they share, and how their calls are watched while a model is traced.
-
-It reads layers and patches their classes for the time of an export; it never writes to a layer or a model.
-"""
+"""Keras's dropout layers: which there are, what they are called, and what they share. It only reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export.markers import Call
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["Watch", "layer_names", "refuse_unsupported", "shared_axes", "watching"]
+__all__ = ["describe_input", "dropout_classes", "layer_names", "other_users", "refuse_unsupported", "shared_axes"]
 
 _AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
     "SpatialDropout1D": {"channels_last": (1,)},
@@ -26,65 +19,12 @@ _AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
 _WAY_OUT: Final = 'export with dropout="inference", or put a SpatialDropout or Dropout layer in its place'
 
 
-@dataclass
-class Watch:
-    """What happens at every call of a dropout layer.
+def describe_input(layer: Any, inputs: Any, name: str) -> tuple[tuple[int, ...], int, str]:
+    """Return the axes along which a layer shares a mask entry of ``inputs``, and the rank and type of ``inputs``.
 
-    Attributes:
-        mark: leaves a marker in the traced graph: (input, index of the call, axes) -> what the layer returns. None:
-            the layer returns its input and nothing is recorded (inference).
-        elementwise: whether plain Dropout layers are marked too; they return their input otherwise.
-        names: qualified names of the model's layers, by ``id``.
-        seen: every call so far: the layer, its axes, the rank and the type of its input.
-        error: the refusal that ended the trace; frameworks wrap what is raised inside of it.
+    Raises:
+        SpatialDropError: an input of another kind or type, or of a shape that does not fit the layer.
     """
-
-    mark: Callable[[Any, int, tuple[int, ...]], Any] | None
-    elementwise: bool = False
-    names: dict[int, str] = field(default_factory=dict)
-    seen: list[tuple[Any, tuple[int, ...], int, str]] = field(default_factory=list)
-    error: SpatialDropError | None = None
-
-    def __call__(self, layer: Any, inputs: Any) -> Any:
-        """Stand in for ``layer.call(inputs)``, whatever ``training`` says."""
-        if self.mark is None or layer.rate == 0:
-            return inputs
-        try:
-            axes, rank, dtype = _look_at(layer, inputs, self.name(layer))
-        except SpatialDropError as error:
-            self.error = error
-            raise
-        if not axes and not self.elementwise:
-            return inputs
-        self.seen.append((layer, axes, rank, dtype))
-        return self.mark(inputs, len(self.seen) - 1, axes)
-
-    def name(self, layer: Any) -> str:
-        """Return the layer's qualified name; a layer that no model tracks has its own name only."""
-        return str(self.names.get(id(layer)) or layer.path or layer.name)
-
-    def calls(self) -> list[Call]:
-        """Return what was seen, once tracing is over: the layers' generators can be read again."""
-        return [
-            Call(self.name(layer), float(layer.rate), axes, rank, dtype, layer.seed, id(layer), self._metadata(layer))
-            for layer, axes, rank, dtype in self.seen
-        ]
-
-    def _metadata(self, layer: Any) -> dict[str, str]:
-        from keras import ops
-
-        found = {
-            "onnx_spatialdrop.layer": self.name(layer),
-            "onnx_spatialdrop.class": type(layer).__name__,
-            "onnx_spatialdrop.rate": repr(float(layer.rate)),
-            "onnx_spatialdrop.keras_seed": repr(layer.seed),
-        }
-        state = ops.convert_to_numpy(layer.seed_generator.state.value).tolist()
-        found["onnx_spatialdrop.keras_state"] = ",".join(str(int(word)) for word in state)
-        return found
-
-
-def _look_at(layer: Any, inputs: Any, name: str) -> tuple[tuple[int, ...], int, str]:
     if not hasattr(inputs, "dtype") or getattr(inputs, "shape", None) is None:
         raise SpatialDropError(f"layer {name!r}: its input is a {type(inputs).__name__}, not one dense tensor")
     shape = tuple(dim if isinstance(dim, int) else None for dim in inputs.shape)
@@ -129,26 +69,11 @@ def shared_axes(layer: Any, shape: tuple[int | None, ...], name: str) -> tuple[i
     return op.shared_axes(len(shape), noise_shape=noise, where=f"layer {name!r}")
 
 
-@contextmanager
-def watching(watch: Watch) -> Iterator[Watch]:
-    """Let ``watch`` stand in for the call of every dropout layer, in this process, until the block ends.
-
-    The classes are patched, not the layers: so layers are found that no model tracks, and no layer is written to.
-    """
+def dropout_classes() -> tuple[Any, ...]:
+    """Return Keras's classes whose ``call`` drops: Dropout, and the base of SpatialDropout1D, 2D and 3D."""
     import keras
 
-    def call(self: Any, inputs: Any, training: bool = False) -> Any:  # noqa: ARG001, the signature is Keras's
-        return watch(self, inputs)
-
-    spatial = keras.layers.SpatialDropout2D.__mro__[1]  # the base of all three, which Keras does not export
-    patched = [(cls, cls.__dict__["call"]) for cls in (keras.layers.Dropout, spatial)]
-    for cls, _ in patched:
-        cls.call = call
-    try:
-        yield watch
-    finally:
-        for cls, original in patched:
-            cls.call = original
+    return keras.layers.Dropout, keras.layers.SpatialDropout2D.__mro__[1]  # Keras does not export the base
 
 
 def layer_names(model: Any) -> dict[int, str]:
@@ -163,6 +88,15 @@ def layer_names(model: Any) -> dict[int, str]:
 
     walk(model, "")
     return found
+
+
+def other_users(model: Any) -> frozenset[int]:
+    """Return the ids of generators that layers of ``model`` draw from in ways of their own, besides any dropout."""
+    import keras
+
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    others = (layer for layer in layers if not isinstance(layer, keras.layers.Dropout))
+    return frozenset(id(layer.seed_generator) for layer in others if hasattr(layer, "seed_generator"))
 
 
 def refuse_unsupported(model: Any, elementwise: bool) -> None:

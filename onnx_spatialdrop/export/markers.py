@@ -6,15 +6,16 @@ It knows no framework.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export import counters
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import replace, scopes, seeds, switches
 from onnx_spatialdrop.passes.layers import CALL_KEY
 
@@ -40,6 +41,7 @@ class Call:
         seed: the layer's own seed; None where it has none.
         owner: equal for calls of one layer.
         metadata: what else goes into the node's metadata_props.
+        draw: which draw of the framework's own generator it is; None: the node draws by philox.
     """
 
     layer: str
@@ -50,21 +52,25 @@ class Call:
     seed: int | None = None
     owner: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    draw: counters.Draw | None = None
 
 
-def replace_markers(model: ir.Model, calls: Sequence[Call], base_seed: int) -> list[ir.Node]:
+def replace_markers(model: ir.Model, calls: Mapping[int, Call], base_seed: int) -> list[ir.Node]:
     """Turn every Marker node into a SpatialDropout node, in place; return those, in the order of their calls.
 
-    1. All share one pair of switches, which default to inference.
-    2. Each has a seed of its own. A layer's own seed goes to its first call; where two layers were given equal seeds,
-       to the first of them. Every further call of such a layer gets one derived from the layer's seed, every other
-       one is derived from ``base_seed``, in the order of the calls.
+    1. All share one pair of switches, which default to inference. A node that draws as the framework does reads
+       ``step`` through nodes that make its generator's counter of it, where that is another number; see counters.py.
+       The model's metadata then says which step the framework's next training call is.
+    2. Each has a seed of its own. One that draws as the framework does has its generator's, or one that draws the same.
+       Elsewhere a layer's own seed goes to its first call; where two layers were given equal seeds, to the first of
+       them. Every further call of such a layer gets one derived from the layer's seed, every other one is derived from
+       ``base_seed``, in the order of the calls.
     3. A node is named after its layer, with ":1", ":2", ... from a second call on (and where two layers share a name).
     4. The axes are the marker's own where it has some (an exporter that moves transposes corrects them there).
 
     Args:
         model: what an exporter wrote.
-        calls: every call that was traced; a marker's attribute ``call`` is an index into it.
+        calls: every call that was traced; a marker's attribute ``call`` is a key of it.
         base_seed: see case 2.
 
     Raises:
@@ -79,9 +85,10 @@ def replace_markers(model: ir.Model, calls: Sequence[Call], base_seed: int) -> l
         training_mode, step = switches.add_switches(model.graph)
         taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
         order = [calls[node.attributes[CALL].as_int()] for node in found]
-        for marker, call, seed in zip(found, order, _seeds(order, base_seed), strict=True):
+        steps = _steps(model, order, step)
+        for marker, call, seed, own_step in zip(found, order, _seeds(order, base_seed), steps, strict=True):
             name = _free_name(call.layer, taken)
-            made.append(_replace(marker, call, seed, training_mode, step, name))
+            made.append(_replace(marker, call, seed, training_mode, own_step, name))
             made[-1].metadata_props[CALL_KEY] = name[len(call.layer) + 1 :] or "0"
     for scope in scopes.scopes(model):
         if made and any(op.is_spatial_dropout(node) for node in scope.all_nodes()):
@@ -91,9 +98,9 @@ def replace_markers(model: ir.Model, calls: Sequence[Call], base_seed: int) -> l
     return made
 
 
-def _check_complete(calls: Sequence[Call], present: set[int]) -> None:
+def _check_complete(calls: Mapping[int, Call], present: set[int]) -> None:
     owners = {calls[index].owner for index in present}
-    for call in calls:
+    for call in calls.values():
         if call.owner not in owners:
             raise SpatialDropError(
                 f"layer {call.layer!r}: its dropout was traced but is not in the exported graph (the exporter folded "
@@ -102,10 +109,26 @@ def _check_complete(calls: Sequence[Call], present: set[int]) -> None:
             )
 
 
+def _steps(model: ir.Model, order: Sequence[Call], step: ir.Value) -> list[ir.Value]:
+    draws = [call.draw for call in order if call.draw is not None]
+    if not draws:
+        return [step] * len(order)
+    counted, upcoming = counters.count(draws)
+    model.metadata_props[counters.NEXT_STEP_KEY] = str(upcoming)
+    steps, each = counters.Steps(model, step), iter(counted)
+    values = [step if call.draw is None else steps.value(next(each)) for call in order]
+    steps.insert()
+    return values
+
+
 def _seeds(order: Sequence[Call], base_seed: int) -> list[int]:
-    given: list[int | None] = []
     taken: set[int] = set()
+    drawn = iter(counters.own_seeds([call.draw for call in order if call.draw is not None], taken))
+    given: list[int | None] = []
     for call in order:  # explicit seeds first, so that no derived one collides with them
+        if call.draw is not None:
+            given.append(next(drawn))
+            continue
         own = None if call.seed is None else spec.signed_seed(call.seed, f"layer {call.layer!r}")
         given.append(own if own is not None and own not in taken else None)
         if own is not None:
@@ -144,8 +167,17 @@ def _replace(marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, st
     if x.dtype is None:
         x.type = ir.TensorType(node_type)
     axes = marker.attributes[AXES].as_ints() if AXES in marker.attributes else call.axes
+    rng = "philox" if call.draw is None else call.draw.rng
     node = op.spatial_dropout(
-        x, call.rate, training_mode=training_mode, step=step, seed=seed, axes=tuple(axes), name=name
+        x,
+        dialects.ratio_for(call.rate, rng, spec.DTYPES[call.dtype], f"layer {call.layer!r}"),
+        training_mode=training_mode,
+        step=step,
+        seed=seed,
+        axes=tuple(axes),
+        scale=spec.explicit_scale(call.rate, op.numpy_dtype(x)),
+        rng=rng,
+        name=name,
     )
     node.metadata_props.update(call.metadata)
     graph.insert_before(marker, node)

@@ -15,20 +15,21 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import keras_layers
+from onnx_spatialdrop.export import keras_dialect
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import require
+from onnx_spatialdrop.export.keras_watch import Watch, watching
 from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse import FusePass
 
-__all__ = ["exporting", "mark", "writing_markers"]
+__all__ = ["exporting", "mark", "trace_of", "writing_markers"]
 
 _TAG: Final = "onnx_spatialdrop:"
 
 
 @contextmanager
-def exporting(*, elementwise: bool = False, seed: int = 0) -> Iterator[None]:
+def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = None) -> Iterator[None]:
     """Let ``tf2onnx.convert.from_keras``, ``from_function`` and ``from_graph_def`` write SpatialDropout nodes.
 
     Dropout layers of Keras 3 that are called while the block is open become nodes whether they are called with
@@ -38,19 +39,24 @@ def exporting(*, elementwise: bool = False, seed: int = 0) -> Iterator[None]:
 
     Args:
         elementwise: whether plain dropout becomes a node as well.
-        seed: base of the derived seeds, in [-2**63, 2**64).
+        seed: base of the derived seeds, in [-2**63, 2**64); what draws as Keras does needs none.
+        rng: how the nodes of Keras's layers draw: "keras_tf" (the default: the masks that Keras draws with its
+            generators as they are now), "keras_tf_xla" for a model that trains by XLA, or "philox". What is recognised
+            in random ops always draws by "philox".
 
     Raises:
-        SpatialDropError: TensorFlow or tf2onnx is not installed; ``large_model=True``, whose weights are outside of the
-            model while it is converted; a layer that cannot be expressed.
+        SpatialDropError: there is no such ``rng``; TensorFlow or tf2onnx is not installed; ``large_model=True``, whose
+            weights are outside of the model while it is converted; a layer that cannot be expressed.
     """
+    keras_dialect.check(rng)
     require("tensorflow", "tf2onnx")
     require("tf2onnx", "tf2onnx")
-    watch = keras_layers.Watch(mark, elementwise)
+    watch = Watch(mark, elementwise, trace=trace_of)
 
     def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
         model = ir.from_proto(proto)
-        replace_markers(model, watch.calls(), seed)
+        if watch.seen:
+            replace_markers(model, watch.calls(keras_dialect.chooser(rng)), seed)
         watch.seen.clear()  # the next conversion in this block traces anew
         FusePass(elementwise=elementwise, training_mode=False, seed=seed).call(model)
         canonicalize(model)
@@ -58,7 +64,7 @@ def exporting(*, elementwise: bool = False, seed: int = 0) -> Iterator[None]:
 
     with ExitStack() as stack:
         if _keras_runs_on_tensorflow():
-            stack.enter_context(keras_layers.watching(watch))
+            stack.enter_context(watching(watch))
         stack.enter_context(writing_markers(finish))
         yield
 
@@ -77,6 +83,14 @@ def mark(x: Any, call: int, axes: tuple[int, ...]) -> Any:
 
     # The one op that takes exactly the operator's types, changes nothing, carries a text and is not optimised away.
     return tf.raw_ops.CheckNumerics(tensor=x, message=f"{_TAG}{call}:{','.join(map(str, axes))}")
+
+
+def trace_of(x: Any) -> Any:
+    """Return the outermost graph that ``x`` is part of: loops and functions are traced in graphs of their own."""
+    graph, outer = None, getattr(x, "graph", None)
+    while outer is not None and hasattr(outer, "outer_graph"):
+        graph, outer = outer, outer.outer_graph
+    return graph
 
 
 @contextmanager

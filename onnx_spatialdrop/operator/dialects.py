@@ -60,24 +60,32 @@ class Dialect:
         tests: the test for each type of X, by NumPy's name of the type; a type that is missing is refused.
         keeps_below: kept iff the integer lies below the threshold; else iff it does not.
         own_type: the ratio is rounded to the type of X before the threshold is taken.
+        period: seeds, and steps, that are equal modulo this number draw the same.
     """
 
     words: Words
     tests: Mapping[str, WordTest]
     keeps_below: bool = False
     own_type: bool = False
+    period: int = 2**64
 
 
 #: The values of ``rng``, the default first.
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "philox": Dialect("philox", dict.fromkeys(_TYPES, WordTest(8, 24))),
     "keras_tf": Dialect(
-        "keras_tf", {"float16": WordTest(0, 10), "bfloat16": WordTest(0, 7), "float32": WordTest(0, 23)}, own_type=True
+        "keras_tf",
+        {"float16": WordTest(0, 10), "bfloat16": WordTest(0, 7), "float32": WordTest(0, 23)},
+        own_type=True,
+        period=KERAS_TF_MODULUS,
     ),
     "keras_tf_xla": Dialect(
-        "keras_tf", {"float16": WordTest(0, 10), "bfloat16": WordTest(9, 23), "float32": WordTest(9, 23)}, own_type=True
+        "keras_tf",
+        {"float16": WordTest(0, 10), "bfloat16": WordTest(9, 23), "float32": WordTest(9, 23)},
+        own_type=True,
+        period=KERAS_TF_MODULUS,
     ),
-    "keras_jax": Dialect("threefry", dict.fromkeys(_TYPES, WordTest(9, 23)), keeps_below=True),
+    "keras_jax": Dialect("threefry", dict.fromkeys(_TYPES, WordTest(9, 23)), keeps_below=True, period=2**32),
 }
 RNGS: Final = tuple(DIALECTS)
 

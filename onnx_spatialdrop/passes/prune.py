@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from onnx_spatialdrop.operator import body, spec
-from onnx_spatialdrop.passes import scopes
+from onnx_spatialdrop.passes import scopes, switches
 
 __all__ = ["drop_domain", "prune_unused"]
 
@@ -18,7 +18,7 @@ def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
     1. An initializer goes; so does an input of the main graph, with its default.
     2. An input of a function goes, and the argument at every call with it.
     3. A value computed for nobody takes the nodes along that computed it, back to what is still used; graph inputs
-       found on that way stay, since they are part of the caller's interface.
+       found on that way stay, since they are part of the caller's interface, but for the model's switches.
     4. An input of a Loop or Scan body stays: its position has a meaning.
     """
     functions = {id(function.graph): function for function in model.functions.values()}
@@ -47,7 +47,7 @@ def _prune(
     if not value.is_graph_input():
         if value.graph is not None and value.name is not None:
             value.graph.initializers.pop(value.name, None)
-    elif direct and value.graph is model.graph:
+    elif value.graph is model.graph and (direct or switches.is_named_switch(value)):
         model.graph.inputs.remove(value)
         model.graph.initializers.pop(value.name or "", None)
     elif id(value.graph) in functions:

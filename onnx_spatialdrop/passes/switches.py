@@ -11,15 +11,51 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["STEP", "TRAINING_MODE", "add_switches", "constant_of", "is_switch", "require"]
+__all__ = [
+    "STEP",
+    "TRAINING_MODE",
+    "add_switches",
+    "behind",
+    "constant_of",
+    "is_named_switch",
+    "is_switch",
+    "require",
+]
 
 TRAINING_MODE: Final = "training_mode"
 STEP: Final = "step"
+_PREFIX: Final = "spatial_dropout/"
 
 
 def is_switch(value: ir.Value) -> bool:
     """Return whether ``value`` is a graph input with a default that callers may override."""
     return value.is_graph_input() and value.const_value is not None
+
+
+def is_named_switch(value: ir.Value) -> bool:
+    """Return whether ``value`` is a graph input with the name and type of a switch, with a default or without."""
+    names = {ir.DataType.BOOL: TRAINING_MODE, ir.DataType.INT64: STEP}
+    name = names.get(value.dtype) if value.dtype is not None else None
+    return value.is_graph_input() and name is not None and value.name in (name, f"{_PREFIX}{name}")
+
+
+def behind(values: Iterable[ir.Value | None]) -> list[ir.Value]:
+    """Return the graph inputs among ``values``, and the switches that others of them are computed from, each once."""
+    found: dict[ir.Value, None] = {}
+    pending = [(value, True) for value in values if value is not None]
+    seen = {value for value, _ in pending}
+    while pending:
+        value, direct = pending.pop()
+        if value.is_graph_input():
+            if direct or is_named_switch(value):
+                found[value] = None
+            continue
+        producer = value.producer()
+        for source in producer.inputs if producer is not None else ():
+            if source is not None and source not in seen:
+                seen.add(source)
+                pending.append((source, False))
+    return list(found)
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
@@ -31,8 +67,8 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
 
 
 def require(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
-    """Take the defaults off those of ``values`` that are switches of the main graph, in place: they have to be fed."""
-    steering = {id(value) for value in values}
+    """Take the defaults off the switches of the main graph that ``values`` follow, in place: they have to be fed."""
+    steering = {id(value) for value in behind(values)}
     for value in graph.inputs:
         if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
             value.const_value = None
@@ -58,7 +94,7 @@ def add_switches(graph: ir.Graph, training_mode: bool = False, step: int = -1) -
 
 def _switch(graph: ir.Graph, name: str, default: np.ndarray, shape: ir.Shape) -> ir.Value:
     tensor = ir.tensor(default, name=name)
-    for candidate in (name, f"spatial_dropout/{name}"):
+    for candidate in (name, f"{_PREFIX}{name}"):
         for value in graph.inputs:
             if value.name == candidate and value.dtype == tensor.dtype and is_switch(value):
                 return value
@@ -68,7 +104,7 @@ def _switch(graph: ir.Graph, name: str, default: np.ndarray, shape: ir.Shape) ->
             graph.inputs.append(value)
             graph.register_initializer(value)
             return value
-    raise ValueError(f"the names {name!r} and 'spatial_dropout/{name}' are both taken; rename those values")
+    raise ValueError(f"the names {name!r} and '{_PREFIX}{name}' are both taken; rename those values")
 
 
 def _is_taken(graph: ir.Graph, name: str) -> bool:

@@ -23,7 +23,7 @@ from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.training import trainer
-from onnx_spatialdrop.training.parameters import chosen, in_memory
+from onnx_spatialdrop.training.parameters import in_memory, trainable
 
 __all__ = ["Artifacts", "artifacts"]
 
@@ -127,7 +127,13 @@ def _prepared(model: io.Source, said: list[str]) -> ir.Model:
 
 
 def _checked(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
-    names = chosen(model, requires_grad)
+    names = trainable(model) if requires_grad is None else list(requires_grad)
+    missing = [name for name in names if name not in model.graph.initializers]
+    if missing:
+        raise TrainerError(
+            f"requires_grad names {missing[0]!r}, which is no initializer of the model; "
+            f"it has {', '.join(map(repr, trainable(model)))}"
+        )
     if not names:
         raise TrainerError("the model has no weights that look trainable; name initializers in requires_grad")
     return names
@@ -135,11 +141,12 @@ def _checked(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
 
 def _training_model(prepared: ir.Model, form: str | None) -> ir.Model:
     model = prepared.clone()
-    for site in scopes.spatial_dropouts(model):
-        training, step = site.node.inputs[1:]
-        if training is not None and switches.is_switch(training):
+    nodes = [site.node for site in scopes.spatial_dropouts(model)]
+    for training in switches.behind(node.inputs[1] for node in nodes):
+        if switches.is_switch(training):
             _fix_on(model, training)
-        if step is not None and switches.is_switch(step):
+    for step in switches.behind(node.inputs[2] for node in nodes):
+        if switches.is_switch(step):
             # Without its default it stays an input where the form draws by it, and is pruned where it does not.
             model.graph.initializers.pop(step.name or "", None)
             step.const_value = None

@@ -215,8 +215,8 @@ def _exposed(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], di
     outputs = tuple(value.name or "" for value in model.graph.outputs)
     exposing.call(model)
     steering: dict[str, npt.NDArray[Any]] = {}
-    for value in (value for d in exposing.dropouts for value in (d.training_mode, d.step)):
-        if value is not None and value.is_graph_input() and value.graph is model.graph:
+    for value in switches.behind(value for d in exposing.dropouts for value in (d.training_mode, d.step)):
+        if value.graph is model.graph:
             is_step = value.dtype == ir.DataType.INT64
             rank = 0 if value.shape is None else len(value.shape)
             steering[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)

@@ -16,6 +16,10 @@ def call(layer: str, owner: int, seed: int | None = None, axes: tuple[int, ...] 
     return Call(layer, 0.3, axes, 4, "float16", seed, owner, {"onnx_spatialdrop.layer": layer})
 
 
+def by_index(*calls: Call) -> dict[int, Call]:
+    return dict(enumerate(calls))
+
+
 def model(*indices: int, **attributes: int) -> ir.Model:
     """Markers in series between two Relu nodes, for the calls in ``indices``."""
     x = ir.val("x", dtype=ir.DataType.FLOAT16, shape=["N", 3, 4, 4])
@@ -33,7 +37,7 @@ def model(*indices: int, **attributes: int) -> ir.Model:
 
 def test_each_marker_becomes_a_node_under_its_outputs_name() -> None:
     subject = model(0, 1)
-    made = replace_markers(subject, [call("a", 1), call("b", 2)], 0)
+    made = replace_markers(subject, by_index(call("a", 1), call("b", 2)), 0)
     assert [node.op_type for node in subject.graph] == ["Relu", "SpatialDropout", "SpatialDropout", "Relu"]
     assert [(node.name, node.outputs[0].name, op.read(node).axes) for node in made] == [
         ("a", "v1", (2, 3)),
@@ -44,14 +48,14 @@ def test_each_marker_becomes_a_node_under_its_outputs_name() -> None:
 
 
 def test_a_type_that_the_exporter_left_out_is_the_layers_and_sets_the_scale() -> None:
-    (node,) = replace_markers(subject := model(0), [call("a", 1)], 0)
+    (node,) = replace_markers(subject := model(0), by_index(call("a", 1)), 0)
     assert subject.graph[1].inputs[0].dtype == ir.DataType.FLOAT16
     assert op.read(node).scale == spec.explicit_scale(0.3, spec.DTYPES["float16"])
 
 
 def test_own_seeds_come_first_and_no_two_are_equal() -> None:
     calls = [call("a", 1), call("b", 2, seed=7), call("c", 3, seed=7), call("b", 2, seed=7), call("d", 4)]
-    made = replace_markers(model(0, 1, 2, 3, 4), calls, 5)
+    made = replace_markers(model(0, 1, 2, 3, 4), by_index(*calls), 5)
     seeds = [op.read(node).seed for node in made]
     assert seeds[1] == 7
     assert [seeds[0], seeds[4]] == derive_seeds(5, 2)
@@ -60,20 +64,20 @@ def test_own_seeds_come_first_and_no_two_are_equal() -> None:
 
 
 def test_a_layer_traced_twice_counts_where_it_survived() -> None:
-    made = replace_markers(model(2, 3), [call("a", 1), call("b", 2), call("a", 1), call("b", 2)], 0)
+    made = replace_markers(model(2, 3), by_index(call("a", 1), call("b", 2), call("a", 1), call("b", 2)), 0)
     assert [node.name for node in made] == ["a", "b"]
 
 
 def test_without_markers_nothing_of_the_domain_stays() -> None:
     subject = model()
-    assert replace_markers(subject, [], 0) == []
+    assert replace_markers(subject, by_index(), 0) == []
     assert spec.DOMAIN not in subject.opset_imports
     assert len(subject.graph.inputs) == 1
 
 
 def test_a_layer_that_is_not_in_the_file_is_refused() -> None:
     with pytest.raises(SpatialDropError) as error:
-        replace_markers(model(0), [call("a", 1), call("b", 2)], 0)
+        replace_markers(model(0), by_index(call("a", 1), call("b", 2)), 0)
     assert str(error.value) == (
         "layer 'b': its dropout was traced but is not in the exported graph (the exporter folded or dropped it, as it "
         "does where the layer's input is a constant or its output is unused); "
@@ -83,7 +87,7 @@ def test_a_layer_that_is_not_in_the_file_is_refused() -> None:
 
 def test_a_vectorised_layer_is_refused() -> None:
     with pytest.raises(SpatialDropError) as error:
-        replace_markers(model(0, **{VECTORIZED: 1}), [call("a", 1)], 0)
+        replace_markers(model(0, **{VECTORIZED: 1}), by_index(call("a", 1)), 0)
     assert str(error.value) == (
         "layer 'a': it was called on rank 4, but the exporter vectorised it over one more axis (as TimeDistributed "
         "over an unknown number of steps does); give that number in input_signature"

@@ -33,9 +33,9 @@ from onnx_spatialdrop.export.tf2onnx import exporting
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras, TensorFlow and tf2onnx warn of is not ours to fix
 
 
-def convert(function: Any, shape: list[int | None], **options: Any) -> onnx.ModelProto:
+def convert(function: Any, shape: list[int | None], rng: str | None = "philox", **options: Any) -> onnx.ModelProto:
     spec = [tf.TensorSpec(shape, tf.float32, name="x")]
-    with exporting(**options):
+    with exporting(rng=rng, **options):
         proto, _ = tf2onnx.convert.from_function(tf.function(function), spec, opset=18)
     onnx.checker.check_model(proto)
     return proto

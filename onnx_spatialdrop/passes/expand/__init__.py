@@ -71,6 +71,7 @@ class ExpandPass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 9
         steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
+        switched = switches.behind(steering.values())
         names = Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         written = self._write_out(model, sites, masks, names)
@@ -83,7 +84,7 @@ class ExpandPass(ir.passes.InPlacePass):
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
         if not self.defaults:
-            switches.require(model.graph, steering.values())  # case 7
+            switches.require(model.graph, switched)  # case 7
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(

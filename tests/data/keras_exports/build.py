@@ -47,11 +47,11 @@ def record() -> None:
     for name in NETWORKS:
         model, x = build(name)
         try:
-            exported = sdk.export(model)
+            exported = sdk.export(model, rng="philox")
         except SpatialDropError as error:
             print(f"{backend} {name}: {error}")
             continue
-        sdk.export(model, HERE / f"{backend}_{name}.onnx")
+        sdk.export(model, HERE / f"{backend}_{name}.onnx", rng="philox")
         seeds: dict[str, list[int]] = {}
         for node in sorted((site.node for site in spatial_dropouts(exported)), key=lambda node: node.name or ""):
             seeds.setdefault((node.name or "").split(":")[0].split("/")[-1], []).append(op.read(node).seed)
