@@ -18,6 +18,14 @@ __all__ = ["refuse_malformed"]
 
 _ELEMENTS: Final = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _ATTRIBUTES: Final = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
+#: The field of an attribute that holds a value of each type, and those that any attribute may have.
+_HELD_IN: Final = {
+    number: {"STRING": "s", "TENSOR": "t", "GRAPH": "g", "TYPE_PROTO": "tp", "FLOAT": "f", "INT": "i"}.get(
+        name, name.lower()
+    )
+    for name, number in AttributeProto.AttributeType.items()
+}
+_BESIDE: Final = frozenset({"name", "ref_attr_name", "doc_string", "type"})
 #: Bits of an element in raw_data; 8 times the itemsize for all others.
 _BITS: Final = {
     number: bits
@@ -93,6 +101,7 @@ def _text(name: str) -> str:
 
 def _graph(graph: GraphProto, outer: _Outer) -> None:
     defined = set[str]()
+    _text(graph.name)
     for value in graph.input:
         _define(value.name, defined, "an input")
         _type(value)
@@ -124,6 +133,10 @@ def _nodes(nodes: Iterable[NodeProto], defined: set[str], outer: _Outer) -> None
             if name and not _known(name, defined, outer):
                 _text(name)
                 raise _MalformedError(f"{_named(node)} reads {name!r}, which nothing before it computes")
+        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
+            raise _MalformedError(f"{_named(node)} has an attribute twice")
+        if len({entry.key for entry in node.metadata_props}) < len(node.metadata_props):
+            raise _MalformedError(f"{_named(node)} has an entry of its metadata_props twice")
         for attribute in node.attribute:
             _attribute(attribute, node, defined, outer)
         if any(not each.configuration_id for each in node.device_configurations):
@@ -144,9 +157,15 @@ def _named(node: NodeProto) -> str:
 
 
 def _attribute(attribute: AttributeProto, node: NodeProto, defined: set[str], outer: _Outer) -> None:
-    _text(attribute.name)
+    if not _text(attribute.name):
+        raise _MalformedError(f"{_named(node)} has an attribute without a name")
     if attribute.type not in _ATTRIBUTES:
         raise _MalformedError(f"attribute {attribute.name!r} of {_named(node)} has no type")
+    held = {field.name for field, _ in attribute.ListFields()} - _BESIDE
+    expected = set() if attribute.ref_attr_name else {_HELD_IN[attribute.type]}
+    if not held <= expected:
+        stray = sorted(held - expected)[0]
+        raise _MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not of the type of its {stray!r}")
     if attribute.ref_attr_name:
         _text(attribute.ref_attr_name)
         return

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -113,9 +114,11 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _streams() -> Iterator[None]:
-    """Let stdout and stderr take every text, closed or ASCII as they may be; onnx_ir's log is left out."""
+    """Let stdout and stderr take every text, closed or ASCII as they may be; no log, no warnings."""
     logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
-    with open(os.devnull, "w", encoding="utf-8") as nothing:
+    with open(os.devnull, "w", encoding="utf-8") as nothing, warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:
