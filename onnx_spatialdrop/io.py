@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "read",
     "rewrite",
+    "rewrite_content",
     "same_kind",
     "save",
 ]
@@ -193,6 +194,22 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
     if output is not None:
         return save(working, output), returned
     return ir.to_proto(working) if isinstance(model, onnx.ModelProto) else working, returned
+
+
+def rewrite_content(path: PathLike, output: PathLike, function: Callable[[bytes], tuple[bytes, T] | None]) -> T | None:
+    """Run ``function`` on a file's bytes; write the bytes that it returns, and return the rest of it.
+
+    Where it returns None, nothing is written, and None returned.
+
+    Raises:
+        ModelFileError: a file that cannot be read or written.
+    """
+    found = function(files.read(Path(path)))
+    if found is None:
+        return None
+    with files.replacing(Path(output)) as out:
+        out.stream.write(found[0])
+    return found[1]
 
 
 def apply(model: Source, output: PathLike | None, *passes: ir.passes.InPlacePass) -> Result:

@@ -16,7 +16,7 @@ from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.seeds import SeedsPass
-from onnx_spatialdrop.passes.to_inference import InferencePass
+from onnx_spatialdrop.passes.to_inference import InferencePass, file_to_inference
 
 __all__ = ["add", "output_of", "run_pass", "seed", "with_files"]
 
@@ -60,6 +60,13 @@ def _no_defaults(verb: argparse.ArgumentParser) -> None:
 
 
 def _to_inference(arguments: argparse.Namespace) -> int:
+    output = output_of(arguments)
+    with working() as work:
+        work.stage(f"rewriting {arguments.input}")
+        removed = file_to_inference(arguments.input, output)
+    if removed is not None:
+        say(f"{output}: removed {removed} dropouts")
+        return 0
     rewrite = InferencePass()
 
     def describe(_: ir.Model) -> str:

@@ -5,6 +5,9 @@ It does what fuse.py can prove and no more: noise that is no dropout stays, and 
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
@@ -13,11 +16,12 @@ from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.layouts import settle_layouts
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.sources import switched_off
+from onnx_spatialdrop.passes.plain import plain_inference
 from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.report import Report
 from onnx_spatialdrop.passes.tidy import tidy_views
 
-__all__ = ["InferencePass", "to_inference"]
+__all__ = ["InferencePass", "file_to_inference", "to_inference"]
 
 
 class InferencePass(ir.passes.InPlacePass):
@@ -86,4 +90,18 @@ def to_inference(model: io.Source, output: io.PathLike | None = None) -> io.Resu
         SpecError: a SpatialDropout node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
+    if output is not None and isinstance(model, (str, os.PathLike)) and file_to_inference(model, output) is not None:
+        return Path(output)
     return io.apply(model, output, InferencePass())
+
+
+def file_to_inference(path: io.PathLike, output: io.PathLike) -> int | None:
+    """Write the inference model of a file in which plain.py can see all there is; it takes a fraction of the time.
+
+    Returns:
+        How many dropouts went; None where InferencePass has to do it, and nothing was written.
+
+    Raises:
+        ModelFileError: a file that cannot be read or written.
+    """
+    return io.rewrite_content(path, output, plain_inference)

@@ -32,7 +32,7 @@ class TestInputs:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.fspath(door))
             for file, kind in ((pipe, "no regular file"), (door, "no regular file"), (tmp_path, "a folder")):
-                with contract.limited(20):
+                with contract.limited(3):
                     assert main([verb, str(file)]) == 1
                 assert capsys.readouterr().err == f"onnx-spatialdrop: {file}: cannot be read: it is {kind}\n"
 
@@ -89,7 +89,7 @@ class TestOutputs:
             (Path("/dev/null"), "it is a pipe, a dev"),
         ):
             before = out.stat()
-            with contract.limited(20):
+            with contract.limited(3):
                 assert main([verb, str(file), str(out)]) == 1
             assert f"{out}: cannot be written: {why}" in capsys.readouterr().err
             assert (out.stat().st_ino, out.stat().st_mode) == (before.st_ino, before.st_mode)

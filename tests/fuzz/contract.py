@@ -45,18 +45,21 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raise Hang inside the context after ``seconds``."""
+    """Raise Hang after ``seconds`` of work, or twenty times as long of waiting, since the machine may be busy."""
 
     def stop(_: int, __: FrameType | None) -> None:
         raise Hang
 
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, 20 * seconds)}
+    old = {number: signal.signal(number, stop) for number in timers}
+    for timer, limit in timers.values():
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, old)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, old[number])
 
 
 def breach(verb: tuple[str, ...], file: Path) -> str:

@@ -13,11 +13,10 @@ from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.forms import recover
 from onnx_spatialdrop.passes.report import Record
 
-__all__ = ["frozen_masks"]
+__all__ = ["SIZES", "frozen_masks"]
 
 #: Fewer entries than these are no evidence: a few channels of a scale may well be 0 or 2.
-_SMALLEST: Final = 8
-_LARGEST: Final = 1 << 20
+SIZES: Final = range(8, (1 << 20) + 1)
 _PRODUCTS: Final = ("Mul", "Where")
 
 
@@ -43,7 +42,7 @@ def frozen_masks(model: ir.Model) -> list[Record]:
 def _frozen(value: ir.Value, constants: Constants) -> Record | None:
     users = [use.node for use in value.uses() if use.node.op_type in _PRODUCTS]
     tensor = value.const_value
-    if not users or tensor is None or not _SMALLEST <= tensor.size <= _LARGEST or value.is_graph_input():
+    if not users or tensor is None or tensor.size not in SIZES or value.is_graph_input():
         return None
     array = constants.array(value)
     if array is None or array.ndim < 2:

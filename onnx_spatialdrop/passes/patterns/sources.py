@@ -14,13 +14,15 @@ from onnx_spatialdrop.passes.patterns.dimension import Dims, Like
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, Scaled, Step, half_ulp, recover
 
-__all__ = ["Source", "is_source", "read_source", "switched_off"]
+__all__ = ["SOURCES", "Source", "is_source", "read_source", "switched_off"]
 
 _UNIFORM: Final = frozenset({"RandomUniform", "RandomUniformLike"})
 _NORMAL: Final = frozenset({"RandomNormal", "RandomNormalLike"})
 #: What tf2onnx leaves in the file when it has no rule for TensorFlow's stateless generator.
 _STATELESS: Final = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
 _STANDARD: Final = _UNIFORM | _NORMAL | {"Bernoulli", "Dropout"}
+#: What is_source looks for, whatever the domain.
+SOURCES: Final = _STANDARD | _STATELESS
 
 
 @dataclass
