@@ -26,6 +26,7 @@ _BITS: Final = {
     for bits, names in {
         2: ("INT2", "UINT2"),
         4: ("INT4", "UINT4", "FLOAT4E2M1"),
+        6: ("FLOAT6E2M3", "FLOAT6E3M2"),
         8: ("INT8", "UINT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"),
         16: ("INT16", "UINT16", "FLOAT16", "BFLOAT16"),
         32: ("INT32", "UINT32", "FLOAT"),

@@ -31,11 +31,11 @@ __all__ = ["plain_inference"]
 
 _DROPOUT, _SPATIAL = b"Dropout", spec.OP_TYPE.encode()
 _DEFAULT: Final = (b"", b"ai.onnx")
-#: Ops that tidy.py and lift.py move dropout through.
-_VIEWS: Final = frozenset({b"Transpose", b"Squeeze", b"Unsqueeze"})
+#: Ops that lift.py moves dropout through; where there is a Transpose, layouts.py and tidy.py have work, too.
+_VIEWS: Final = frozenset({b"Squeeze", b"Unsqueeze"})
 #: What a number may be worked out of by patterns/constants.py, one operand deep; and what it may come out of.
 _THROUGH: Final = frozenset(name.encode() for name in UNARY) | {
-    *(b"Expand", b"Reshape", b"Squeeze", b"Unsqueeze", b"Transpose", b"Tile", b"Flatten", b"Slice", b"Cast"),
+    *(b"Expand", b"Reshape", b"Squeeze", b"Unsqueeze", b"Tile", b"Flatten", b"Slice", b"Cast"),
     *(b"CastLike", b"Add", b"Div", b"Pow", b"Max", b"Min"),
 }
 _NUMBERS: Final = frozenset({b"Constant", b"ConstantOfShape", b"Where", b"Mul", b"Sub"})
@@ -61,7 +61,7 @@ class _Inference:
         need(all(domain == spec.DOMAIN and name in body.OWN_FUNCTIONS for domain, name in file.functions()))
         need("" in file.opsets)
         used = set(file.op_types)
-        need(not any(name.encode() in used for name in SOURCES - {"Dropout"}))
+        need(not any(name.encode() in used for name in (SOURCES - {"Dropout"}) | {"Transpose"}))
         need(not any(name.startswith(b"StatelessRandom") for name in used))
         self._spatial = [row for row, name in enumerate(file.op_types) if name == _SPATIAL]
         self._dropout = [row for row, name in enumerate(file.op_types) if name == _DROPOUT]

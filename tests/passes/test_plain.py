@@ -49,7 +49,9 @@ def test_on_every_recorded_file(file: Path) -> None:
 def test_it_is_taken_where_dropout_is_plain() -> None:
     taken = {file.stem for file in FILES if plain_inference(file.read_bytes()) is not None}
     assert {"digits_torch", "digits_float16"} <= taken
-    assert {"digits_if", "digits_function", "digits_keras", "digits_external", "digits_torch_train_export"}.isdisjoint(taken)
+    assert {"digits_if", "digits_function", "digits_keras", "digits_external", "digits_torch_train_export"}.isdisjoint(
+        taken
+    )
 
 
 _LIKE = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", 4, "H", "W"])
