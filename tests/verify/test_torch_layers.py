@@ -83,20 +83,17 @@ def test_a_module_that_is_reached_in_two_ways() -> None:
 
 
 @pytest.mark.parametrize("elementwise", [True, False])
-def test_elementwise_dropout_draws_only_where_the_model_has_it(elementwise: bool) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_elementwise_dropout_draws_only_where_the_model_has_it(elementwise: bool, layout: Any) -> None:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(self.spatial(self.plain(x)), 0.3, self.training)
+        y = self.spatial(self.plain(x.contiguous(memory_format=layout)))
+        return F.dropout(y, 0.3, self.training)
 
-    module = Net(forward, spatial=nn.Dropout2d(0.4), plain=nn.Dropout(0.5, inplace=True))
-    for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.randn(3, 8, 4, 4).contiguous(memory_format=layout)
-        model = sdt.export(module, (x,), mask_inputs=True, elementwise=elementwise)
-        run = TorchRun(module)
-        result = verify(run, model, [x])
-        assert result, str(result)
-        assert [layer.layer for layer in result.layers] == (
-            ["plain", "spatial", "SpatialDropout"] if elementwise else ["spatial"]
-        )
+    module = Net(forward, spatial=nn.Dropout2d(0.4), plain=nn.Dropout(0.5))
+    result = both(module, 3, 8, 4, 4, elementwise=elementwise)
+    assert result, str(result)
+    names = ["plain", "spatial", "SpatialDropout"] if elementwise else ["spatial"]
+    assert [layer.layer for layer in result.layers] == names
 
 
 def test_other_random_numbers_between_the_layers_keep_their_places() -> None:
@@ -107,6 +104,13 @@ def test_other_random_numbers_between_the_layers_keep_their_places() -> None:
 
     result = both(Net(forward, one=nn.Dropout2d(0.4), two=nn.Dropout2d(0.2)), 3, 8, 4, 4)
     assert result, str(result)
+
+
+def test_maps_of_zeros_hide_no_mask() -> None:
+    module = Net(lambda self, x: self.drop(F.relu(x) * 0) + x, drop=nn.Dropout2d(0.4))
+    result = both(module, 3, 8, 4, 4)
+    assert result, str(result)
+    assert 20 < result.layers[0].dropped < 80
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
