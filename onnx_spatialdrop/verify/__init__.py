@@ -18,7 +18,7 @@ from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.runtime.session import Kernel
 from onnx_spatialdrop.verify import compare, recording
 from onnx_spatialdrop.verify.expose import expose
-from onnx_spatialdrop.verify.framework import Array, FrameworkRun, FrameworkStep, Layer
+from onnx_spatialdrop.verify.framework import Array, FrameworkRun, FrameworkStep, Layer, feeds
 from onnx_spatialdrop.verify.model import RUNTIMES, OnnxRun, Runtime
 from onnx_spatialdrop.verify.progress import Progress
 from onnx_spatialdrop.verify.recording import Recording
@@ -98,11 +98,12 @@ def verify(
     for step in range(start, start + steps):
         done = framework.run(named, step)
         _check(done, model.layers, model.outputs)
-        misfits = compare.misfits(step, model.layers, done.drawn or done.masks)
+        masks = feeds(model.layers, done.drawn or done.masks)
+        misfits = compare.misfits(step, model.layers, masks)
         if misfits:
             progress.stop(misfits)
             break
-        ran = model.run(named, np.array([step]) if done.step is None else done.step, done.drawn or done.masks)
+        ran = model.run(named, np.array([step]) if done.step is None else done.step, masks)
         progress.add(step, done, ran.outputs, ran.seen)
     return progress.result(framework.framework, steps)
 

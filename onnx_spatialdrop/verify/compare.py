@@ -55,9 +55,9 @@ def misfits(step: int, layers: Sequence[Layer], fed: Mapping[str, Array]) -> lis
     """Return which masks cannot be fed, because the model's inputs have other shapes."""
     found = []
     for layer in layers:
-        if layer.mask_dims is None:
+        if layer.mask_input is None or layer.mask_dims is None:
             continue
-        shape = np.asarray(fed[layer.name]).shape
+        shape = fed[layer.mask_input].shape
         same = (dim in (None, size) for dim, size in zip(layer.mask_dims, shape, strict=False))
         if len(shape) != len(layer.mask_dims) or not all(same):
             dims = ", ".join("?" if dim is None else str(dim) for dim in layer.mask_dims)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "FrameworkRun", "FrameworkStep", "Layer"]
+__all__ = ["Array", "FrameworkRun", "FrameworkStep", "Layer", "feeds"]
 
 Array = npt.NDArray[Any]
 
@@ -98,3 +98,16 @@ class FrameworkRun(Protocol):
             step: the number of the pass; it grows by one with every call.
         """
         ...
+
+
+def feeds(layers: Sequence[Layer], masks: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what to feed to mask inputs: to each one the mask of the layer that it is called after.
+
+    Whoever feeds a model goes by the names of its inputs, so a mask that reaches another layer is a fault to be found.
+    """
+    found = {}
+    for layer in layers:
+        if layer.mask_input is not None:
+            called = layer.mask_input.removesuffix(".mask")
+            found[layer.mask_input] = np.asarray(masks[called if called in masks else layer.name])
+    return found

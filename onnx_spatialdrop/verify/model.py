@@ -73,19 +73,16 @@ class OnnxRun:
         Args:
             inputs: one array for each name of ``inputs``.
             step: what to feed to the input ``step``.
-            masks: what to feed to mask inputs, by layer.
+            masks: what to feed to mask inputs, by their names.
 
         Raises:
             VerifyError: the runtime failed.
         """
-        feeds = dict(inputs)
+        fed = {**inputs, **{name: np.ascontiguousarray(mask) for name, mask in masks.items()}}
         for name, value in self._steering.items():
-            feeds[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
-        for layer in self.layers:
-            if layer.mask_input is not None:
-                feeds[layer.mask_input] = np.ascontiguousarray(masks[layer.name])
+            fed[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
         try:
-            results = self._run(feeds)
+            results = self._run(fed)
         except SpatialDropError:
             raise
         except Exception as error:
