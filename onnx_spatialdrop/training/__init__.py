@@ -1,7 +1,7 @@
 """Models with spatial dropout into trainers, and trained weights back into inference models.
 
-Importing this loads no trainer: onnxruntime-training is imported when artifacts are made, and onnx2torch by
-onnx_spatialdrop.training.pytorch alone.
+Importing this loads no trainer: onnxruntime-training is imported when artifacts are made, onnx2torch by
+onnx_spatialdrop.training.pytorch alone, and JAX by onnx_spatialdrop.training.jax alone.
 """
 
 from onnx_spatialdrop.training.artifacts import Artifacts, artifacts

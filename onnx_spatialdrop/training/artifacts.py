@@ -23,7 +23,7 @@ from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.training import trainer
-from onnx_spatialdrop.training.parameters import in_memory, trainable
+from onnx_spatialdrop.training.parameters import chosen, in_memory
 
 __all__ = ["Artifacts", "artifacts"]
 
@@ -127,13 +127,7 @@ def _prepared(model: io.Source, said: list[str]) -> ir.Model:
 
 
 def _checked(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
-    names = trainable(model) if requires_grad is None else list(requires_grad)
-    missing = [name for name in names if name not in model.graph.initializers]
-    if missing:
-        raise TrainerError(
-            f"requires_grad names {missing[0]!r}, which is no initializer of the model; "
-            f"it has {', '.join(map(repr, trainable(model)))}"
-        )
+    names = chosen(model, requires_grad)
     if not names:
         raise TrainerError("the model has no weights that look trainable; name initializers in requires_grad")
     return names

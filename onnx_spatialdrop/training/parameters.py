@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.errors import TrainerError
 from onnx_spatialdrop.operator import node as op
 
-__all__ = ["in_memory", "trainable"]
+__all__ = ["chosen", "in_memory", "trainable"]
 
 #: Operators with weights -> the inputs that hold them. Batch norm's statistics are not trained by gradients.
 _WEIGHTS: Final[dict[str, tuple[int, ...]]] = {
@@ -53,6 +55,22 @@ def _is_weight(node: ir.Node, index: int) -> bool:
         producer = None if other is None else other.producer()
         return producer is not None and producer.op_type in _BIASED
     return index in _WEIGHTS.get(node.op_type, ())
+
+
+def chosen(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
+    """Return the names to train: those that are asked for, or all that ``trainable`` finds.
+
+    Raises:
+        TrainerError: one of them is no initializer of the model.
+    """
+    names = trainable(model) if requires_grad is None else list(requires_grad)
+    missing = [name for name in names if name not in model.graph.initializers]
+    if missing:
+        raise TrainerError(
+            f"requires_grad names {missing[0]!r}, which is no initializer of the model; "
+            f"it has {', '.join(map(repr, trainable(model)))}"
+        )
+    return names
 
 
 def in_memory(model: ir.Model) -> ir.Model:

@@ -20,7 +20,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
-from onnx_spatialdrop.training.parameters import in_memory, trainable
+from onnx_spatialdrop.training.parameters import chosen, in_memory, trainable
 
 try:
     import onnx2torch
@@ -122,10 +122,7 @@ def convert(model: io.Source, *, requires_grad: Sequence[str] | None = None) -> 
         NotImplementedError: onnx2torch knows no such operator.
     """
     prepared, said = _prepared(model)
-    names = trainable(prepared) if requires_grad is None else list(requires_grad)
-    missing = [name for name in names if name not in prepared.graph.initializers]
-    if missing:
-        raise TrainerError(f"requires_grad names {missing[0]!r}, which is no initializer of the model")
+    names = chosen(prepared, requires_grad)
     module = _import(prepared)
     for key, (name, _) in _places(prepared).items():
         owner, _, attribute = key.rpartition(".")

@@ -11,11 +11,10 @@ import pytest
 from building import dropout_ir
 from onnx_ir.passes.common import InlinePass
 from training.golden import CASES, FILE, SEED, SHAPE, STEP, key, torch_gradient
+from training.trainer_gradients import gradient, through_the_mask
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.kernels import native
-from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.training import trainer
@@ -26,43 +25,9 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 FORMS = ("dropout", "uniform", "philox", "philox-int32")
 
 
-def with_loss(model: ir.Model) -> onnx.ModelProto:
-    """Add ``loss = sum(weights * y * y) / 2``."""
-    proto = ir.to_proto(model)
-    proto.ir_version = 10
-    proto.graph.input.append(onnx.helper.make_tensor_value_info("weights", 1, SHAPE))
-    for op_type, inputs, output in (
-        ("Mul", ["y", "y"], "loss/square"),
-        ("Mul", ["loss/square", "weights"], "loss/weighed"),
-        ("ReduceSum", ["loss/weighed"], "loss/sum"),
-        ("Mul", ["loss/sum", "loss/half"], "loss"),
-    ):
-        attributes = {"keepdims": 0} if op_type == "ReduceSum" else {}
-        proto.graph.node.append(onnx.helper.make_node(op_type, inputs, [output], name=output, **attributes))
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "loss/half"))
-    proto.graph.output.insert(0, onnx.helper.make_tensor_value_info("loss", 1, []))
-    return proto
-
-
-def gradient(proto: onnx.ModelProto, library: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return d loss / d x and the mask, from the graph that onnxruntime-training builds."""
-    import onnxruntime
-    from onnxruntime.capi._pybind_state import GradientGraphBuilder, get_optimized_model
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if library is not None:
-        options.register_custom_ops_library(str(library))
-    optimized = get_optimized_model(proto.SerializeToString(), {"x"}, options)
-    builder = GradientGraphBuilder(optimized, {"loss"}, {"x"}, "loss", options)
-    builder.build()
-    session = onnxruntime.InferenceSession(builder.get_model(), options, providers=["CPUExecutionProvider"])
+def gradient_of(model: onnx.ModelProto, library: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     with np.load(FILE) as stored:
-        feeds = {name: stored[name].astype(np.float32) for name in ("x", "weights")}
-    feeds |= {each.name: np.ones((), np.float32) for each in session.get_inputs() if each.name == "loss_grad"}
-    names = [each.name for each in session.get_outputs()]
-    results = dict(zip(names, session.run(None, feeds), strict=True))
-    return results["x_grad"], results["mask"]
+        return gradient(model, stored["x"], stored["weights"], library)
 
 
 def assert_pytorchs(got: np.ndarray, mask: np.ndarray, axes: tuple[int, ...], ratio: float) -> None:
@@ -86,7 +51,7 @@ def recorded_mask(axes: tuple[int, ...], ratio: float) -> np.ndarray:
 def test_every_forms_gradient_is_pytorchs(form: str, axes: tuple[int, ...], ratio: float) -> None:
     model = model_of(axes, ratio)
     ExpandPass(form, "onnxruntime-training").call(model)
-    got, mask = gradient(with_loss(model))
+    got, mask = gradient_of(ir.to_proto(model))
     assert_pytorchs(got, mask, axes, ratio)
     if form.startswith("philox"):
         np.testing.assert_array_equal(mask, recorded_mask(axes, ratio))
@@ -96,7 +61,7 @@ def test_every_forms_gradient_is_pytorchs(form: str, axes: tuple[int, ...], rati
 def test_a_file_with_the_body_trains_by_the_same_mask(axes: tuple[int, ...], ratio: float) -> None:
     model = model_of(axes, ratio)
     AttachPass().call(model)
-    got, mask = gradient(with_loss(sd.expand(model, target="training", form="philox")))
+    got, mask = gradient_of(ir.to_proto(sd.expand(model, target="training", form="philox")))
     np.testing.assert_array_equal(mask, recorded_mask(axes, ratio))
     assert_pytorchs(got, mask, axes, ratio)
 
@@ -109,7 +74,7 @@ def test_the_builder_fails_on_the_body_itself(inline: bool, message: str) -> Non
     if inline:
         InlinePass().call(model)
     with pytest.raises(RuntimeError, match=message):
-        gradient(with_loss(model))
+        gradient_of(ir.to_proto(model))
 
 
 @pytest.mark.parametrize(("axes", "ratio"), CASES)
@@ -118,23 +83,7 @@ def test_the_native_ops_gradient_through_its_mask_is_pytorchs(axes: tuple[int, .
     reason = native.missing_reason()
     if reason is not None:
         pytest.skip(reason)
-    model = model_of(axes, ratio)
-    (site,) = scopes.spatial_dropouts(model)
-    node, x = site.node, model.graph.inputs[0]
-    equal = ir.node("Equal", [x, x])
-    ones = ir.node("Cast", equal.outputs, {"to": ir.DataType.FLOAT})
-    kept = ir.node("Cast", [node.outputs[1]], {"to": ir.DataType.FLOAT})
-    scale = ir.Value(name="scale", const_value=ir.tensor(np.float32(spec.kept_scale(ratio, 0.0, np.dtype("f4")))))
-    model.graph.register_initializer(scale)
-    factor = ir.node("Mul", [kept.outputs[0], scale])
-    product = ir.node("Mul", [x, factor.outputs[0]])
-    model.graph.insert_before(node, [equal, ones])
-    model.graph.insert_after(node, [kept, factor, product])
-    node.replace_input_with(0, ones.outputs[0])
-    y, product_y = node.outputs[0], product.outputs[0]
-    product_y.name, product_y.type, product_y.shape = "y", y.type, y.shape
-    model.graph.outputs[0] = product_y
-    y.name = "ones_dropped"
-    got, mask = gradient(with_loss(model), native.get_library_path())
+    model = through_the_mask(ir.to_proto(model_of(axes, ratio)))
+    got, mask = gradient_of(model, native.get_library_path())
     np.testing.assert_array_equal(mask, recorded_mask(axes, ratio))
     assert_pytorchs(got, mask, axes, ratio)

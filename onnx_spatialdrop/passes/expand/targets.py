@@ -48,6 +48,9 @@ NO_FUNCTIONS: Final = frozenset({"openvino", "tract"})
 
 ALIASES: Final = {"training": "onnxruntime-training"}
 
+#: Runtimes for which no form is right: jaxonnxruntime makes a constant of a Dropout's seed and runs no other form.
+_NODE_ITSELF: Final = ("jax", "jaxonnxruntime")
+
 
 def resolve(target: str) -> str:
     """Return the name of a target, aliases replaced.
@@ -56,6 +59,11 @@ def resolve(target: str) -> str:
         FormError: an unknown target.
     """
     name = ALIASES.get(target, target)
+    if name in _NODE_ITSELF:
+        raise FormError(
+            f"target is {target!r}, which draws one mask for ever in any form that it runs; "
+            "onnx_spatialdrop.training.jax.convert makes a JAX function of the model, the nodes in it"
+        )
     if name not in TARGETS:
         raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
     return name
