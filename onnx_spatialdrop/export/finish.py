@@ -31,7 +31,14 @@ def require(package: str, extra: str) -> Any:
         raise SpatialDropError(f'{package} is not installed: pip install "onnx_spatialdrop[{extra}]"') from error
 
 
-def finish(model: ir.Model, dropout: Dropout = "op", target: str | None = None, *, mask_inputs: bool = False) -> None:
+def finish(
+    model: ir.Model,
+    dropout: Dropout = "op",
+    target: str | None = None,
+    *,
+    mask_inputs: bool = False,
+    body: bool = False,
+) -> None:
     """Bring SpatialDropout nodes into the form that was asked for, in place.
 
     Args:
@@ -39,6 +46,7 @@ def finish(model: ir.Model, dropout: Dropout = "op", target: str | None = None, 
         dropout: "op" leaves the nodes; "inference" removes them; "training" expands them into standard ops.
         target: what a "training" model is for; see passes/expand.
         mask_inputs: make the masks inputs of the graph, in place of nodes that draw them; see passes/expand.
+        body: put the operator's function body beside nodes that are left; see passes/attach.
 
     Raises:
         SpatialDropError: there is no such ``dropout``; it leaves no masks that could be inputs; or the model cannot be
@@ -55,3 +63,7 @@ def finish(model: ir.Model, dropout: Dropout = "op", target: str | None = None, 
 
         default = "training" if dropout == "training" else "onnxruntime"
         ExpandPass("mask-inputs" if mask_inputs else None, target or default).call(model)
+    elif body:
+        from onnx_spatialdrop.passes.attach import AttachPass
+
+        AttachPass().call(model)

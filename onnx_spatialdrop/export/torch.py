@@ -37,6 +37,7 @@ def export(
     step: int = -1,
     keep_mode: bool = False,
     mask_inputs: bool = False,
+    body: bool = False,
     dynamo: bool = True,
     **arguments: Any,
 ) -> Path | ir.Model:
@@ -60,6 +61,8 @@ def export(
         keep_mode: leave the modules in the modes that they are in, instead of inference mode.
         mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it: a model
             that follows torch's own generator (see onnx_spatialdrop.verify), or any mask from outside.
+        body: put the operator's function body into the file too (see attach), so that a runtime that knows functions
+            runs it as it stands, such as the session with which a library checks what it has exported.
         dynamo: True, the exporter built on torch.export; False, the TorchScript one.
         arguments: further arguments of torch.onnx.export, such as ``dynamic_shapes``, ``kwargs``, ``input_names`` or
             ``opset_version``. ``external_data`` and ``verbose`` are False unless they are given; torch puts weights of
@@ -83,6 +86,7 @@ def export(
         step=step,
         keep_mode=keep_mode,
         mask_inputs=mask_inputs,
+        body=body,
     )
     with context:
         torch = require("torch", "torch")
@@ -107,6 +111,7 @@ def exporting(
     step: int = -1,
     keep_mode: bool = False,
     mask_inputs: bool = False,
+    body: bool = False,
 ) -> Iterator[None]:
     """Let every call of ``torch.onnx.export`` inside the context keep spatial dropout, also calls inside libraries.
 
@@ -131,7 +136,7 @@ def exporting(
         names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
         always = dropout == "training"
         settle(model, names, seed=seed, training_mode=training_mode, step=step, always=always)
-        finish(model, dropout, target, mask_inputs=mask_inputs)
+        finish(model, dropout, target, mask_inputs=mask_inputs, body=body)
 
     def replacement(model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
         if arguments.get("verify"):
