@@ -44,11 +44,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
     verb.add_argument("--base", type=seed, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
-    verb.set_defaults(
-        run=lambda arguments: run_pass(
-            arguments, SeedsPass(arguments.base, keep_ties=arguments.keep_ties), "{n} nodes have seeds of their own"
-        )
+    verb.add_argument(
+        "--frameworks", action="store_true", help="nodes that draw as a framework does lose their layers' seeds, too"
     )
+    verb.set_defaults(run=_seeds)
 
 
 def _no_defaults(verb: argparse.ArgumentParser) -> None:
@@ -72,6 +71,16 @@ def _to_inference(arguments: argparse.Namespace) -> int:
     def describe(_: ir.Model) -> str:
         left = f"; {len(rewrite.report.refused)} refused (fuse --explain says why)" if rewrite.report.refused else ""
         return f"removed {rewrite.removed} dropouts{left}"
+
+    return run_pass(arguments, rewrite, "", describe)
+
+
+def _seeds(arguments: argparse.Namespace) -> int:
+    rewrite = SeedsPass(arguments.base, keep_ties=arguments.keep_ties, frameworks=arguments.frameworks)
+
+    def describe(model: ir.Model) -> str:
+        kept = f"; {rewrite.kept} draw as their framework does and keep its seeds" if rewrite.kept else ""
+        return f"{len(find_nodes(model)) - rewrite.kept} nodes have seeds of their own{kept}"
 
     return run_pass(arguments, rewrite, "", describe)
 

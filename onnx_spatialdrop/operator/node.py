@@ -5,6 +5,7 @@ Nothing here walks a graph: where a node goes is the passes' business.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -107,7 +108,8 @@ def spatial_dropout(
 
     Args:
         x: the tensor to drop from; its type and shape, where known, are used and copied to the outputs.
-        rate: fraction dropped, in [0, 1], as the user gave it (a double).
+        rate: fraction dropped, in [0, 1], as the user gave it (a double). The node stores float32(rate), or for
+            keras_jax the float32 beside it that gives the framework's threshold.
         training_mode: bool, one element.
         step: int64, one element or one a sample.
         seed: 64-bit key, in [-2**63, 2**64); unique unless two nodes are tied on purpose.
@@ -134,6 +136,8 @@ def spatial_dropout(
         scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
     attributes = spec.Attributes(shared, rate, seed, scale, rng, where)
     _check_type(x, attributes)
+    dtype = FLOAT_TYPES[x.dtype] if x.dtype is not None else spec.DTYPES["float32"]
+    attributes = dataclasses.replace(attributes, ratio=dialects.ratio_for(rate, rng, dtype, where))
     node = ir.Node(spec.DOMAIN, spec.OP_TYPE, [x, training_mode, step], num_outputs=2, name=name, version=spec.VERSION)
     write(node, attributes)
     y, mask = node.outputs

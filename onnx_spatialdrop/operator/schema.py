@@ -8,7 +8,7 @@ import onnx.shape_inference
 from onnx.defs import OpSchema
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator import body, spec
 
 __all__ = ["register_schema", "schema"]
 
@@ -60,15 +60,22 @@ def register_schema() -> None:
     """Make the operator known to onnx's checker and shape inference in this process; a second call does nothing."""
     if not onnx.defs.has(spec.OP_TYPE, spec.VERSION, spec.DOMAIN):
         onnx.defs.register_schema(schema())
-        onnx.defs.register_schema(_round_schema())
+        for name, (inputs, outputs) in body.HELPERS.items():
+            onnx.defs.register_schema(_helper_schema(name, inputs, outputs))
 
 
-def _round_schema() -> OpSchema:
-    """Return a schema for the body's helper function: the checker asks for one, though the model defines it."""
-    words = [OpSchema.FormalParameter(name, "tensor(uint64)") for name in ("c0", "c1", "c2", "c3", "k0", "k1")]
-    drawn = [OpSchema.FormalParameter(name, "tensor(uint64)") for name in ("d0", "d1", "d2", "d3")]
-    doc = "One round of Philox4x32 in the function body of SpatialDropout."
-    return OpSchema("PhiloxRound", spec.DOMAIN, spec.VERSION, doc=doc, inputs=words, outputs=drawn)
+def _helper_schema(name: str, inputs: int, outputs: int) -> OpSchema:
+    """Return a schema for a helper function of the bodies: the checker asks for one, though the model defines it."""
+    parameter = OpSchema.FormalParameter
+    return OpSchema(
+        name,
+        spec.DOMAIN,
+        spec.VERSION,
+        doc="A step of the generators in the function body of SpatialDropout.",
+        inputs=[parameter(f"in{index}", "W") for index in range(inputs)],
+        outputs=[parameter(f"out{index}", "W") for index in range(outputs)],
+        type_constraints=[("W", ["tensor(uint64)", "tensor(int64)"], "Words, below 2**32.")],
+    )
 
 
 def _infer(context: onnx.shape_inference.InferenceContext) -> None:

@@ -12,7 +12,7 @@ from onnx_spatialdrop.operator import body, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import scopes, switches
 
-__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach"]
+__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach", "renew"]
 
 #: Model-local functions exist from this IR version on.
 FIRST_IR_VERSION = 8
@@ -27,11 +27,15 @@ class AttachPass(ir.passes.InPlacePass):
        rounding of a scale that a graph computes itself; the value is the one that 0 stands for.
     4. With a bfloat16 node in the model the functions compute in float32, as ONNX Runtime's CPU has no bfloat16 Mul or
        Where. A model that holds bfloat16 and double nodes is refused: there is one body, and it would round doubles.
-    5. Functions that are there already are replaced: bodies of an older version, or for another opset.
-    6. They are written before the model's own functions, which may call them: onnx's ReferenceEvaluator reads
+    5. The function draws the dialects that the nodes name, and takes each node's own: there can be no more than one
+       function of a name (under ``overload`` ONNX Runtime 1.23 and onnx's ReferenceEvaluator run the last one of the
+       file for all nodes). The run fails where a node names a dialect that came later.
+    6. Functions that are there already are replaced: bodies of an older version, for another opset, or that draw other
+       dialects; their helpers go.
+    7. They are written before the model's own functions, which may call them: onnx's ReferenceEvaluator reads
        functions in the order of the file.
-    7. Without ``defaults`` the switches have to be fed, as expand does it.
-    8. A model without SpatialDropout nodes is not modified.
+    8. Without ``defaults`` the switches have to be fed, as expand does it.
+    9. A model without SpatialDropout nodes is not modified.
     """
 
     def __init__(self, defaults: bool = True) -> None:
@@ -42,20 +46,18 @@ class AttachPass(ir.passes.InPlacePass):
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
-            return ir.passes.PassResult(model, modified=False)  # case 8
+            return ir.passes.PassResult(model, modified=False)  # case 9
         read = [op.read(site.node) for site in sites]  # case 1
-        for each in read:
-            if each.rng != "philox":
-                raise FormError(f"{each.where}: rng {each.rng!r} has no function body in this version")
+        rngs = [rng for rng in spec.RNGS if any(each.rng == rng for each in read)]  # case 5
         opset = scopes.default_opset(model.graph, model)  # case 2
-        functions = body.functions(opset, in_float=_needs_float([site.node for site in sites]))
+        functions = body.functions(opset, rngs, in_float=_needs_float([site.node for site in sites]))
         for site, attributes in zip(sites, read, strict=True):
             _write_scale(site.node, attributes)
         ours = {function.identifier(): function for function in functions}
-        others = {key: function for key, function in model.functions.items() if key not in ours}  # case 5
+        others = {key: function for key, function in model.functions.items() if not _is_own(function)}  # case 6
         model.functions.clear()
-        model.functions.update(ours | others)  # case 6
-        if not self.defaults:  # case 7
+        model.functions.update(ours | others)  # case 7
+        if not self.defaults:  # case 8
             switches.require(
                 model.graph, [value for site in sites for value in site.node.inputs[1:] if value is not None]
             )
@@ -73,14 +75,24 @@ class DetachPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
-        own = [
-            key
-            for key, function in model.functions.items()
-            if function.domain == spec.DOMAIN and function.name in body.OWN_FUNCTIONS
-        ]
+        own = [key for key, function in model.functions.items() if _is_own(function)]
         for key in own:
             del model.functions[key]
         return ir.passes.PassResult(model, modified=bool(own))
+
+
+def renew(model: ir.Model) -> None:
+    """Attach again where the model has a body, in place: nodes that are new may need more of it.
+
+    Raises:
+        FormError: one body cannot serve all nodes; see AttachPass.
+    """
+    if (spec.DOMAIN, spec.OP_TYPE, "") in model.functions:
+        AttachPass().call(model)
+
+
+def _is_own(function: ir.Function) -> bool:
+    return function.domain == spec.DOMAIN and function.name in body.OWN_FUNCTIONS
 
 
 def _needs_float(nodes: list[ir.Node]) -> bool:

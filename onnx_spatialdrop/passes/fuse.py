@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import scopes, seeds
+from onnx_spatialdrop.passes import attach, scopes, seeds
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.groups import tagged_groups
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
@@ -75,6 +75,8 @@ class FusePass(ir.passes.InPlacePass):
         self.report.refused += [
             _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
+        if self.report.fused:
+            attach.renew(model)
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
     def _reason(self, candidate: Candidate) -> str:

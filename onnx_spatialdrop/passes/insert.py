@@ -17,7 +17,7 @@ from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes, seeds, switches
+from onnx_spatialdrop.passes import attach, scopes, seeds, switches
 
 __all__ = ["After", "InsertPass", "insert"]
 
@@ -40,6 +40,7 @@ class InsertPass(ir.passes.InPlacePass):
     6. A type or rank that the file does not give is inferred; one that stays unknown is accepted if ``axes`` are given.
     7. A name that is taken gets a number: ``X/dropped_1``. The node is named ``X/SpatialDropout``.
     8. Everything is checked before anything changes; without a value to insert after, the model is not modified.
+    9. The nodes draw by "philox"; a function body that the model has is attached anew, so that it knows them.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class InsertPass(ir.passes.InPlacePass):
             _rewire(model.graph, x, node, names)
             _place(model.graph, first, x, node)
         model.opset_imports[spec.DOMAIN] = spec.VERSION
+        attach.renew(model)  # case 9
         return ir.passes.PassResult(model, modified=True)
 
     def _axes(self, x: ir.Value, known: ir.TypeProtocol | None, shape: ir.Shape | None) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Give every SpatialDropout node a seed of its own.
+"""Give SpatialDropout nodes seeds of their own.
 
 Equal nodes with equal seeds are merged by every optimiser that eliminates common subexpressions, and then drop the
 same maps.
@@ -44,23 +44,30 @@ def derive_seeds(base: int, count: int, taken: frozenset[int] = frozenset()) -> 
 
 
 class SeedsPass(ir.passes.InPlacePass):
-    """Write new seeds to every SpatialDropout node, derived from one base seed.
+    """Write new seeds to SpatialDropout nodes, derived from one base seed.
 
     1. Nodes are numbered in the order of the file, main graph first; node i gets the i-th derived seed.
     2. With ``keep_ties``, nodes that share a seed now share one afterwards (masks tied on purpose); the group is
        numbered by its first node.
     3. A node whose seed is right already is not touched; where all are, the model is not modified.
+    4. A node that draws as a framework does (``rng`` other than "philox") keeps its seed, which is the layer's: with
+       another one it would no longer draw the layer's masks. It is not numbered, but counted in ``kept``. With
+       ``frameworks`` it is a node like any other.
     """
 
-    def __init__(self, base: int = 0, *, keep_ties: bool = False) -> None:
+    def __init__(self, base: int = 0, *, keep_ties: bool = False, frameworks: bool = False) -> None:
         super().__init__()
         self.base = base
         self.keep_ties = keep_ties
+        self.frameworks = frameworks
+        self.kept = 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
-        nodes = [site.node for site in scopes.spatial_dropouts(model)]
-        present = [op.read(node).seed for node in nodes]
+        read = [(site.node, op.read(site.node)) for site in scopes.spatial_dropouts(model)]
+        own = [(node, each.seed) for node, each in read if self.frameworks or each.rng == spec.RNGS[0]]
+        self.kept = len(read) - len(own)  # case 4
+        nodes, present = [node for node, _ in own], [seed for _, seed in own]
         groups = {key: i for i, key in enumerate(dict.fromkeys(present if self.keep_ties else range(len(nodes))))}
         seeds = derive_seeds(self.base, len(groups))
         modified = False
@@ -74,15 +81,23 @@ class SeedsPass(ir.passes.InPlacePass):
 
 @io.same_kind
 def assign_seeds(
-    model: io.Source, output: io.PathLike | None = None, *, base: int = 0, keep_ties: bool = False
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    base: int = 0,
+    keep_ties: bool = False,
+    frameworks: bool = False,
 ) -> io.Result:
     """Return the model with a seed of its own on every SpatialDropout node, reproducible from ``base``.
+
+    Nodes that draw as a framework does (``rng`` other than "philox") keep the seed of their layer.
 
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         base: base seed, in [-2**63, 2**64).
         keep_ties: nodes that share a seed now share one afterwards.
+        frameworks: nodes that draw as a framework does get new seeds, too, and no longer draw the layer's masks.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
@@ -91,4 +106,4 @@ def assign_seeds(
         SpecError: ``base`` does not fit in 64 bits, or a node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    return io.apply(model, output, SeedsPass(base, keep_ties=keep_ties))
+    return io.apply(model, output, SeedsPass(base, keep_ties=keep_ties, frameworks=frameworks))

@@ -8,8 +8,8 @@ import pytest
 from building import dropout_ir
 
 from onnx_spatialdrop import SpecError, spatial_dropout
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
 
 
 def value(rank: int | None, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -56,6 +56,18 @@ def test_a_node_is_written_out_in_full() -> None:
     assert list(y.shape) == list(node.inputs[0].shape)
     assert mask.dtype == ir.DataType.BOOL
     assert [str(dim) for dim in mask.shape] == ["N", "8", "1", "1"]
+
+
+def test_the_ratio_is_the_one_that_gives_the_frameworks_threshold() -> None:
+    rates = [k / 20000 for k in range(1, 20000)]
+    rate = next(r for r in rates if dialects.ratio_for(r, "keras_jax", np.float32) != np.float32(r))
+    assert op.read(build(value(4), rate, rng="keras_jax")).ratio == dialects.ratio_for(rate, "keras_jax", np.float32)
+    assert op.read(build(value(4), rate)).ratio == float(np.float32(rate))
+
+
+def test_a_type_that_a_dialect_lacks_is_refused() -> None:
+    with pytest.raises(SpecError, match="node 'd': rng 'keras_tf' draws no masks for X of type float64"):
+        build(value(4, ir.DataType.DOUBLE), rng="keras_tf")
 
 
 def test_the_scale_is_rounded_to_the_type_of_x() -> None:

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from zoo import feeds, path, record
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop import reference
 from onnx_spatialdrop.operator import spec
 
 
@@ -18,9 +19,10 @@ def test_attach_adds_the_functions_and_detach_takes_them_out_again() -> None:
     attached = sd.attach(model)
     assert [(f.domain, f.name) for f in attached.functions] == [
         ("onnx_spatialdrop", "PhiloxRound"),  # helpers first: onnx's ReferenceEvaluator resolves in this order
+        ("onnx_spatialdrop", "Philox4x32"),
         ("onnx_spatialdrop", "SpatialDropout"),
     ]
-    assert {o.domain: o.version for o in attached.functions[1].opset_import} == {"": 21, "onnx_spatialdrop": 1}
+    assert {o.domain: o.version for o in attached.functions[2].opset_import} == {"": 21, "onnx_spatialdrop": 1}
     onnx.checker.check_model(attached, full_check=True)
     assert sd.detach(attached).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
@@ -35,7 +37,31 @@ def test_a_body_for_another_opset_is_replaced() -> None:
     attached.opset_import[0].version = 20
     again = sd.attach(attached)
     assert again.functions[-1].opset_import[0].version == 20
-    assert len(again.functions) == 2
+    assert len(again.functions) == 3
+
+
+def test_a_body_follows_the_dialects_of_the_nodes() -> None:
+    attached = sd.attach(dropout_model(rng="keras_jax"))
+    next(a for a in attached.graph.node[0].attribute if a.name == "rng").s = b"keras_tf"
+    model = dropout_model(rng="keras_tf", scale=sd.find(attached)[0].scale)
+    again = sd.attach(attached)
+    assert again.SerializeToString(deterministic=True) == sd.attach(model).SerializeToString(deterministic=True)
+    assert sd.detach(again).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_nodes_that_come_later_get_a_body_that_knows_them() -> None:
+    attached = sd.attach(dropout_model(rng="keras_tf", wrap=True))
+    more = sd.insert(attached, after="before_out", rate=0.5)
+    assert [found.rng for found in sd.find(more)] == ["philox", "keras_tf"]
+    session = onnxruntime.InferenceSession(more.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {"x": np.ones((1, 4, 2, 2), np.float32), "training_mode": np.array(True), "step": np.array([3])}
+    y, mask = session.run(["y", "mask"], feeds)
+    kept = mask.copy()
+    for found in sd.find(more):
+        drawn = reference.dropout_mask((1, 4, 2, 2), (2, 3), found.ratio, found.seed, 3, rng=found.rng)
+        kept &= drawn if found.rng == "philox" else True
+    np.testing.assert_array_equal((y != 0).any(axis=(2, 3), keepdims=True), kept)
+    np.testing.assert_array_equal(mask, reference.dropout_mask((1, 4, 2, 2), (2, 3), 0.3, 7, 3, rng="keras_tf"))
 
 
 def test_models_without_nodes_or_bodies_stay_as_they_are() -> None:
@@ -79,7 +105,7 @@ def test_an_old_ir_version_is_raised_to_one_that_has_functions() -> None:
 
 def test_the_size_of_a_body_is_a_few_kilobytes() -> None:
     attached = sd.attach(dropout_model())
-    assert len(attached.SerializeToString()) - len(dropout_model().SerializeToString()) < 8000
+    assert len(attached.SerializeToString()) - len(dropout_model().SerializeToString()) < 9000
     assert np.all([f.domain == spec.DOMAIN for f in attached.functions])
 
 
@@ -100,7 +126,7 @@ def test_a_mask_without_a_name_gets_one(outputs: list[str]) -> None:
 def test_functions_that_call_the_body_come_after_it() -> None:
     """ReferenceEvaluator reads functions in the order of the file; digits::Stage calls SpatialDropout."""
     attached = sd.attach(onnx.load(path("digits_function")))
-    assert [f.name for f in attached.functions] == ["PhiloxRound", "SpatialDropout", "Stage"]
+    assert [f.name for f in attached.functions] == ["PhiloxRound", "Philox4x32", "SpatialDropout", "Stage"]
     given = feeds("digits_function", record("digits_function").images[:2], training_mode=True, step=[3])
     (logits,) = ReferenceEvaluator(attached).run(None, given)
     session = onnxruntime.InferenceSession(attached.SerializeToString(), providers=["CPUExecutionProvider"])

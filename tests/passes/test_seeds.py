@@ -9,7 +9,7 @@ from building import dropout_ir
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.passes.seeds import derive_seeds
+from onnx_spatialdrop.passes.seeds import SeedsPass, derive_seeds
 
 
 def twins(seed_a: int = 0, seed_b: int = 0) -> ir.Model:
@@ -48,6 +48,18 @@ def test_every_node_gets_its_own_seed_in_the_order_of_the_file() -> None:
 def test_tied_nodes_stay_tied_on_request() -> None:
     model = sd.assign_seeds(twins(9, 9), base=5, keep_ties=True)
     assert [found.seed for found in sd.find(model)] == derive_seeds(5, 1) * 2
+
+
+def test_nodes_that_draw_as_a_framework_does_keep_its_seeds_unless_asked() -> None:
+    model = twins(9, 9)
+    model.graph[0].attributes["rng"] = ir.AttrString("rng", "keras_tf")
+    seeded = sd.assign_seeds(model, base=5)
+    assert [found.seed for found in sd.find(seeded)] == [9, *derive_seeds(5, 1)]
+    rewrite = SeedsPass(5)
+    rewrite.call(model.clone())
+    assert rewrite.kept == 1
+    assert [found.seed for found in sd.find(sd.assign_seeds(model, base=5, frameworks=True))] == derive_seeds(5, 2)
+    assert not [finding for finding in sd.check(ir.to_proto(model)) if finding.rule == "equal-seeds"]
 
 
 def test_a_base_seed_beyond_64_bits_is_refused() -> None:

@@ -11,7 +11,7 @@ from onnx_spatialdrop import reference
 from onnx_spatialdrop.operator import dialects, spec
 
 PAIRS = [(rng, name) for rng, dialect in dialects.DIALECTS.items() for name in dialect.tests]
-KERNELS = ["python"]
+KERNELS = ["python", "body"]
 TRAINING = np.array(True)
 
 

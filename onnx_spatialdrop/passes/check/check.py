@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import external, io
 from onnx_spatialdrop.errors import ModelFileError, SpecError
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.check import targets
 from onnx_spatialdrop.passes.check.finding import Finding
@@ -96,9 +97,11 @@ def _seeds(model: ir.Model) -> list[Finding]:
     for node in (node for scope in scopes.foreign_scopes(model) for node in scope.all_nodes()):
         if op.is_spatial_dropout(node):
             try:
-                ours[op.read(node).seed].append(node)
+                attributes = op.read(node)
             except SpecError:
                 continue
+            if attributes.rng == spec.RNGS[0]:  # in the others the seeds are the layers', equal where theirs are
+                ours[attributes.seed].append(node)
         elif is_source(node) and "seed" in node.attributes and not node.attributes["seed"].is_ref():
             theirs[float(node.attributes["seed"].value)].append(node)
     findings = []

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.operator import body, body_int32, spec
+from onnx_spatialdrop.operator import body, body_int32, dialects, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import switches
 from onnx_spatialdrop.passes.expand import fold
@@ -27,14 +26,27 @@ Meaning = npt.NDArray[Any] | ir.Value
 
 def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the function body to ``group``; return Y and the mask."""
-    return _inline(group, task, body.functions(task.opset, in_float=_in_float(task), where=task.where))
+    rngs = (task.attributes.rng,)
+    functions = body.functions(
+        task.opset, rngs, in_float=_in_float(task), guarded=False, dtype=_type_name(task), where=task.where
+    )
+    return _inline(group, task, functions)
 
 
 def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the int32 function body to ``group``; return Y and the mask."""
     # OpenVINO refuses Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
     nonce: body_int32.Nonce = "uniform" if task.target == "openvino" else "dropout"
-    return _inline(group, task, body_int32.functions(task.opset, nonce=nonce, in_float=_in_float(task)))
+    functions = body_int32.functions(
+        task.opset, task.attributes.rng, nonce=nonce, in_float=_in_float(task), dtype=_type_name(task)
+    )
+    return _inline(group, task, functions)
+
+
+def _type_name(task: Task) -> str | None:
+    if task.dtype is not None:
+        dialects.word_test(task.attributes.rng, task.dtype, task.where)
+    return None if task.dtype is None else task.dtype.name
 
 
 def _in_float(task: Task) -> bool:
@@ -42,8 +54,6 @@ def _in_float(task: Task) -> bool:
 
 
 def _inline(group: Group, task: Task, functions: list[ir.Function]) -> tuple[ir.Value, ir.Value]:
-    if task.attributes.rng != "philox":
-        raise FormError(f"{task.where}: rng {task.attributes.rng!r} has no expanded form in this version")
     training = np.array(True) if task.training is None else task.training
     attributes = _attributes(task)
     inliner = _Inliner(group, functions, task)
@@ -134,7 +144,18 @@ class _Inliner:
             return first  # no axes are shared; OpenVINO reads an empty list as a scalar
         if op_type == "And" and isinstance(inputs[1], np.ndarray) and inputs[1].ndim == 0 and inputs[1].item():
             return first
+        return _masked(op_type, inputs)
+
+
+def _masked(op_type: str, inputs: list[Meaning]) -> Meaning | None:
+    """Return what a bit operation on vectors of one element boils down to, one being a constant of all or no bits."""
+    constant = next((each for each in inputs if isinstance(each, np.ndarray)), None)
+    if op_type not in ("BitwiseAnd", "BitwiseOr") or constant is None or constant.shape != (1,):
         return None
+    other = inputs[1] if constant is inputs[0] else inputs[0]
+    if constant.item() == 0:
+        return constant if op_type == "BitwiseAnd" else other
+    return other if constant.item() == -1 and op_type == "BitwiseAnd" else None
 
 
 def _resolved(attribute: ir.Attr, given: dict[str, ir.Attr]) -> ir.Attr:

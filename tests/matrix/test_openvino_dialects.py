@@ -1,0 +1,59 @@
+"""The dialects of rng in OpenVINO's CPU plugin, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from building import dropout_model
+from expanding import assert_binomial
+
+from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator.reference import dropout_mask
+from onnx_spatialdrop.passes.expand import expand
+
+openvino = pytest.importorskip("openvino", reason="openvino is not installed (pip install openvino)")
+pytestmark = pytest.mark.openvino
+
+FRAMEWORKS = spec.RNGS[1:]
+PAIRS = [(rng, name) for rng in FRAMEWORKS for name in dialects.DIALECTS[rng].tests]
+
+
+def compiled(**arguments: Any) -> Any:
+    core = openvino.Core()
+    model = expand(dropout_model(**arguments), target="openvino")
+    return core.compile_model(core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def mask_of(model: Any, x: np.ndarray, step: list[int]) -> np.ndarray:
+    given = x
+    if x.dtype == spec.DTYPES["bfloat16"]:
+        given = openvino.Tensor(x.view(np.uint16).copy(), x.shape, openvino.Type.bf16)
+    results = list(model({"x": given, "training_mode": np.array(True), "step": np.array(step)}).values())
+    return results[1].astype(bool)
+
+
+@pytest.mark.parametrize(("rng", "dtype"), PAIRS)
+@pytest.mark.parametrize("seed", [7, -12345678901234567, 2**31 - 2])
+def test_masks_of_every_dialect_type_and_step(rng: str, dtype: str, seed: int) -> None:
+    model, x = compiled(dtype=dtype, rng=rng, seed=seed, ratio=0.35), np.ones((5, 4, 3, 2), spec.DTYPES[dtype])
+    for step in ([0], [5], [2**24 + 1], [2**31 - 3], [2**31 - 2], [2**31 - 1], [5, 4, 3, 2**30 + 7, 1]):
+        wanted = dropout_mask(x.shape, (2, 3), 0.35, seed, step, rng=rng, dtype=x.dtype)
+        np.testing.assert_array_equal(mask_of(model, x, step), wanted, str(step))
+
+
+@pytest.mark.parametrize("rng", FRAMEWORKS)
+def test_rates_and_long_rows(rng: str) -> None:
+    for k in range(0, 21, 4):
+        model, x = compiled(rng=rng, ratio=k / 20, shape=("N", "C"), axes=()), np.ones((300, 70), np.float32)
+        wanted = dropout_mask(x.shape, (), k / 20, 7, 3, rng=rng)
+        np.testing.assert_array_equal(mask_of(model, x, [3]), wanted, str(k))
+
+
+@pytest.mark.parametrize("rng", FRAMEWORKS)
+def test_a_negative_step_is_a_fresh_draw_every_run(rng: str) -> None:
+    model, x = compiled(ratio=0.5, rng=rng), np.ones((100, 4, 2, 2), np.float32)
+    masks = [mask_of(model, x, [-1]) for _ in range(12)]
+    assert len({mask.tobytes() for mask in masks}) == 12
+    assert_binomial(sum(int(mask.sum()) for mask in masks), 12 * 400, 0.5)
