@@ -7,7 +7,6 @@ the inputs, so that a crash of the interpreter is counted, and the input kept, l
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import random
 import resource
@@ -22,9 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz import contract, mutate  # noqa: E402
+from fuzz import contract, mutate, report  # noqa: E402
 
 _LIMIT_S = 30
+#: What contract.py says where something is lost.
+_LOSSES = ("changed other files", "replaced its output", "lost ", "wrote nothing", "wrote what it cannot read")
 _MEMORY = 6 << 30
 
 
@@ -131,13 +132,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--first", type=int, default=0, help="number of the first input; the rest follow from it")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/robustness.md")
     parser.add_argument("--keep", type=Path, help="a folder for the inputs that broke something")
     arguments = parser.parse_args()
     start = time.monotonic()
     ends, findings, inputs = campaign(arguments.seconds, arguments.first, arguments.keep)
-    print(json.dumps({"inputs": inputs, "runs": sum(ends.values()), "ends": ends, "seconds": time.monotonic() - start}))
+    minutes = (time.monotonic() - start) / 60
     for text, count in findings.most_common():
         print(f"{count:6} {text}")
+    lost = sum(count for text, count in findings.items() if any(word in text for word in _LOSSES))
+    figures = {
+        "inputs tried": inputs,
+        "runs of a verb": sum(ends.values()),
+        "crashes (an exception, or the process gone)": ends["crash"] + ends["killed"],
+        f"hangs (over {_LIMIT_S} s of work)": ends["hang"],
+        "lost data (another file changed, an output replaced in vain, content gone)": lost,
+        "other breaches (more than a line, no file named, a fault not foreseen)": ends["contract"] - lost,
+    }
+    print("\n".join(f"{what}: {count}" for what, count in figures.items()))
+    if arguments.write:
+        report.write("campaign", figures, f"{minutes:.0f} minutes from input {arguments.first} on")
 
 
 if __name__ == "__main__":
