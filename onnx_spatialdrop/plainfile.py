@@ -126,7 +126,8 @@ class PlainFile:
         need(given.isdisjoint(producers) and b"" not in given)
         known = dict.fromkeys(given, -1) | producers | {b"": -1}
         before = np.fromiter((known[name] for name in self._read), np.int64, len(self._read))
-        need(bool((before < self._inputs.row).all()) and all(name in known for name in self.outputs))
+        need(bool((before < self._inputs.row).all()) and all(name in known for name in self.outputs - {b""}))
+        need(b"" not in self.outputs)
         return producers
 
     def _check_nodes(self) -> None:

@@ -30,6 +30,7 @@ KERNELS: tuple[Kernel, ...] = ("native", "python", "body")
 
 # Where ONNX Runtime looks for external data of a model that it is given as bytes.
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+_ARGUMENTS = ("providers", "provider_options", "disabled_optimizers", "enable_fallback", "read_config_from_model")
 
 
 def choose(kernel: Kernel = "auto") -> tuple[Kernel, str]:
@@ -86,10 +87,14 @@ def session(
         KernelError: that kernel cannot be used here.
         FormError: the model cannot be lowered to that kernel.
         SpecError: a node that the operator's definition does not allow.
-        ModelFileError: a file that cannot be read.
+        ModelFileError: a file that cannot be read; or weights that are not in the model, which does not say where.
+        TypeError: an argument that InferenceSession does not have; it would take no notice of it.
     """
     import onnxruntime
 
+    unknown = sorted(arguments.keys() - set(_ARGUMENTS))
+    if unknown:
+        raise TypeError(f"session() has no argument {unknown[0]!r}; InferenceSession's are {', '.join(_ARGUMENTS)}")
     chosen, _ = choose(kernel)
     options = _quiet_options() if sess_options is None else sess_options
     arguments.setdefault("providers", ["CPUExecutionProvider"])
@@ -102,6 +107,7 @@ def session(
             changed = LowerPass(python.counters).call(working).modified
         elif sites and (chosen == "body" or _needs_types(working, sites)):
             changed = AttachPass().call(working).modified
+        _refuse_homeless(working, options)
         folders.update(external.folders(working))
         return bool(sites), changed
 
@@ -131,6 +137,20 @@ def _needs_types(model: ir.Model, sites: list[Site]) -> bool:
     """
     has_body = any(f.domain == spec.DOMAIN and f.name == spec.OP_TYPE for f in model.functions.values())
     return not has_body and any(isinstance(site.scope, ir.Function) for site in sites)
+
+
+def _refuse_homeless(model: ir.Model, options: onnxruntime.SessionOptions) -> None:
+    """Refuse external data that nobody can find: a ModelProto does not say where it was read from."""
+    lost = [tensor for tensor in external.homeless(model) if not Path(tensor.location).is_file()]
+    if not lost:
+        return
+    try:
+        options.get_session_config_entry(_FOLDER_KEY)
+    except RuntimeError:  # there is no such entry
+        raise ModelFileError(
+            f"the model's tensor {lost[0].name!r} is stored in {os.fspath(lost[0].location)!r}, and the model does not "
+            "say where that is; give the model's path, or read it with onnx_spatialdrop.load"
+        ) from None
 
 
 def _quiet_options() -> onnxruntime.SessionOptions:

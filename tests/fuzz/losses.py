@@ -56,10 +56,10 @@ def _rename(model: onnx.ModelProto) -> None:
             for field in ("doc_string", "domain", "name", "overload"):
                 if not getattr(node, field):
                     node.ClearField(field)  # written out or not, it is empty
-            entries = sorted(node.metadata_props, key=lambda entry: entry.key)
-            entries = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
+            entries = sorted((entry.key, entry.value) for entry in node.metadata_props)
             del node.metadata_props[:]
-            node.metadata_props.extend(entries)
+            for key, value in entries:
+                node.metadata_props.add(key=key, value=value)
             for attribute in node.attribute:
                 if not attribute.doc_string:
                     attribute.ClearField("doc_string")
