@@ -181,11 +181,14 @@ def draw_masks(
 
 
 def keras_mask(noise_shape: Sequence[int], rate: float, seed: int, counter: int) -> Mask:
-    """Return the mask that a dropout layer of Keras draws on its torch backend, on the CPU.
+    """Return the mask that a layer of Keras 3.15 draws on its torch backend, on the CPU.
+
+    This holds for SpatialDropout1D, 2D and 3D, and for Dropout with a noise_shape or a seed; any other Dropout is
+    torch's own, on torch's generator. Nothing is drawn, and the counter stays, for the rates 0 and 1.
 
     Args:
         noise_shape: the mask's shape.
-        rate: the layer's rate, in [0, 1].
+        rate: the layer's rate, in (0, 1).
         seed: the first number of its SeedGenerator's state.
         counter: the second one, before the call.
 

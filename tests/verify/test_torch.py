@@ -167,6 +167,11 @@ def test_export_with_mask_inputs_is_the_export_expanded() -> None:
     assert ir.to_proto(model) == ir.to_proto(mask_model(network))
     assert "blocks.0.drop2.mask" in [value.name for value in model.graph.inputs]
     assert verify(network.module(), model, network.input(2).numpy(), steps=1)
+    always = sdt.export(
+        network.module(), (network.input(3),), dropout="training", target="onnxruntime", mask_inputs=True
+    )
+    assert [value.name for value in always.graph.inputs][1:] == [v.name for v in model.graph.inputs][2:]
+    assert verify(network.module(), always, network.input(3).numpy(), steps=2)
     with pytest.raises(sd.SpatialDropError, match="dropout is 'inference', which leaves no masks"):
         sdt.export(network.module(), (network.input(),), dropout="inference", mask_inputs=True)
 
