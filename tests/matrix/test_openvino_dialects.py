@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 from building import dropout_model
 from expanding import assert_binomial
+from keras_draws import SEEDS, STEPS, draws
 
 from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator.reference import dropout_mask
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.openvino
 
 FRAMEWORKS = spec.RNGS[1:]
 PAIRS = [(rng, name) for rng in FRAMEWORKS for name in dialects.DIALECTS[rng].tests]
+RECORDED = [(rng, dtype) for rng in SEEDS for dtype in ("float16", "bfloat16", "float32")]
 
 
 def compiled(**arguments: Any) -> Any:
@@ -57,3 +60,25 @@ def test_a_negative_step_is_a_fresh_draw_every_run(rng: str) -> None:
     masks = [mask_of(model, x, [-1]) for _ in range(12)]
     assert len({mask.tobytes() for mask in masks}) == 12
     assert_binomial(sum(int(mask.sum()) for mask in masks), 12 * 400, 0.5)
+
+
+def check_recorded(rng: str, dtype: str, every: int) -> None:
+    calls = draws(rng, dtype)
+    for group in islice(iter(lambda: list(islice(calls, STEPS)), []), every // 2, None, every):
+        one = group[0]
+        ratio = dialects.ratio_for(one.rate, rng, spec.DTYPES[dtype])
+        model = compiled(dtype=dtype, shape=one.shape, axes=one.axes, ratio=ratio, seed=one.seed, rng=rng, scale=1.0)
+        for call in group:
+            mask = mask_of(model, np.ones(one.shape, spec.DTYPES[dtype]), [call.step])
+            np.testing.assert_array_equal(mask, call.mask, str(call[2:5]))
+
+
+@pytest.mark.parametrize(("rng", "dtype"), RECORDED)
+def test_some_layers_that_keras_drew(rng: str, dtype: str) -> None:
+    check_recorded(rng, dtype, 209)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rng", "dtype"), RECORDED)
+def test_every_layer_that_keras_drew(rng: str, dtype: str) -> None:
+    check_recorded(rng, dtype, 1)
