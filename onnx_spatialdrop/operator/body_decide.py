@@ -15,8 +15,8 @@ __all__ = ["KIND", "comparison", "depends_on_type", "guard"]
 # Types by the bits of their significands, fewest first: how many of the probes below survive in each.
 _BY_PRECISION: Final = ("bfloat16", "float16", "float32", "float64")
 
-#: `kind`, which of the four types X has. ONNX Runtime takes a pair of casts out that would round, as long as nothing
-#: stands between the two; a Reshape does.
+#: `kind`, which of the four types X has. ONNX Runtime takes some pairs of casts out that would round, where nothing
+#: stands between the two; here a Reshape does.
 KIND: Final = """
   probes = Constant <value = double[3] {1.001953125, 1.00000095367431640625, 1.000000000931322574615478515625}> ()
   probes_t = CastLike (probes, X)

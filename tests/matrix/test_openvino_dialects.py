@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from building import dropout_model
 from expanding import assert_binomial
@@ -18,6 +19,7 @@ from onnx_spatialdrop.passes.expand import expand
 openvino = pytest.importorskip("openvino", reason="openvino is not installed (pip install openvino)")
 pytestmark = pytest.mark.openvino
 
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 FRAMEWORKS = spec.RNGS[1:]
 PAIRS = [(rng, name) for rng in FRAMEWORKS for name in dialects.DIALECTS[rng].tests]
 RECORDED = [(rng, dtype) for rng in SEEDS for dtype in ("float16", "bfloat16", "float32")]
@@ -26,7 +28,7 @@ RECORDED = [(rng, dtype) for rng in SEEDS for dtype in ("float16", "bfloat16", "
 def compiled(**arguments: Any) -> Any:
     core = openvino.Core()
     model = expand(dropout_model(**arguments), target="openvino")
-    return core.compile_model(core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return core.compile_model(core.read_model(model.SerializeToString()), "CPU", EXACT)
 
 
 def mask_of(model: Any, x: np.ndarray, step: list[int]) -> np.ndarray:
@@ -82,3 +84,19 @@ def test_some_layers_that_keras_drew(rng: str, dtype: str) -> None:
 @pytest.mark.parametrize(("rng", "dtype"), RECORDED)
 def test_every_layer_that_keras_drew(rng: str, dtype: str) -> None:
     check_recorded(rng, dtype, 1)
+
+
+def test_where_takes_int32_through_float32() -> None:
+    """The trap for which the int32 body puts words together by masks."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    g (int64[1] n, int32[1] a, int32[1] b) => (int32[1] c) {
+      zero = Constant <value = int64 {0}> ()
+      negative = Less (n, zero)
+      low = Cast <to = 6> (n)
+      chosen = Where (negative, a, b)
+      c = Add (chosen, low)
+    }"""
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(onnx.parser.parse_model(text).SerializeToString()), "CPU", EXACT)
+    result = model({"n": np.array([0]), "a": np.array([5], np.int32), "b": np.array([2**24 + 1], np.int32)})
+    assert next(iter(result.values())).tolist() == [2**24]  # not 2**24 + 1

@@ -24,7 +24,7 @@ Run = Callable[[np.ndarray, int], np.ndarray]
 
 
 def layers(rng: str, dtype: str, every: int) -> Iterator[tuple[onnx.ModelProto, list[Draw]]]:
-    """Yield a model of one recorded layer with its STEPS calls, one layer in ``every``, from the middle of the first."""
+    """Yield a model of one recorded layer with its STEPS calls, one layer in ``every``."""
     calls = draws(rng, dtype)
     for group in islice(iter(lambda: list(islice(calls, STEPS)), []), every // 2, None, every):
         one = group[0]
