@@ -8,10 +8,16 @@ from expanding import with_float_ends
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import reference
+from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import dialects, spec
 
 PAIRS = [(rng, name) for rng, dialect in dialects.DIALECTS.items() for name in dialect.tests]
-KERNELS = ["python", "body"]
+KERNELS = [
+    pytest.param(name, marks=pytest.mark.skipif(
+        name == "native" and native.missing_reason() is not None, reason="the native library is not built here"
+    ))
+    for name in ("native", "python", "body")
+]  # fmt: skip
 TRAINING = np.array(True)
 
 
@@ -37,6 +43,19 @@ def test_every_dialect_and_type(kernel: str, rng: str, dtype: str) -> None:
     check(session, rng, dtype, [3], training=False)
 
 
+@pytest.mark.skipif(native.missing_reason() is not None, reason="the native library is not built here")
+@pytest.mark.parametrize("rng", spec.RNGS)
+def test_a_registered_kernel_wins_over_the_body_in_every_dialect(rng: str) -> None:
+    """The kernel counts from 0 where the step is negative; the body takes a number of its own."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    sd.register(options)
+    model = sd.attach(dropout_model(shape=("N", 50, 1, 1), rng=rng))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    mask = session.run(["mask"], {"x": np.ones((2, 50, 1, 1), np.float32), "training_mode": TRAINING})[0]
+    np.testing.assert_array_equal(mask, reference.dropout_mask((2, 50, 1, 1), [2, 3], 0.3, 7, 0, rng=rng))
+
+
 @pytest.mark.parametrize("rng", spec.RNGS)
 def test_a_negative_step_counts_in_every_dialect(rng: str) -> None:
     session = sd.session(dropout_model(shape=("N", 50, 1, 1), rng=rng), "python")
@@ -46,7 +65,7 @@ def test_a_negative_step_counts_in_every_dialect(rng: str) -> None:
         np.testing.assert_array_equal(mask, reference.dropout_mask((2, 50, 1, 1), [2, 3], 0.3, 7, step, rng=rng))
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["python", "body"])
 @pytest.mark.parametrize("rng", ["keras_tf", "keras_tf_xla"])
 def test_a_type_that_a_dialect_lacks_is_refused_when_the_session_is_made(kernel: str, rng: str) -> None:
     model = dropout_model(dtype="float64")
