@@ -91,15 +91,18 @@ class PlainFile:
         )
         self.op_types: list[bytes] = self._fields.of(_OP_TYPE).values()
         graph = self._model.graph
-        self.inputs: dict[bytes, Any] = {value.name.encode(): value.type for value in graph.input}
-        self.initializers: dict[bytes, onnx.TensorProto] = {t.name.encode(): _full(t) for t in graph.initializer}
-        self.outputs = {value.name.encode() for value in graph.output}
-        self.opsets = {("" if e.domain == "ai.onnx" else e.domain): int(e.version) for e in self._model.opset_import}
         try:
+            self.inputs: dict[bytes, Any] = {value.name.encode(): value.type for value in graph.input}
+            self.initializers: dict[bytes, onnx.TensorProto] = {t.name.encode(): _full(t) for t in graph.initializer}
+            self.outputs = {value.name.encode() for value in graph.output}
+            self.opsets = {
+                ("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version)
+                for entry in self._model.opset_import
+            }
             self._check_model()
             self.producers = self._checked_names()
             self._check_nodes()
-        except (MalformedError, UnicodeError, DecodeError, KeyError):
+        except (MalformedError, UnicodeError, DecodeError, KeyError, AttributeError):  # bytes, if it is not UTF-8
             raise NotPlainError from None
         domains = self._fields.of(_DOMAIN)
         self.domains: dict[int, bytes] = dict(zip(domains.row.tolist(), domains.values(), strict=True))
@@ -126,14 +129,14 @@ class PlainFile:
         need(given.isdisjoint(producers) and b"" not in given)
         known = dict.fromkeys(given, -1) | producers | {b"": -1}
         before = np.fromiter((known[name] for name in self._read), np.int64, len(self._read))
-        need(bool((before < self._inputs.row).all()) and all(name in known for name in self.outputs - {b""}))
-        need(b"" not in self.outputs)
+        need(bool((before < self._inputs.row).all()) and self.outputs <= known.keys() - {b""})
         return producers
 
     def _check_nodes(self) -> None:
         fields = self._fields
         need(bool(np.isin(fields.tag, _NODE_TAGS).all()))
-        need(len(self.op_types) == len(self._nodes) and bool((np.diff(fields.of(_OP_TYPE).row) == 1).all()))
+        need(len(self.op_types) == len(self._nodes) and b"" not in self.op_types)
+        need(bool((np.diff(fields.of(_OP_TYPE).row) == 1).all()))
         for number in (_NAME, _DOMAIN):
             rows = fields.of(number).row
             need(len(rows) < 2 or bool((np.diff(rows) > 0).all()))

@@ -90,6 +90,8 @@ def _nodes(nodes: Iterable[NodeProto], defined: set[str], outer: _Outer) -> None
     for node in nodes:
         if not (type(node.name) is type(node.op_type) is type(node.domain) is type(node.overload) is str):
             raise MalformedError(f"a name of {_named(node)} is not UTF-8")
+        if not node.op_type:
+            raise MalformedError(f"{_named(node)} is of no operator")
         for name in node.input:
             if name and not _known(name, defined, outer):
                 text(name)

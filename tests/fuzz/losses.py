@@ -63,6 +63,9 @@ def _rename(model: onnx.ModelProto) -> None:
             for attribute in node.attribute:
                 if not attribute.doc_string:
                     attribute.ClearField("doc_string")
+                field = {attribute.FLOAT: "f", attribute.INT: "i", attribute.STRING: "s"}.get(attribute.type)
+                if field is not None and not attribute.ref_attr_name:
+                    setattr(attribute, field, getattr(attribute, field))  # left out, it is 0
                 for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
                     del graph.value_info[:]
                     graphs.append(graph.node)
