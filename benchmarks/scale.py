@@ -131,7 +131,7 @@ def child(options: argparse.Namespace, *arguments: str) -> dict[str, Any] | str:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [*options.under.split(), sys.executable, __file__, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit + 60, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10 * limit, env=environment, check=False)
     except subprocess.TimeoutExpired:
         return f"not done after {limit:.0f} s"
     if done.returncode == -signal.SIGALRM:
