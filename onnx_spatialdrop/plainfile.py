@@ -134,13 +134,16 @@ class PlainFile:
 
     def _check_nodes(self) -> None:
         fields = self._fields
-        need(bool(np.isin(fields.tag, _NODE_TAGS).all()))
+        known = np.zeros(256, bool)
+        known[list(_NODE_TAGS)] = True
+        need(bool((fields.tag < len(known)).all()) and bool(known[fields.tag].all()))
         need(len(self.op_types) == len(self._nodes) and b"" not in self.op_types)
         need(bool((np.diff(fields.of(_OP_TYPE).row) == 1).all()))
         for number in (_NAME, _DOMAIN):
             rows = fields.of(number).row
             need(len(rows) < 2 or bool((np.diff(rows) > 0).all()))
-        b"\0".join([*self.op_types, *fields.of(_NAME).values(), *fields.of(_DOMAIN).values()]).decode()
+        if not fields.blob.isascii():
+            b"\0".join([*self.op_types, *fields.of(_NAME).values(), *fields.of(_DOMAIN).values()]).decode()
 
     def attributes(self) -> dict[int, list[bytes]]:
         """Return the attributes of each node that has any."""
@@ -226,11 +229,11 @@ class PlainFile:
     def _rename(self, nodes: list[bytes], renamed: dict[bytes, bytes]) -> None:
         starts = np.concatenate(([0], np.cumsum(np.fromiter(map(len, nodes), np.int64, len(nodes)))))
         readers: dict[int, list[tuple[int, int, bytes]]] = {}
-        for position, name in enumerate(self._read):
-            if name in renamed:
-                row = int(self._inputs.row[position])
-                begin, end = int(self._inputs.start[position]), int(self._inputs.end[position])
-                readers.setdefault(row, []).append((begin - int(starts[row]), end - int(starts[row]), renamed[name]))
+        for position in [index for index, name in enumerate(self._read) if name in renamed]:
+            row = int(self._inputs.row[position])
+            begin, end = int(self._inputs.start[position]), int(self._inputs.end[position])
+            offset, name = int(starts[row]), renamed[self._read[position]]
+            readers.setdefault(row, []).append((begin - offset, end - offset, name))
         for row, edits in readers.items():
             node = nodes[row]
             for begin, end, name in reversed(edits):

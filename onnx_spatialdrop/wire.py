@@ -43,8 +43,7 @@ class Fields:
 
     def values(self) -> list[bytes]:
         """Return the content of every field."""
-        blob = self.blob
-        return [blob[start:end] for start, end in zip(self.start.tolist(), self.end.tolist(), strict=True)]
+        return list(map(self.blob.__getitem__, map(slice, self.start.tolist(), self.end.tolist())))
 
 
 def table(messages: Sequence[bytes]) -> Fields:

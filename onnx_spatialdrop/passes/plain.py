@@ -63,8 +63,10 @@ class _Inference:
         used = set(file.op_types)
         need(not any(name.encode() in used for name in (SOURCES - {"Dropout"}) | {"Transpose"}))
         need(not any(name.startswith(b"StatelessRandom") for name in used))
-        self._spatial = [row for row, name in enumerate(file.op_types) if name == _SPATIAL]
-        self._dropout = [row for row, name in enumerate(file.op_types) if name == _DROPOUT]
+        self._spatial, self._dropout = (
+            [row for row, name in enumerate(file.op_types) if name == wanted] if wanted in used else []
+            for wanted in (_SPATIAL, _DROPOUT)
+        )
         need(all(file.domains.get(row) == spec.DOMAIN.encode() for row in self._spatial))
         need(all(file.domains.get(row, b"") in _DEFAULT for row in self._dropout))
         need(sum(domain == spec.DOMAIN.encode() for domain in file.domains.values()) == len(self._spatial))
