@@ -112,8 +112,46 @@ def subclassed() -> tuple[Any, np.ndarray]:
     return model, x
 
 
+def uneven() -> tuple[Any, np.ndarray]:
+    """Generators that do not count alike: shared by layers, ahead of the others, drawn from several times a pass."""
+    import keras
+    from keras import layers
+
+    words = keras.Input((6, 8), name="words")
+    once = layers.SpatialDropout1D(0.4, seed=21, name="once")
+    noise = layers.Dropout(0.3, noise_shape=(None, 1, None), seed=22, name="noise")
+    plain = layers.Dropout(0.5, name="plain")
+    for layer in (noise, plain):
+        layer._tracker.unlock()  # Keras lets no layer change its generator once it is built
+        layer.seed_generator = once.seed_generator
+    ahead = layers.SpatialDropout1D(0.6, seed=-7 % 2**31, name="ahead")
+    ahead.seed_generator.state.assign([-7 % 2**31, 10])
+    x = noise(plain(once(layers.Dense(8, name="dense1")(words))))
+    x = layers.Add(name="add")([ahead(x), layers.SpatialDropout1D(1.0, name="all")(x)])
+    x = layers.Reshape((3, 2, 8), name="reshape")(x)
+    x = layers.TimeDistributed(layers.SpatialDropout1D(0.5, seed=21, name="each"), name="time")(x)
+    out = layers.Dense(3, name="out")(layers.Flatten(name="flatten")(x))
+    return keras.Model(words, out, name="uneven"), _normal((4, 6, 8))
+
+
+def mixed_float16() -> tuple[Any, np.ndarray]:
+    """A network that computes, and drops, in float16."""
+    import keras
+    from keras import layers
+
+    half = {"dtype": "mixed_float16"}
+    words = keras.Input((5, 6), name="words")
+    x = layers.SpatialDropout1D(0.3, name="one", **half)(layers.Dense(12, name="dense1", **half)(words))
+    x = layers.Dropout(0.55, noise_shape=(None, None, 1), name="noise", **half)(layers.ReLU(name="relu", **half)(x))
+    return keras.Model(words, layers.Dense(4, name="out", **half)(x), name="mixed_float16"), _normal((3, 5, 6))
+
+
 NETWORKS: dict[str, Callable[[], tuple[Any, np.ndarray]]] = {
     function.__name__: function for function in (text_cnn, text_lstm, cnn2d, cnn2d_channels_first, unet3d, subclassed)
+}
+#: Networks that only tests of masks need.
+COUNTING: dict[str, Callable[[], tuple[Any, np.ndarray]]] = {
+    function.__name__: function for function in (uneven, mixed_float16)
 }
 
 
@@ -122,7 +160,7 @@ def build(name: str) -> tuple[Any, np.ndarray]:
     import keras
 
     keras.utils.set_random_seed(11)
-    model, x = NETWORKS[name]()
+    model, x = (NETWORKS | COUNTING)[name]()
     rng = np.random.default_rng(3)
     for variable in model.weights:
         if "seed_generator" in variable.path:
