@@ -20,6 +20,7 @@ from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import TrainerError
 from onnx_spatialdrop.passes import scopes, switches
 from onnx_spatialdrop.passes.expand import ExpandPass
+from onnx_spatialdrop.passes.expand.gradients import GradientsPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.training import trainer
@@ -91,15 +92,19 @@ def artifacts(
     prepared = _prepared(model, said)
     names = _checked(prepared, requires_grad)
     # Cleaned of every dropout that fuse can prove: also of element-wise Dropout nodes that are always on.
-    clean = ir.to_proto(to_inference(prepared))
+    clean = to_inference(prepared)
+    write = GradientsPass()
+    evaluation = clean.clone()
+    write.call(evaluation)
+    said.extend(write.said)
     training = ir.to_proto(_training_model(prepared, form))
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".artifacts-") as temporary:
         on, off = Path(temporary, "on"), Path(temporary, "off")
         on.mkdir()
         off.mkdir()
-        trainer.generate(_copy(training), on, loss, optimizer, names)
-        trainer.generate(_copy(clean), off, loss, None, names)
+        trainer.generate(training, on, loss, optimizer, names)
+        trainer.generate(ir.to_proto(evaluation), off, loss, None, names)
         inputs = _inputs(on / "training_model.onnx", names)
         os.replace(off / "eval_model.onnx", target / "eval_model.onnx")
         for name in ("training_model.onnx", "optimizer_model.onnx", "checkpoint"):
@@ -110,7 +115,7 @@ def artifacts(
         evaluation=target / "eval_model.onnx",
         optimizer=None if optimizer is None else target / "optimizer_model.onnx",
         checkpoint=target / "checkpoint",
-        inference=io.save(clean, target / "inference.onnx"),
+        inference=io.save(ir.to_proto(clean), target / "inference.onnx"),
         requires_grad=tuple(names),
         inputs=inputs,
         said=tuple(said),
@@ -119,7 +124,7 @@ def artifacts(
 
 def _prepared(model: io.Source, said: list[str]) -> ir.Model:
     """Return a copy that the trainer reads, its SpatialDropout nodes still in it."""
-    prepare = TrainerPass(_TARGET)
+    prepare = TrainerPass(_TARGET, gradients=False)  # what is deployed keeps its layers
     result = io.rewrite(model, None, prepare.call)[0]
     said.extend(prepare.said)
     prepared = ir.from_proto(result) if isinstance(result, onnx.ModelProto) else cast("ir.Model", result)
@@ -135,6 +140,7 @@ def _checked(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
 
 def _training_model(prepared: ir.Model, form: str | None) -> ir.Model:
     model = prepared.clone()
+    GradientsPass().call(model)
     nodes = [site.node for site in scopes.spatial_dropouts(model)]
     for training in switches.behind(node.inputs[1] for node in nodes):
         if switches.is_switch(training):
@@ -154,13 +160,6 @@ def _fix_on(model: ir.Model, training: ir.Value) -> None:
     if training in model.graph.inputs and default is not None:
         model.graph.inputs.remove(training)
         training.const_value = ir.tensor(np.ones(default.shape.numpy(), bool), name=training.name)
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    # generate_artifacts moves initializers about in the model that it is given.
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _inputs(training: Path, names: list[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import zoo
 from building import dropout_model
+from training.trainer_runs import start
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io, reference
@@ -20,17 +21,6 @@ REASON = trainer.missing_reason()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 FORMS = ("dropout", "uniform", "philox", "philox-int32")
-
-
-def start(made: Artifacts) -> tuple[Any, Any, Any]:
-    import onnxruntime
-    from onnxruntime.training.api import CheckpointState, Module, Optimizer
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    state = CheckpointState.load_checkpoint(str(made.checkpoint))
-    module = Module(str(made.training), state, str(made.evaluation), session_options=options)
-    return state, module, None if made.optimizer is None else Optimizer(str(made.optimizer), module)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.expand import targets
+from onnx_spatialdrop.passes.expand.gradients import GradientsPass
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass, OpsetPass
 
 __all__ = ["PREPARED_KEY", "TRAINERS", "TrainerPass"]
@@ -43,26 +44,33 @@ class TrainerPass(ir.passes.InPlacePass):
        on them.
     4. For onnx2torch, ``allowzero`` goes from every Reshape whose constant target has no 0, where it says nothing:
        torch.onnx writes it, and onnx2torch refuses it.
-    5. What was done is written into the model's metadata_props. For any other target, and where nothing has to be
+    5. For onnxruntime-training, unless ``gradients`` is False, nodes are written so that their gradients are right: see
+       GradientsPass.
+    6. What was done is written into the model's metadata_props. For any other target, and where nothing has to be
        done, the model is not modified.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, gradients: bool = True) -> None:
         super().__init__()
         self.target = targets.resolve(target)
+        self.gradients = gradients
         self.said: list[str] = []
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.said = []
         if self.target not in TRAINERS and self.target not in targets.NO_FUNCTIONS:
-            return ir.passes.PassResult(model, modified=False)  # case 5
+            return ir.passes.PassResult(model, modified=False)  # case 6
         if InlineFunctionsPass().call(model).modified:  # case 1
             self.said.append(f"functions written out where they are called: {self.target} knows none")
         if self.target in TRAINERS:
             self._convert(model)
         if self.target == "onnxruntime-training":
             self._for_onnxruntime(model)
+            if self.gradients:
+                write = GradientsPass()
+                write.call(model)  # case 5
+                self.said.extend(write.said)
         if self.target == "onnx2torch":
             self._drop_allowzero(model)
         if self.said:
