@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export import torch_hooks
 from onnx_spatialdrop.export.finish import Dropout, finish, require
 from onnx_spatialdrop.export.torch_settle import settle
 
@@ -127,6 +128,7 @@ def exporting(
     finish(empty, dropout, target, mask_inputs=mask_inputs)  # wrong arguments are refused early
     torch = require("torch", "torch")
     require("onnxscript", "torch")
+    torch_hooks.check(torch)
     from onnx_spatialdrop.export import torch_capture, torch_script
 
     capture = torch_capture.Capture(dropout, elementwise, keep_mode)
@@ -183,8 +185,9 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     Raises:
         SpatialDropError: torch or onnxscript is missing.
     """
-    require("torch", "torch")
+    torch = require("torch", "torch")
     require("onnxscript", "torch")
+    torch_hooks.check(torch)
     from onnx_spatialdrop.export import torch_capture
 
     return torch_capture.translation_table()

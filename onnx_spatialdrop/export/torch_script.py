@@ -13,6 +13,7 @@ import torch
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.torch_capture import KINDS, Capture, description
+from onnx_spatialdrop.export.torch_hooks import has_torchscript_exporter
 from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE
 
 __all__ = ["capturing"]
@@ -23,10 +24,13 @@ _OPSETS: Final = range(9, 24)
 
 @contextmanager
 def capturing(capture: Capture) -> Iterator[None]:
-    """Register symbolics for torch's dropouts, inside the context; those that are to be kept stay torch's own."""
+    """Register symbolics for torch's dropouts, inside the context; those that are to be kept stay torch's own.
+
+    A torch whose TorchScript exporter is gone is left alone: its newer one does not need them.
+    """
     registered = []
     try:
-        for name, kind in KINDS.items():
+        for name, kind in KINDS.items() if has_torchscript_exporter(torch) else ():
             if capture.fate(kind, 0.5) != "keep":
                 for aten, opset in ((f"aten::{name}{end}", opset) for end in ("", "_") for opset in _OPSETS):
                     torch.onnx.register_custom_op_symbolic(aten, _symbolic(kind, capture), opset)

@@ -1,0 +1,67 @@
+"""What of torch the export takes hold of, looked for before anything is done. torch is given, not imported.
+
+All of it is in torch 2.6; a later one may move it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import reduce
+from typing import Any, Final
+
+from onnx_spatialdrop.errors import SpatialDropError
+
+__all__ = ["check", "has_torchscript_exporter"]
+
+_NEEDED: Final = (
+    "_VF",
+    "compiler.is_compiling",
+    "export.ExportedProgram.run_decompositions",
+    "feature_alpha_dropout",
+    "feature_dropout",
+    "jit.is_tracing",
+    "library.Library",
+    "library.register_fake",
+    "onnx.export",
+    "ops.aten.feature_dropout.default",
+    "random.fork_rng",
+)
+_TORCHSCRIPT: Final = (
+    "onnx.register_custom_op_symbolic",
+    "onnx.symbolic_helper.parse_args",
+    "onnx.unregister_custom_op_symbolic",
+)
+
+
+def check(torch: Any) -> None:
+    """Check that every place is there where dropout is kept.
+
+    Raises:
+        SpatialDropError: one is not; it names it and the versions to use.
+    """
+    missing = [f"torch.{path}" for path in _NEEDED if not _has(torch, path)]
+    if not missing and not {"custom_translation_table", "**"} & set(_parameters(torch.onnx.export)):
+        missing = ["torch.onnx.export(custom_translation_table=...)"]
+    if missing:
+        raise SpatialDropError(
+            f"torch {torch.__version__} has no {missing[0]}, which spatial dropout needs to get through an export; "
+            "use torch 2.6 or newer, best 2.13.0, with which this is tested"
+        )
+
+
+def has_torchscript_exporter(torch: Any) -> bool:
+    """Return whether symbolics can be registered for ``torch.onnx.export(dynamo=False)``."""
+    return all(_has(torch, path) for path in _TORCHSCRIPT)
+
+
+def _has(torch: Any, path: str) -> bool:
+    try:
+        reduce(getattr, path.split("."), torch)
+    except AttributeError:
+        return False
+    return True
+
+
+def _parameters(function: Any) -> list[str]:
+    found = inspect.signature(function).parameters.values()
+    return ["**" if each.kind == each.VAR_KEYWORD else each.name for each in found]
