@@ -154,7 +154,7 @@ def exporting(
                 return original(model, args, file, custom_translation_table=table, **arguments)
 
         try:
-            program = _written(run, f, lambda written: finished(written, model))
+            program = _written(run, f, None if dropout == "inference" else lambda written: finished(written, model))
         except Exception as error:
             if capture.refusal is not None and error is not capture.refusal:
                 raise capture.refusal from error
@@ -193,20 +193,30 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     return torch_capture.translation_table()
 
 
-def _written(run: Callable[[Any], Any], f: Any, finished: Callable[[ir.Model], None]) -> Any:
-    """Call ``run`` with a file of its own, and write what it wrote to ``f`` once it is finished."""
+def _written(run: Callable[[Any], Any], f: Any, finished: Callable[[ir.Model], None] | None) -> Any:
+    """Call ``run`` with a file of its own, and write what it wrote to ``f`` once it is finished.
+
+    Without ``finished`` the bytes stay torch's: to read a model and write it again may add what torch leaves out.
+    """
     if f is None:
         return run(None)
     if isinstance(f, (str, os.PathLike)):
         file = Path(f)
         with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as folder:
             program = run(os.path.join(folder, file.name))
+            if finished is None and os.listdir(folder) == [file.name]:
+                os.replace(os.path.join(folder, file.name), file)
+                return program
             model = io.load(os.path.join(folder, file.name))
-            finished(model)
+            if finished is not None:
+                finished(model)
             io.save(model, file)
         return program
     buffer = streams.BytesIO()
     program = run(buffer)
+    if finished is None:
+        f.write(buffer.getvalue())
+        return program
     model = ir.from_proto(onnx.load_model_from_string(buffer.getvalue()))
     finished(model)
     f.write(ir.to_proto(model).SerializeToString(deterministic=True))
