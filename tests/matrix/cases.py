@@ -6,6 +6,7 @@ optimisers see what they would see in the user's file.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import onnx_ir as ir
 import zoo
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import expand
@@ -29,6 +31,12 @@ RECORDS = zoo.RECORDED | {
     "digits_keras_eval_export": "digits_keras",
     "digits_keras_train_export": "digits_keras",
 }
+#: The network of Keras with masks as Keras's own layers draw them: model -> file, rng.
+DIALECTS = {
+    "digits_keras as keras_tf": ("digits_keras", "keras_tf"),
+    "digits_keras as keras_jax": ("digits_keras", "keras_jax"),
+}
+RECORDS |= {name: file for name, (file, _) in DIALECTS.items()}
 #: What exporters wrote without nodes: fuse makes nodes of the dropout of the training exports.
 TRAIN_EXPORTS = ("digits_torch_train_export", "digits_keras_train_export")
 EVAL_EXPORTS = ("digits_torch_eval_export", "digits_keras_eval_export")
@@ -58,9 +66,14 @@ class Case:
 
 
 def source(name: str) -> ir.Model:
-    """Return a committed model, its dropout as nodes."""
-    model = io.load(zoo.path(name))
-    return fuse(model)[0] if name in TRAIN_EXPORTS else model
+    """Return a committed model, its dropout as nodes, or one of DIALECTS."""
+    file, rng = DIALECTS.get(name, (name, "philox"))
+    model = io.load(zoo.path(file))
+    if name in TRAIN_EXPORTS:
+        return fuse(model)[0]
+    for site in spatial_dropouts(model) if rng != "philox" else ():
+        op.write(site.node, dataclasses.replace(op.read(site.node), rng=rng))
+    return model
 
 
 def build(
@@ -88,7 +101,7 @@ def build(
         AttachPass(defaults=switches != "fed").call(model)
     else:
         model = expand(model, form=form, target=target, defaults=switches != "fed")
-    path = folder / f"{name}.{form}.onnx"
+    path = folder / f"{name.replace(' ', '_')}.{form}.onnx"
     io.save(model, path)
     with np.load(zoo.FOLDER / f"{RECORDS[name]}.npz") as record:
         images, logits = record["images"][:IMAGES], record["logits"][:IMAGES]

@@ -6,13 +6,13 @@ The outcomes are those of verdict.py, "refused" (by expand), and "warned": check
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from matrix.cases import EVAL_EXPORTS, RECORDS
 from matrix.verdict import BITS, DRAWN, OFF
 
-__all__ = ["FORMS", "LEVELS", "OPTIMIZERS", "RUNTIMES", "Cell", "expected", "of_optimizers", "of_runtimes"]
+__all__ = ["FORMS", "KINDS", "LEVELS", "OPTIMIZERS", "RUNTIMES", "Cell", "expected", "of_optimizers", "of_runtimes"]
 
 REFUSED, WARNED = "refused", "warned"
 FORMS = ("body", "philox", "philox-int32", "uniform", "dropout", "identity")
@@ -47,6 +47,8 @@ OPTIMIZERS = {
     "onnx-ir": "onnx-ir",
     **{f"onnxruntime offline {level}": "onnxruntime-offline" for level in ("basic", "extended", "all")},
 }
+#: What optimisers are given: models that differ in kind. The others differ in layout, type or where their weights lie.
+KINDS = ("digits_torch", "digits_keras_1d", "digits_if", "digits_function")
 SWITCHES = ("default", "fed", "fixed")
 
 
@@ -75,10 +77,10 @@ def of_runtimes(*names: str) -> Iterator[Cell]:
                 yield Cell(name, switches, form, model)
 
 
-def of_optimizers(*names: str) -> Iterator[Cell]:
+def of_optimizers(*names: str, models: Iterable[str] = KINDS) -> Iterator[Cell]:
     """Return the cells of optimisers, for switches of all three kinds."""
     for name in names:
-        for model in RECORDS:
+        for model in models:
             if model in EVAL_EXPORTS:
                 yield Cell(name, "default", "identity", model)
                 continue

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
-from matrix.cells import OPTIMIZERS, RUNTIMES, Cell, expected, of_optimizers, of_runtimes
+from matrix.cases import RECORDS
+from matrix.cells import KINDS, OPTIMIZERS, RUNTIMES, Cell, expected, of_optimizers, of_runtimes
 from matrix.outcomes import in_javascript, missing, outcome
 
 IN_JAVASCRIPT = ("onnxruntime-node", "onnxruntime-web")
@@ -18,8 +19,6 @@ WANTED = os.environ.get("ONNX_SPATIALDROP_MATRIX", "")
 #: What the plain environment runs.
 QUICK_TOOLS = ("onnxruntime all", "reference")
 QUICK_MODELS = ("digits_torch", "digits_if", "digits_function")
-#: What optimisers are given, unless all is wanted.
-KINDS = (*QUICK_MODELS, "digits_keras_1d")
 SWITCHED_OFF = "runs with ONNX_SPATIALDROP_MATRIX=1, as in .ci/matrix"
 
 
@@ -27,8 +26,7 @@ def _cells() -> list[Cell]:
     if not WANTED:
         return [cell for cell in of_runtimes(*QUICK_TOOLS) if cell.model in QUICK_MODELS]
     runtimes = of_runtimes(*(name for name in RUNTIMES if name not in IN_JAVASCRIPT))
-    optimizers = (cell for cell in of_optimizers(*OPTIMIZERS) if WANTED == "all" or cell.model in KINDS)
-    return [*runtimes, *optimizers]
+    return [*runtimes, *of_optimizers(*OPTIMIZERS, models=RECORDS if WANTED == "all" else KINDS)]
 
 
 @pytest.mark.parametrize("tool", [*RUNTIMES, *OPTIMIZERS])

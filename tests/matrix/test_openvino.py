@@ -11,6 +11,7 @@ from expanding import assert_binomial
 
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.reference import spatial_dropout
+from onnx_spatialdrop.passes.check import check
 from onnx_spatialdrop.passes.expand import expand
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed (pip install openvino)")
@@ -120,3 +121,17 @@ def test_the_uniform_form_draws_from_openvinos_generator(shape: tuple[int | str,
         assert_binomial(int(mask.sum()), 2000, 0.7)
     assert_binomial(int((masks[0] == masks[1]).sum()), 2000, 0.58)
     assert run(model, x, [], training_mode=False)[1].all()
+
+
+def test_the_form_of_64_bits_runs_with_wrong_masks_where_its_step_is_constant() -> None:
+    """The trap that check(target="openvino") finds: with a Dropout for fresh draws OpenVINO would refuse the file."""
+    fixed = dropout_model(shape=(50, 4, 1, 1), training_mode=True, step=[3])
+    x = np.ones((50, 4, 1, 1), np.float32)
+    wanted = spatial_dropout(x, (2, 3), 0.3, 7, 3)[1]
+    core = openvino.Core()
+    for form, right in (("philox", False), ("philox-int32", True)):
+        model = expand(fixed, form=form)  # for ONNX Runtime
+        assert ("wide-integers" in [finding.rule for finding in check(model, target="openvino")]) != right
+        run = core.compile_model(core.read_model(model.SerializeToString()), "CPU", EXACT)
+        _, mask = run({"x": x}).values()
+        assert np.array_equal(mask, wanted) == right

@@ -72,7 +72,13 @@ def _is_expected(probes: Sequence[Probe], masks: Sequence[np.ndarray], run: Outp
     for probe, mask in zip(probes, masks, strict=True):
         attributes = probe.attributes
         expected = dropout_mask(
-            mask.shape, attributes.axes, attributes.ratio, attributes.seed, step, rng=attributes.rng
+            mask.shape,
+            attributes.axes,
+            attributes.ratio,
+            attributes.seed,
+            step,
+            rng=attributes.rng,
+            dtype=run[probe.x].dtype,
         )
         seen = np.ones_like(mask) if probe.mask else run[probe.x] > 0
         if not np.array_equal(mask[seen], expected[seen]):
