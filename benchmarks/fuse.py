@@ -83,6 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measure("with shapes", torch_style(patterns, 2, typed=True), Path(folder))
         measure("without shapes", torch_style(patterns, 2, typed=False), Path(folder))
+        measure("directly in series", torch_style(patterns, 0, typed=True), Path(folder))
         plain = torch_style(1, 10 * patterns - 8, typed=True)
         del plain.graph.node[:8]
         plain.graph.node[0].input[0] = "x"

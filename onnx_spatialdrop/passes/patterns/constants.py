@@ -85,12 +85,15 @@ def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | 
 
 
 def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    if value.const_value is not None:
+        return value.const_value
     node = value.producer()
-    if value.const_value is None and node is not None and node.op_type == "Constant" and not node.domain:
-        attribute = node.attributes.get("value")
-        if attribute is not None and not attribute.is_ref():
-            # Not get_const_tensor, which names the tensor after the value: the tensor may be the caller's own.
-            return attribute.as_tensor()
+    if node is None or node.op_type != "Constant" or node.domain:
+        return None
+    attribute = node.attributes.get("value")
+    if attribute is not None and not attribute.is_ref():
+        # Not get_const_tensor, which names the tensor after the value: the tensor may be the caller's own.
+        return attribute.as_tensor()
     return ir.convenience.get_const_tensor(value)
 
 

@@ -103,8 +103,10 @@ def follow(
             _end(trace, Use(value, node, reason))
     inner = {*trace.nodes, *beside}
     for node in beside:
-        if not all(_stays_inside(output, inner) for output in node.outputs):
-            value = next(value for value in node.inputs if value in trace.forms)
+        value = next(value for value in node.inputs if value in trace.forms)
+        form = trace.forms[value]
+        product = isinstance(form, Step) and form.x is not None
+        if product or not all(_stays_inside(output, inner) for output in node.outputs):
             _end(trace, Use(value, node, f"its type or shape is read by {describe(node)} ({node.op_type})"))
     for value in trace.forms:
         if value.is_graph_output():
