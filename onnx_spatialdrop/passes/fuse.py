@@ -16,6 +16,7 @@ from onnx_spatialdrop.passes import attach, scopes, seeds
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.groups import tagged_groups
 from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
+from onnx_spatialdrop.passes.patterns.stripped import stripped_groups
 from onnx_spatialdrop.passes.report import Record, Report
 from onnx_spatialdrop.passes.rewriter import Rewriter, names
 
@@ -37,7 +38,9 @@ class FusePass(ir.passes.InPlacePass):
        ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
     6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
        at inference), and a pair of views around a node, each undoing the other, goes as well.
-    7. What passes/expand.py wrote becomes the node that it was, seed and all, as long as its tags are there.
+    7. What expand wrote becomes the node that it was, seed and all, as long as its tags are there. Where a tool has
+       stripped them, a form that draws the operator's bits is run and compared with the definition, and becomes that
+       node too; other forms are recognised by what they compute, as cases 1 to 5 say.
     8. A model without any draw is not modified.
     """
 
@@ -63,6 +66,9 @@ class FusePass(ir.passes.InPlacePass):
         self.report = Report(refused=frozen_masks(model))
         rewriter = Rewriter(model, self.training_mode, self.for_inference)
         self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
+        stripped, unproven = stripped_groups(model)
+        self.report.fused += [rewriter.undo(group) for group in stripped]  # case 7
+        self.report.refused += unproven
         rewriter.finish()
         candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
@@ -81,7 +87,7 @@ class FusePass(ir.passes.InPlacePass):
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
-        if self.for_inference and _is_alpha(candidate):
+        if self.for_inference and (_is_alpha(candidate) or _is_idle(candidate)):
             return ""
         if candidate.reason:
             return candidate.reason
@@ -110,6 +116,11 @@ def _refused(candidate: Candidate, reason: str) -> Record:
 
 def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
     return () if candidate.kind == "elementwise" else None
+
+
+def _is_idle(candidate: Candidate) -> bool:
+    """Return whether every product is what it was made of."""
+    return not candidate.trace.ends and bool(candidate.proofs) and all(proof.idle for proof in candidate.proofs)
 
 
 def _is_alpha(candidate: Candidate) -> bool:

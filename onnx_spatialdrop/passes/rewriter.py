@@ -35,6 +35,10 @@ class Rewriter:
 
     def undo(self, group: Group) -> Record:
         """Put back the node that a tagged group of nodes was written out of."""
+        step = group.step
+        if step is not None and step.producer() is None and step.graph is None and isinstance(group.scope, ir.Graph):
+            step.type, step.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
+            group.scope.register_initializer(step)
         node = self._replace(
             group.scope,
             self._current(group.x),

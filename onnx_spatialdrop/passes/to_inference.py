@@ -11,11 +11,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.passes import replace, scopes
+from onnx_spatialdrop.passes import prune, replace, scopes
 from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.layouts import settle_layouts
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.sources import switched_off
+from onnx_spatialdrop.passes.patterns.stripped import idle_products
 from onnx_spatialdrop.passes.plain import plain_inference
 from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.report import Report
@@ -29,7 +30,7 @@ class InferencePass(ir.passes.InPlacePass):
 
     1. Dropout of every kind that fuse recognises becomes SpatialDropout, also element-wise dropout, alpha dropout and
        ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
-    2. Dropout nodes that are off go, where their mask is unused.
+    2. Dropout nodes that are off go, where their mask is unused; so do draws of the operator's bits that are off.
     3. Every SpatialDropout node goes, with its switches; see remove.py.
     4. Views around a removed node that undo each other go too, or become one; see tidy.py and layouts.py.
     5. What was refused stays; ``report.refused`` says why.
@@ -71,6 +72,11 @@ def _drop_idle(model: ir.Model) -> int:
                 continue
             dropped += 1
             replace.bypass(node, node.inputs[0])
+    for product, source in idle_products(model):
+        dropped += 1
+        idle = [value for value in product.inputs if value is not source]
+        replace.bypass(product, source)
+        prune.prune_unused(model, idle)
     return dropped
 
 

@@ -159,6 +159,10 @@ class Constants:
             return np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
         if op_type in _SAME_NUMBER:
             return self.number(inputs[0], depth - 1)
+        if op_type in ("And", "Or"):
+            known = [number for number in (self.number(operand, depth - 1) for operand in inputs) if number is not None]
+            deciding = [number for number in known if bool(number) == (op_type == "Or")]
+            return deciding[0] if deciding else known[0] if len(known) == 2 else None
         if op_type in ("Cast", "CastLike"):
             return self._cast(node, depth)
         if op_type in UNARY and len(inputs) == 1:

@@ -37,6 +37,7 @@ class Proof:
         reason: why this is no dropout; "" where it is.
         lacks: what it would have to be multiplied by to be dropout, if that alone is missing.
         scaled_by: the node, after the product, that multiplies by that, and its other input.
+        idle: the product is x as it was.
     """
 
     y: ir.Value
@@ -50,6 +51,7 @@ class Proof:
     reason: str = ""
     lacks: float | None = None
     scaled_by: tuple[ir.Node, ir.Value] | None = None
+    idle: bool = False
 
     @property
     def x(self) -> ir.Value:
@@ -58,9 +60,17 @@ class Proof:
 
 
 def is_dropout(form: Step) -> bool:
-    """Return whether a product has dropout's two values; its axes are not looked at."""
+    """Return whether a product has dropout's two values, or is x as it was; its axes are not looked at."""
     scaled = _values(form)
-    return scaled is not None and scaled[3] == ""
+    return _idle_level(form) is not None if scaled is None else scaled[3] == ""
+
+
+def _idle_level(form: Step) -> Level | None:
+    """Return what a product is, where a switch that is off for good has made it the identity."""
+    assert form.x is not None
+    if form.factor[0] != form.factor[1] or form.offset.any():
+        return None
+    return next((level for level, multiple in form.x.levels if abs(form.factor[0] - multiple) <= 1e-6), None)
 
 
 def _values(form: Step) -> tuple[float, float, Level, str] | None:
@@ -144,6 +154,10 @@ def scaled_late(proof: Proof, form: Step, node: ir.Node, data: ir.Value) -> Proo
 def _not_dropped(y: ir.Value, form: Step, shapes: Shapes) -> Proof:
     """Return what a product without a dropped side is: alpha dropout, or nothing known."""
     assert form.x is not None
+    idle = _idle_level(form)
+    if idle is not None:
+        reason = "it is switched off for good: nothing is dropped"
+        return Proof(y, idle, 0.0, 1.0, (), kind="elementwise", reason=reason, idle=True)
     proof = _with_axes(Proof(y, form.x.levels[0][0]), form.layout, shapes)
     values = " or ".join(f"x * {a:g} + {b:g}" for a, b in zip(form.factor, form.offset, strict=True))
     return replace(proof, kind="unknown", reason=f"no entry is dropped: the values are {values}")

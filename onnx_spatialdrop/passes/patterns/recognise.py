@@ -199,6 +199,8 @@ def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node])
             proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
         candidate.proofs.append(proof)
     candidate.kind, candidate.reason = _verdict(trace, candidate.proofs)
+    if source.off:
+        candidate.kind, candidate.reason = "elementwise", source.off
 
 
 def _scale_late(found: list[Candidate], context: Context) -> None:

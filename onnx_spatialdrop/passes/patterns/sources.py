@@ -37,6 +37,7 @@ class Source:
         ratio: fraction that a refused Dropout node would drop.
         training_mode: the value that switches a Dropout node on; None where it is always on.
         notes: what is wrong with the node itself, in words.
+        off: why a Dropout node does nothing, though its mask is used.
         by_definition: the node is dropout by ONNX's definition, but ONNX Runtime draws the inverse.
     """
 
@@ -48,6 +49,7 @@ class Source:
     training_mode: ir.Value | None = None
     notes: tuple[str, ...] = ()
     by_definition: bool = False
+    off: str = ""
 
     @property
     def seed(self) -> float | int | None:
@@ -128,14 +130,15 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     off = "" if dynamic is not None else switched_off(node, opset, constants)
     if data is None or ratio is None:
         return Source(node, reason="the ratio of this Dropout is not constant", kind="elementwise")
-    if off:
+    used = any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:])
+    if off and not used:
         return Source(node, reason=off, kind="elementwise", ratio=recover(float(ratio), half_ulp(ratio.dtype)))
     if not 0.0 < float(ratio) < 1.0:
         return Source(node, reason=f"the ratio is {float(ratio):g}, so nothing is random", kind="elementwise")
     dims = shapes.of(data)
     number = constants.number(data)
     dtype = number.dtype if number is not None else dtype_of(data) or np.dtype(np.float32)
-    idle = dynamic is not None and not constants.training
+    idle = bool(off) or (dynamic is not None and not constants.training)
     values = np.array([1.0, 1.0] if idle else [0.0, 1.0 / (1.0 - float(ratio))]).astype(dtype)
     layout, precision = Layout(dims, dims), half_ulp(ratio.dtype)
     bits = Step(float(ratio), np.zeros(2), np.array([idle, True]), layout, precision)
@@ -145,7 +148,8 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     else:
         kept = Step(float(ratio), np.zeros(2), values * number, layout, precision)
     outputs = dict(zip(node.outputs, (kept, bits), strict=False))
-    return Source(node, {value: form for value, form in outputs.items() if value.name != ""}, training_mode=dynamic)
+    forms: dict[ir.Value, Form] = {value: form for value, form in outputs.items() if value.name != ""}
+    return Source(node, forms, training_mode=dynamic, off=off, ratio=recover(float(ratio), precision))
 
 
 def _dropout_ratio(node: ir.Node, opset: int, constants: Constants) -> np.generic | None:
