@@ -25,6 +25,7 @@ from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY
 from onnx_spatialdrop.passes.patterns.constants import UNARY
 from onnx_spatialdrop.passes.patterns.frozen import SIZES
 from onnx_spatialdrop.passes.patterns.sources import SOURCES
+from onnx_spatialdrop.passes.patterns.stripped import MARKS
 from onnx_spatialdrop.plainfile import NotPlainError, PlainFile, check_attributes, need
 
 __all__ = ["plain_inference"]
@@ -57,6 +58,7 @@ def plain_inference(content: bytes) -> tuple[bytes, int] | None:
 class _Inference:
     def __init__(self, content: bytes) -> None:
         need(ATTRIBUTES_KEY.encode() not in content)
+        need(not any(mark in content for mark in MARKS))  # the operator's own draws without their tags
         self._file = file = PlainFile(content)
         need(all(domain == spec.DOMAIN and name in body.OWN_FUNCTIONS for domain, name in file.functions()))
         need("" in file.opsets)

@@ -65,7 +65,7 @@ class Rerun:
         self.constants = [array for array in map(array_of, read) if array is not None and array.size <= 64]
         if idle:
             self.training = _only(v for v in read if v not in leaves and v.dtype == ir.DataType.BOOL and _is_false(v))
-        self._draws = _after_random(self.nodes)
+        self._draws = _after_random(self.nodes, product)
         stops = {x, *self._draws, *([] if self.training is None else [self.training])}
         self._evaluator = self._build(model, _ancestors(model.graph, product, stops), stops)
 
@@ -110,9 +110,9 @@ class Rerun:
             feeds[self.training.name or ""] = np.full(_dims(self.training), training)
         if self.step is not None:
             feeds[self.step.name or ""] = np.full(_dims(self.step), step, np.int64)
-        words = [step] if len(self._draws) == 1 else [0, step] if swapped else [step, 0]
+        words = [0, step] if swapped else [step, 0]
         for value, word in zip(self._draws, words, strict=False):
-            feeds[value.name or ""] = np.array([word], np.int64 if len(self._draws) == 1 else np.int32)
+            feeds[value.name or ""] = np.array([word], np.int32) if len(self._draws) > 1 else _number_of(value, words)
         try:
             y, mask = self._evaluator.run(None, feeds)
         except Exception:  # noqa: BLE001 - as above
@@ -128,15 +128,15 @@ class Rerun:
             [w for w in sorted(words) if all((w + n * each) % 2**32 in words for n in range(philox.ROUNDS))]
             for each in philox.KEY_STEPS
         )
-        yield from (a | b << 32 for a in low for b in high)
-        yield from sorted(numbers)
+        pairs = [a | b << 32 for a in low for b in high]
+        yield from pairs or sorted(int(array.item()) for array in integers if array.size == 1)
 
     def steps(self, given: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """Yield which draws the runs may have made: those asked for, or one constant number for ever."""
         if self.step is not None or self._draws:
             yield given
             return
-        numbers = {int(n) for array in self.constants if array.dtype.kind in "iu" for n in array.reshape(-1)}
+        numbers = {int(array.item()) for array in self.constants if array.dtype.kind in "iu" and array.size == 1}
         yield from ((number,) * len(given) for number in sorted(numbers) if 0 <= number < 2**63)
 
     def thresholds(self) -> set[int]:
@@ -162,9 +162,9 @@ def _ancestors(graph: ir.Graph, last: ir.Node, stops: set[ir.Value]) -> list[ir.
     return [node for node in graph if node in found]
 
 
-def _after_random(nodes: list[ir.Node]) -> list[ir.Value]:
-    """Return the values that a fresh draw every run is chosen for, in place of a given step."""
-    inside, chosen = set(nodes), dict[ir.Value, None]()
+def _after_random(nodes: list[ir.Node], product: ir.Node) -> list[ir.Value]:
+    """Return the values that hold the number of a fresh draw: chosen in place of a given step, or summed up of bits."""
+    inside, chosen, sums = set(nodes), dict[ir.Value, None](), dict[ir.Value, None]()
     seen = [node for node in nodes if node.op_type in _RANDOM]
     for node in seen:
         for use in (use for output in node.outputs for use in output.uses() if use.node in inside):
@@ -172,7 +172,17 @@ def _after_random(nodes: list[ir.Node]) -> list[ir.Value]:
                 chosen[use.node.outputs[0]] = None
             elif use.node not in seen:
                 seen.append(use.node)
-    return sorted(chosen, key=lambda value: nodes.index(value.producer()))  # type: ignore[arg-type]
+                if use.node.op_type == "ReduceSum":
+                    sums[use.node.outputs[0]] = None
+    found = sums if product.outputs[0] in chosen else chosen
+    return sorted(found, key=lambda value: nodes.index(value.producer()))  # type: ignore[arg-type]
+
+
+def _number_of(value: ir.Value, words: list[int]) -> np.ndarray:
+    """Return the number of a draw as it is held: in 64 bits, or in rows of two words."""
+    node = value.producer()
+    summed = node is not None and node.op_type == "ReduceSum" and dtype_of(node.inputs[0]) == np.int32
+    return np.array(words, np.int32).reshape(2, 1) if summed else np.array([sum(words)], np.int64)
 
 
 def _only(values: Iterable[ir.Value]) -> ir.Value | None:

@@ -23,7 +23,10 @@ from onnx_spatialdrop.passes.patterns.inference import Inferred
 from onnx_spatialdrop.passes.patterns.rerun import Rerun
 from onnx_spatialdrop.passes.report import Record
 
-__all__ = ["idle_products", "stripped_groups"]
+__all__ = ["MARKS", "idle_products", "stripped_groups"]
+
+#: A multiplier of Philox in the bytes of a file, as raw data and as a number: where neither is, there is nothing to do.
+MARKS: Final = (bytes([0x53, 0x1F, 0x51, 0xD2]), bytes([0xD3, 0xBE, 0xC4, 0x92]))
 
 _WORD: Final = 1 << 32
 _STEPS: Final = (5, 6, 7)
@@ -197,6 +200,8 @@ def _ratio(
         narrow = mask[thin].reshape(-1)
         low = max([low, *(words[~narrow] + 1).tolist()])
         high = min([high, *words[narrow].tolist()])
+        if low > high:
+            return None
     for threshold in numbers:
         if low <= threshold <= high:
             ratio = recover((threshold - 0.5) / 2**24, 2.0**-25)
