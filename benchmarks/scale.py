@@ -134,7 +134,7 @@ def child(options: argparse.Namespace, *arguments: str) -> dict[str, Any] | str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10 * limit, env=environment, check=False)
     except subprocess.TimeoutExpired:
         return f"not done after {limit:.0f} s"
-    if done.returncode == -signal.SIGALRM:
+    if done.returncode in (-signal.SIGALRM, 128 + signal.SIGALRM):  # the latter under a shell
         return f"not done after {limit:.0f} s"
     if done.returncode:
         return f"fails: {(done.stderr.strip().splitlines() or ['?'])[-1][:80]}"
