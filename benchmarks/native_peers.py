@@ -95,9 +95,9 @@ def torch_run(x: np.ndarray, threads: int) -> tuple[Callable[[], object] | None,
     return run, torch.__version__
 
 
-def peers(aligned: Callable[[tuple[int, ...], int, int], np.ndarray], threads: int) -> list[Peer]:
+def peers(aligned: Callable[..., np.ndarray], threads: int) -> list[Peer]:
     """Return all peers; each has the kernel's own run, from the same X, to be interleaved with."""
-    x, y, z = (aligned(SHAPE, 4, fill) for fill in (0x3C, 0, 0))
+    x, y, z = (aligned(SHAPE, 4, numbers) for numbers in (True, False, False))
     ours = bound_run(model_of([drop_node("x", "y", [2, 3], RATIO)], 1, SHAPE), 1, SHAPE, x, y, threads)
     in_torch, version = torch_run(x, threads)
     name = f"torch {version}, nn.functional.dropout2d" if in_torch else "torch, nn.functional.dropout2d"

@@ -5,14 +5,20 @@
 namespace spatialdrop {
 namespace {
 
-constexpr size_t kPieceBytes = 256 << 10;
+// Setting up a piece interrupts the stream of memory, so large tensors have larger ones; still enough for many threads.
+constexpr size_t kLeastPieceBytes = 256 << 10;
+constexpr size_t kMostPieceBytes = 1 << 20;
+constexpr size_t kPieces = 32;
 // A map of at least this many bytes is scaled or zeroed as a whole; smaller ones go through a pattern of bytes.
 constexpr size_t kWholeMapBytes = 4 << 10;
 constexpr size_t kPatternSize = 8 << 10;
-constexpr size_t kLongestVector = 64;  // in elements, of the narrowest type
+// A tile that is used again and again shares the nearest cache with the lines that are on their way.
+constexpr size_t kTileSize = 4 << 10;
+constexpr size_t kLongestVectorBytes = 64;
 
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
+size_t TrailingZeros(size_t value) { return static_cast<size_t>(__builtin_ctzll(value)); }
 
 // Stores of a fixed size, each overwritten from its `inner`th byte on by the next, for as long as there is room.
 template <size_t kStore>
@@ -149,8 +155,9 @@ class SlabWriter {
     const size_t phase = begin % row;
     memcpy(pattern_, kept + phase, row - phase);
     memcpy(pattern_ + row - phase, kept, phase);
-    const size_t rows_to_align = kLongestVector >> Min(__builtin_ctzll(row), __builtin_ctzll(kLongestVector));
-    size_t copies = kPatternSize / row;
+    const size_t lanes = kLongestVectorBytes / size_;
+    const size_t rows_to_align = lanes >> Min(TrailingZeros(row), TrailingZeros(lanes));
+    size_t copies = Max(kTileSize / row, Min(rows_to_align, kPatternSize / row));
     if (copies > rows_to_align) copies -= copies % rows_to_align;
     copies = Min(copies, (end - begin - 1) / row + 1);
     for (size_t have = 1; have < copies;) {
@@ -241,7 +248,8 @@ Hints Draw::HintsFor(const void* next) const {
 }
 
 size_t Draw::PieceSize() const {
-  const size_t usual = kPieceBytes / kTypeSize[type];
+  const size_t share = plan.elements / kPieces / 64 * 64, size = kTypeSize[type];
+  const size_t usual = Max(kLeastPieceBytes / size, Min(kMostPieceBytes / size, share));
   // Every piece draws the entries that it needs, so a piece of a few long rows would spend its time drawing.
   const bool draws_again = mask == nullptr && plan.repeats > 1 && !KeepsAll() && !DropsAll();
   const size_t row = plan.width * plan.inner;

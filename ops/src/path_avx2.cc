@@ -39,17 +39,15 @@ struct Float16 : Narrow16 {
     return _mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
                             _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
   }
+  static Word ScaledIfKept(Word word, __m256 factor, const uint8_t* kept) { return Kept(Scaled(word, factor), kept); }
 };
 
 struct BFloat16 : Narrow16 {
-  static __m256i Rounded(__m256 value) {
-    const __m256i bits = _mm256_castps_si256(value);
+  // A NaN needs no care: its low half is zero, because both factors' are, so nothing is carried into its high half.
+  static __m256i Rounded(__m256 product) {
+    const __m256i bits = _mm256_castps_si256(product);
     const __m256i tie = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), tie);
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-    const __m256i quiet =
-        _mm256_and_si256(_mm256_or_si256(bits, _mm256_set1_epi32(0x7FFFFF)), _mm256_set1_epi32(~0x3FFFFF));
-    return _mm256_blendv_epi8(rounded, quiet, nan);
+    return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), tie);
   }
   static Word Scaled(Word word, __m256 factor) {
     const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(word, 16));
@@ -57,6 +55,7 @@ struct BFloat16 : Narrow16 {
     const __m256i even_out = _mm256_srli_epi32(Rounded(_mm256_mul_ps(even, factor)), 16);
     return _mm256_blend_epi16(even_out, Rounded(_mm256_mul_ps(odd, factor)), 0xAA);
   }
+  static Word ScaledIfKept(Word word, __m256 factor, const uint8_t* kept) { return Kept(Scaled(word, factor), kept); }
 };
 
 struct Float32 : Common {
@@ -70,6 +69,7 @@ struct Float32 : Common {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kept));
     return _mm256_and_si256(word, _mm256_sub_epi32(Zero(), _mm256_cvtepu8_epi32(bytes)));
   }
+  static Word ScaledIfKept(Word word, __m256 factor, const uint8_t* kept) { return Kept(Scaled(word, factor), kept); }
 };
 
 struct Float64 : Common {
@@ -84,6 +84,7 @@ struct Float64 : Common {
     memcpy(&bytes, kept, sizeof bytes);
     return _mm256_and_si256(word, _mm256_sub_epi64(Zero(), _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes))));
   }
+  static Word ScaledIfKept(Word word, __m256d factor, const uint8_t* kept) { return Kept(Scaled(word, factor), kept); }
 };
 
 // The test on 8 words at a time: lanes of ones for those that pass.

@@ -22,36 +22,49 @@ struct Bytes : Common {
   static constexpr size_t kLanes = 64;
 };
 
-struct Narrow16 : Common {
+// Which of 16 elements are kept.
+__mmask16 KeptOf16(const uint8_t* kept) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kept));
+  return _mm_test_epi8_mask(bytes, bytes);
+}
+
+// In two halves, which is how the conversions take them. Products that are masked away are +0 and stay so.
+struct Float16 {
+  using Element = uint16_t;
+  struct Word {
+    __m256i low, high;
+  };
+  static constexpr size_t kLanes = 32;
+  static __m512 Broadcast(Scale scale) { return _mm512_set1_ps(scale.narrow); }
+  static Word Load(const uint16_t* from) {
+    const auto* halves = reinterpret_cast<const __m256i*>(from);
+    return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
+  }
+  static __m512i Whole(Word word) { return _mm512_inserti64x4(_mm512_castsi256_si512(word.low), word.high, 1); }
+  static void Store(uint16_t* to, Word word) { _mm512_storeu_si512(to, Whole(word)); }
+  static void Stream(uint16_t* to, Word word) { Common::Stream(to, Whole(word)); }
+  static __m256i Encoded(__m512 value) { return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Word Scaled(Word word, __m512 factor) {
+    return {Encoded(_mm512_mul_ps(_mm512_cvtph_ps(word.low), factor)),
+            Encoded(_mm512_mul_ps(_mm512_cvtph_ps(word.high), factor))};
+  }
+  static Word ScaledIfKept(Word word, __m512 factor, const uint8_t* kept) {
+    return {Encoded(_mm512_maskz_mul_ps(KeptOf16(kept), _mm512_cvtph_ps(word.low), factor)),
+            Encoded(_mm512_maskz_mul_ps(KeptOf16(kept + 16), _mm512_cvtph_ps(word.high), factor))};
+  }
+};
+
+struct BFloat16 : Common {
   using Element = uint16_t;
   static constexpr size_t kLanes = 32;
   static __m512 Broadcast(Scale scale) { return _mm512_set1_ps(scale.narrow); }
-  static Word Kept(Word word, const uint8_t* kept) {
-    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kept));
-    return _mm512_maskz_mov_epi16(_mm256_test_epi8_mask(bytes, bytes), word);
-  }
-};
-
-struct Float16 : Narrow16 {
-  static Word Scaled(Word word, __m512 factor) {
-    const __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(word)), factor);
-    const __m512 high = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(word, 1)), factor);
-    constexpr int kNearestEven = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, kNearestEven)),
-                              _mm512_cvtps_ph(high, kNearestEven), 1);
-  }
-};
-
-struct BFloat16 : Narrow16 {
-  // The bfloat16 conversion instructions of AVX512_BF16 flush subnormals, so the rounding is done on integers.
-  static __m512i Rounded(__m512 value) {
-    const __m512i bits = _mm512_castps_si512(value);
-    const __m512i tie = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), tie);
-    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-    const __m512i quiet =
-        _mm512_and_si512(_mm512_or_si512(bits, _mm512_set1_epi32(0x7FFFFF)), _mm512_set1_epi32(~0x3FFFFF));
-    return _mm512_mask_mov_epi32(rounded, nan, quiet);
+  // The conversion instructions of AVX512_BF16 flush subnormals, so the rounding is done on integers, ties to even. A
+  // NaN needs no care: its low half is zero, because both factors' are, so nothing is carried into its high half.
+  static __m512i Rounded(__m512 product) {
+    const __m512i bits = _mm512_castps_si512(product);
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF));
+    return _mm512_mask_sub_epi32(rounded, _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000)), rounded,
+                                 _mm512_set1_epi32(-1));
   }
   // Even elements are the low halves of 32-bit lanes, odd ones the high halves: nothing has to change places.
   static Word Scaled(Word word, __m512 factor) {
@@ -62,6 +75,10 @@ struct BFloat16 : Narrow16 {
     const __m512i odd_out = Rounded(_mm512_mul_ps(odd, factor));
     return _mm512_mask_blend_epi16(0xAAAAAAAA, even_out, odd_out);
   }
+  static Word ScaledIfKept(Word word, __m512 factor, const uint8_t* kept) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kept));
+    return _mm512_maskz_mov_epi16(_mm256_test_epi8_mask(bytes, bytes), Scaled(word, factor));
+  }
 };
 
 struct Float32 : Common {
@@ -71,9 +88,8 @@ struct Float32 : Common {
   static Word Scaled(Word word, __m512 factor) {
     return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(word), factor));
   }
-  static Word Kept(Word word, const uint8_t* kept) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kept));
-    return _mm512_maskz_mov_epi32(_mm_test_epi8_mask(bytes, bytes), word);
+  static Word ScaledIfKept(Word word, __m512 factor, const uint8_t* kept) {
+    return _mm512_castps_si512(_mm512_maskz_mul_ps(KeptOf16(kept), _mm512_castsi512_ps(word), factor));
   }
 };
 
@@ -84,9 +100,10 @@ struct Float64 : Common {
   static Word Scaled(Word word, __m512d factor) {
     return _mm512_castpd_si512(_mm512_mul_pd(_mm512_castsi512_pd(word), factor));
   }
-  static Word Kept(Word word, const uint8_t* kept) {
+  static Word ScaledIfKept(Word word, __m512d factor, const uint8_t* kept) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kept));
-    return _mm512_maskz_mov_epi64(static_cast<__mmask8>(_mm_test_epi8_mask(bytes, bytes)), word);
+    const __mmask8 mask = static_cast<__mmask8>(_mm_test_epi8_mask(bytes, bytes));
+    return _mm512_castpd_si512(_mm512_maskz_mul_pd(mask, _mm512_castsi512_pd(word), factor));
   }
 };
 
@@ -137,24 +154,17 @@ struct EightBlocks {
   }
 };
 
-// kPlain: the test is a comparison of whole words.
-template <bool kPlain>
-void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
-  constexpr size_t kGroups = 4;
-  constexpr size_t kWords = 32 * kGroups;
-  const size_t to_block = static_cast<size_t>(-first & 3);
-  if (count < to_block + 16) {
-    DrawPhiloxScalar(stream, first, count, word_test, kept);
-    return;
-  }
-  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
-  uint64_t block = (first + to_block) / 4;
-  const WordMasks test(word_test);
-  const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i upper_low = _mm512_set1_epi64(static_cast<int64_t>(stream.high));
-  const __m512i upper_high = _mm512_srli_epi64(upper_low, 32);
-  for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
-    EightBlocks groups[kGroups];
+// Blocks side by side, 32 words for each of kGroups: enough of them hide the latency of the rounds.
+template <size_t kGroups>
+struct PhiloxGroups {
+  static constexpr size_t kWords = 32 * kGroups;
+
+  EightBlocks groups[kGroups];
+
+  PhiloxGroups(Stream stream, uint64_t block) {
+    const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i upper_low = _mm512_set1_epi64(static_cast<int64_t>(stream.high));
+    const __m512i upper_high = _mm512_srli_epi64(upper_low, 32);
     for (size_t g = 0; g < kGroups; ++g) {
       const __m512i index = _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(block + 8 * g)), lane);
       groups[g] = {index, _mm512_srli_epi64(index, 32), upper_low, upper_high};
@@ -166,14 +176,36 @@ void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word
       k0 += kPhiloxKeyStep0;
       k1 += kPhiloxKeyStep1;
     }
-    if (count - i >= kWords) {
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, kept + i + 32 * g);
-    } else {
-      uint8_t rest[kWords];
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, rest + 32 * g);
-      memcpy(kept + i, rest, count - i);
-    }
   }
+
+  template <bool kPlain>
+  void Write(const WordMasks& test, uint8_t* kept, size_t count) const {
+    uint8_t rest[kWords];
+    uint8_t* to = count < kWords ? rest : kept;
+    for (size_t g = 0; g < kGroups; ++g) groups[g].template Write<kPlain>(test, to + 32 * g);
+    if (count < kWords) memcpy(kept, rest, count);
+  }
+};
+
+// kPlain: the test is a comparison of whole words.
+template <bool kPlain>
+void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
+  const size_t to_block = static_cast<size_t>(-first & 3);
+  if (count < to_block + 16) {
+    DrawPhiloxScalar(stream, first, count, word_test, kept);
+    return;
+  }
+  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
+  using Many = PhiloxGroups<4>;
+  using Few = PhiloxGroups<2>;
+  const WordMasks test(word_test);
+  size_t i = to_block;
+  for (; count - i > Few::kWords; i += Many::kWords) {
+    const size_t left = count - i < Many::kWords ? count - i : Many::kWords;
+    Many(stream, (first + i) / 4).template Write<kPlain>(test, kept + i, left);
+    if (left < Many::kWords) return;
+  }
+  if (i < count) Few(stream, (first + i) / 4).template Write<kPlain>(test, kept + i, count - i);
 }
 
 void DrawPhilox(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept) {

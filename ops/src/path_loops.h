@@ -1,6 +1,6 @@
 // The loops of a path, written once over a small vector class `V` that each path_*.cc defines for its instruction set:
-//   V::Element, V::kLanes;  V::Load(from) -> V::Word;  V::Scaled(word, factor), V::Kept(word, kept bytes);
-//   V::Store(to, word), V::Stream(to, word);  V::Factor, V::Broadcast(scale).
+//   V::Element, V::kLanes;  V::Load(from) -> V::Word;  V::Scaled(word, factor), V::ScaledIfKept(word, factor, kept
+//   bytes); V::Store(to, word), V::Stream(to, word);  V::Factor, V::Broadcast(scale).
 // Everything is in an anonymous namespace: two copies compiled for different processors must never be merged.
 #pragma once
 
@@ -33,14 +33,14 @@ void Partial(typename V::Element* to, const typename V::Element* from, size_t co
 enum class Move { kStream, kInPlace };
 
 // How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
-constexpr size_t kAheadBytes = 32 << 10;
+constexpr size_t kAheadBytes = 8 << 10;
 
 // One step of a loop over memory that is not in the nearest caches: several vectors are made before any is written, and
 // as many lines are asked for, `ahead` being where the first of them is.
 template <class V, Move kMove, class Function>
 size_t FarVectors(typename V::Element* to, const typename V::Element* from, size_t i, size_t end, const char* ahead,
                   Function function) {
-  constexpr size_t kUnroll = 8;
+  constexpr size_t kUnroll = 4;
   constexpr size_t kStep = kUnroll * V::kLanes;
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
   for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
@@ -117,11 +117,11 @@ template <class V>
 void SelectLoop(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, const Hints& hints) {
   using Element = typename V::Element;
   const auto factor = V::Broadcast(scale);
-  const auto whole = [&](auto word, size_t i) { return V::Kept(V::Scaled(word, factor), kept + i); };
+  const auto whole = [&](auto word, size_t i) { return V::ScaledIfKept(word, factor, kept + i); };
   ForEachVector<V>(to, from, count, hints, whole, [&](Element* t, const Element* f, size_t at, size_t n) {
     uint8_t bytes[V::kLanes] = {};
     memcpy(bytes, kept + at, n);
-    Partial<V>(t + at, f + at, n, [&](auto word, size_t) { return V::Kept(V::Scaled(word, factor), bytes); });
+    Partial<V>(t + at, f + at, n, [&](auto word, size_t) { return V::ScaledIfKept(word, factor, bytes); });
   });
 }
 

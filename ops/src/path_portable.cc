@@ -34,9 +34,9 @@ struct Plain {
     for (size_t i = 0; i < kLanes; ++i) out.element[i] = Codec::Encode(Codec::Decode(word.element[i]) * factor);
     return out;
   }
-  static Word Kept(const Word& word, const uint8_t* kept) {
-    Word out;
-    for (size_t i = 0; i < kLanes; ++i) out.element[i] = kept[i] ? word.element[i] : Element{0};
+  static Word ScaledIfKept(const Word& word, Number factor, const uint8_t* kept) {
+    Word out = Scaled(word, factor);
+    for (size_t i = 0; i < kLanes; ++i) out.element[i] = kept[i] ? out.element[i] : Element{0};
     return out;
   }
 };
