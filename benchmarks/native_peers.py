@@ -1,8 +1,8 @@
-"""What else can drop feature maps on a CPU, doing the same work on the same 32 MiB: a fresh draw, scaled, every run."""
+"""What else can drop feature maps on a CPU, doing the same work: a fresh draw, scaled, every run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -12,7 +12,8 @@ import onnxruntime
 from native_sessions import bound_run, drop_node, model_of
 from onnx import TensorProto, helper, numpy_helper
 
-SHAPE = (32, 64, 64, 64)
+SHAPE = (32, 64, 64, 64)  # 32 MiB
+LARGE = (128, 64, 64, 64)  # 128 MiB: past every cache
 RATIO = 0.2
 
 
@@ -28,7 +29,12 @@ class Peer:
 
 
 def plain_run(
-    model: onnx.ModelProto, x: np.ndarray, y: np.ndarray, threads: int, keep: str | None = None
+    model: onnx.ModelProto,
+    x: np.ndarray,
+    y: np.ndarray,
+    threads: int,
+    keep: str | None = None,
+    shape: Sequence[int] = SHAPE,
 ) -> Callable[[], object]:
     """Return a run of a model of standard ops from ``x`` to ``y``; ``keep`` is an optimiser to leave out."""
     options = onnxruntime.SessionOptions()
@@ -41,24 +47,26 @@ def plain_run(
         disabled_optimizers=[keep] if keep else None,
     )
     binding = session.io_binding()
-    binding.bind_input("x", "cpu", 0, TensorProto.FLOAT, SHAPE, x.ctypes.data)
-    binding.bind_output("y", "cpu", 0, TensorProto.FLOAT, SHAPE, y.ctypes.data)
+    binding.bind_input("x", "cpu", 0, TensorProto.FLOAT, list(shape), x.ctypes.data)
+    binding.bind_output("y", "cpu", 0, TensorProto.FLOAT, list(shape), y.ctypes.data)
     held = (x, y)
     return lambda: (session.run_with_iobinding(binding), held)
 
 
-def standard_model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+def standard_model(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], shape: Sequence[int] = SHAPE
+) -> onnx.ModelProto:
     """Return a model x -> y of standard ops."""
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPE) for name in "xy"]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "g", value[:1], value[1:], initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def expansion() -> onnx.ModelProto:
+def expansion(shape: Sequence[int] = SHAPE) -> onnx.ModelProto:
     """Return the expansion to RandomUniformLike that exporters and passes write."""
     constants = {
-        "like": np.zeros((*SHAPE[:2], 1, 1), np.float32),
+        "like": np.zeros((*shape[:2], 1, 1), np.float32),
         "keep": np.float32(1 - RATIO),
         "scale": np.float32(1 / (1 - RATIO)),
     }
@@ -69,7 +77,7 @@ def expansion() -> onnx.ModelProto:
         helper.make_node("Mul", ["m", "scale"], ["f"]),
         helper.make_node("Mul", ["x", "f"], ["y"]),
     ]
-    return standard_model(nodes, constants)
+    return standard_model(nodes, constants, shape)
 
 
 def dropout() -> onnx.ModelProto:
@@ -95,6 +103,14 @@ def torch_run(x: np.ndarray, threads: int) -> tuple[Callable[[], object] | None,
     return run, torch.__version__
 
 
+def large_expansion(aligned: Callable[..., np.ndarray], threads: int) -> Peer:
+    """Return the peer that writes as little besides as any, where no cache holds anything."""
+    x, y, z = (aligned(LARGE, 4, numbers) for numbers in (True, False, False))
+    ours = bound_run(model_of([drop_node("x", "y", [2, 3], RATIO)], 1, LARGE), 1, LARGE, x, y, threads)
+    theirs = plain_run(expansion(LARGE), x, z, threads, shape=LARGE)
+    return Peer("ONNX Runtime, the RandomUniformLike expansion, 128 MiB", "1.6", ours, theirs)
+
+
 def peers(aligned: Callable[..., np.ndarray], threads: int) -> list[Peer]:
     """Return all peers; each has the kernel's own run, from the same X, to be interleaved with."""
     x, y, z = (aligned(SHAPE, 4, numbers) for numbers in (True, False, False))
@@ -110,4 +126,5 @@ def peers(aligned: Callable[..., np.ndarray], threads: int) -> list[Peer]:
             plain_run(dropout(), x, z, threads, "EliminateDropout"),
         ),
         Peer("ONNX Runtime, the RandomUniformLike expansion", "1.6", ours, plain_run(expansion(), x, z, threads)),
+        large_expansion(aligned, threads),
     ]
