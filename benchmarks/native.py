@@ -198,8 +198,8 @@ def document(rounds: int, threads: int) -> Iterator[str]:
     yield "## Beside memcpy of the same bytes\n"
     yield "Times in ms; ratio: kernel / memcpy. The limit is the same ratio for moving these bytes as the kernel moves"
     yield "them without dropping any: a copy, or in place a product with -1. NCHW can be below it, because a map that"
-    yield "is dropped is not read. The goal is what the project set out to reach. Every run follows a memcpy of the same"
-    yield "bytes, which leaves the caches full of lines that are still to be written back.\n"
+    yield "is dropped is not read. The goal is what the project set out to reach. Every run follows a memcpy of the"
+    yield "same bytes, which leaves the caches full of lines that are still to be written back.\n"
     yield "| case | kernel | memcpy | ratio | limit | goal |\n|---|---|---|---|---|---|"
     missed = []
     for one in kernel_rows(rounds, threads):
@@ -217,7 +217,7 @@ def document(rounds: int, threads: int) -> Iterator[str]:
         yield draw_row(rng, rounds)
     yield ""
     yield "## Beside what else does this work\n"
-    yield "float32, NCHW, ratio 0.2, out of place, 32 MiB unless said; times in ms; factor: how often faster the kernel is."
+    yield "float32, NCHW, ratio 0.2, out of place, 32 MiB unless said; times in ms; factor: how much faster."
     yield "ONNX's Dropout draws for every element, because the standard has no other.\n"
     yield "| peer | kernel | peer | factor | goal |\n|---|---|---|---|---|"
     for peer in peers(aligned, threads):
