@@ -19,6 +19,18 @@ TITLE = """# What `fuse` recognises
 Written by `python docs/recognised.py` from the files in `tests/data`; a test keeps it up to date. "fused" lists what
 became a SpatialDropout node, as kind, ratio and axes; "left alone" what was reported, with the reason. "nodes" counts
 the nodes of the file, after `fuse`, and after `to_inference`.
+
+What a value is follows from what the ops compute: draws are functions of one uniform number, looked at where they
+are cut in two (`floor(10 u) >= 3`), sizes are products of dimensions, and scales may stand behind views, pooling and
+sums. Forms that `expand` wrote are known by their tags and, without these, by running them and comparing the bits.
+
+The operator Bernoulli is refused by default, since ONNX Runtime keeps what it should drop, so that the file as it runs
+is no dropout; `fuse(model, bernoulli=True)` goes by ONNX's definition, and `to_inference` removes it either way. What
+people write in PyTorch rarely needs that: `bernoulli_(p)` is exported as a uniform draw and Less by both exporters, and
+so is `torch.bernoulli(tensor)` by TorchScript below opset 15; from there on, and by dynamo, it becomes the operator.
+
+Time, as multiples of loading and saving the file with onnx_ir 1.1.0 (`python benchmarks/fuse.py`, 10,000 dropouts):
+1.25 among 100,000 nodes, 1.15 without shapes in the file, 1.50 directly in series, 0.04 for a file without any.
 """
 
 

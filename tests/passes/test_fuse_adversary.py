@@ -206,3 +206,30 @@ LAID_OUT = {
 @pytest.mark.parametrize("table", LAID_OUT)
 def test_tables_that_somebody_laid_out_are_no_frozen_masks(table: str) -> None:
     assert frozen(LAID_OUT[table]) == []
+
+
+def with_mask(body: str, **inputs: np.ndarray) -> list[str]:
+    shapes = {name: ",".join(map(str, array.shape)) for name, array in inputs.items()}
+    given = model(body, x="float[8,8,5,6] x, " + ", ".join(f"float[{shapes[name]}] {name}" for name in inputs))
+    del given.graph.input[1:]
+    for name, array in inputs.items():
+        given.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    return [record.kind for record in fuse(given)[1].refused]
+
+
+BINARY = drawn(8, 8, 1, 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("body", "kinds"),
+    [
+        ("a = Mul (x, w)  y = Add (a, a)", []),  # a table of 0 and 1 without a scale
+        ("a = Mul (x, w)  k = Constant <value_float = 2.0> ()  y = Mul (a, k)", ["frozen"]),
+        ("a = Mul (x, w)  k = Constant <value_float = 2.0> ()  b = Mul (a, k)  y = Add (a, b)", []),
+        ("a = Mul (x, w)  k = Constant <value_float = 2.0> ()  b = Mul (a, k)  y = Add (b, w)", []),
+        ("a = Mul (v, w)  k = Constant <value_float = 2.0> ()  b = Mul (a, k)  y = Add (x, b)", []),  # pruned weights
+    ],
+)
+def test_a_table_of_0_and_1_is_a_frozen_mask_only_with_its_scale(body: str, kinds: list[str]) -> None:
+    weights = {"v": np.random.default_rng(1).random((8, 8, 1, 1))} if "v, w" in body else {}
+    assert with_mask(body, w=BINARY, **weights) == kinds

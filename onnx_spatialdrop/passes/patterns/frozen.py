@@ -25,7 +25,7 @@ def frozen_masks(model: ir.Model) -> list[Record]:
 
     The constant must hold both values, about as many zeros as the ratio asks for (within five standard deviations), an
     axis along which it is repeated, entries enough to judge by and no order in them, or it is not spoken of:
-    a table of weights may hold zeros as well.
+    a table of weights may hold zeros as well. Nothing but products may read it, and they must be of activations.
     """
     constants = Constants()
     records = []
@@ -40,7 +40,9 @@ def frozen_masks(model: ir.Model) -> list[Record]:
 
 
 def _frozen(value: ir.Value, constants: Constants) -> Record | None:
-    users = [use.node for use in value.uses() if use.node.op_type in _PRODUCTS]
+    users = [use.node for use in value.uses()]
+    if any(not _multiplies(user, value, constants) for user in users):
+        return None
     tensor = value.const_value
     if not users or tensor is None or tensor.size not in SIZES or value.is_graph_input():
         return None
@@ -103,11 +105,28 @@ def _is_ordered(kept: np.ndarray) -> bool:
     return triangle or any(bool((table.sum(axis=axis) == 1).all()) for axis in (0, 1))
 
 
+def _multiplies(user: ir.Node, mask: ir.Value, constants: Constants) -> bool:
+    """Return whether a node multiplies an activation by ``mask``: no other constant, and nothing smaller than it."""
+    if user.op_type not in _PRODUCTS:
+        return False
+    others = [value for value in user.inputs if value is not None and value is not mask]
+    if user.op_type == "Mul" and any(constants.shape(value) is not None for value in others):
+        return False
+    shapes = [value.shape for value in others if value.shape is not None and mask.shape is not None]
+    return not any(
+        size == 1 and isinstance(entries, int) and entries > 1
+        for shape in shapes
+        if len(shape) == len(mask.shape or ()) and user.op_type == "Mul"
+        for size, entries in zip(shape, mask.shape or (), strict=True)
+    )
+
+
 def _scale_beside(user: ir.Node, mask: ir.Value, constants: Constants) -> float:
     """Return the constant that the other operand of ``user`` was multiplied by, 0 where there is none."""
     other = next((operand for operand in user.inputs if operand is not None and operand is not mask), None)
     product = other.producer() if other is not None else None
-    neighbours = [product, *(use.node for use in user.outputs[0].uses())]
+    uses = list(user.outputs[0].uses())
+    neighbours = [product, *(use.node for use in uses if len(uses) == 1)]
     for node in neighbours:
         if node is None or node.op_type not in ("Mul", "Div"):
             continue
