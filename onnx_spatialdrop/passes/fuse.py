@@ -5,10 +5,12 @@ What is dropout, patterns/ proves, and rewriter.py replaces it; this file decide
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TypeVar, overload
 
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
@@ -42,6 +44,8 @@ class FusePass(ir.passes.InPlacePass):
        stripped them, a form that draws the operator's bits is run and compared with the definition, and becomes that
        node too; other forms are recognised by what they compute, as cases 1 to 5 say.
     8. A model without any draw is not modified.
+    9. A function that holds dropout and is called several times is written out at its calls first: each call draws
+       for itself, and so needs a seed of its own.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class FusePass(ir.passes.InPlacePass):
         self.report.refused += unproven
         rewriter.finish()
         candidates = recognise(model)
+        if self._write_out_calls(model, candidates):  # case 9
+            candidates = recognise(model)
         reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
         present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
@@ -84,6 +90,17 @@ class FusePass(ir.passes.InPlacePass):
         if self.report.fused:
             attach.renew(model)
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
+
+    def _write_out_calls(self, model: ir.Model, candidates: list[Candidate]) -> bool:
+        """Inline functions of several calls that hold dropout; return whether there were any."""
+        held = {id(candidate.scope) for candidate in candidates if not self._reason(candidate)}
+        several = {key for key, function in model.functions.items() if id(function) in held}
+        if several:
+            calls = Counter(node.op_identifier() for node in scopes.all_nodes(model))
+            several = {key for key in several if calls[key] > 1}
+        if several:
+            ir.passes.common.InlinePass(criteria=lambda function: function.identifier() in several)(model)
+        return bool(several)
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""

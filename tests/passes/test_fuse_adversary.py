@@ -233,3 +233,12 @@ BINARY = drawn(8, 8, 1, 1) / 2
 def test_a_table_of_0_and_1_is_a_frozen_mask_only_with_its_scale(body: str, kinds: list[str]) -> None:
     weights = {"v": np.random.default_rng(1).random((8, 8, 1, 1))} if "v, w" in body else {}
     assert with_mask(body, w=BINARY, **weights) == kinds
+
+
+def test_each_call_of_a_function_draws_for_itself() -> None:
+    function = f'<domain: "own", opset_import: ["" : 18]> drop (x) => (y) {{ {SHAPE}  {DRAW}  {TAIL} }}'
+    fused, report = fuse(model("h = own.drop (x)  r = Relu (h)  y = own.drop (r)", functions=function))
+    onnx.checker.check_model(fused)
+    assert [record.axes for record in report.fused] == [(2, 3)] * 2
+    seeds = [op.read(node).seed for node in ir.from_proto(fused).graph if node.op_type == "SpatialDropout"]
+    assert len(set(seeds)) == len(seeds) == 2
