@@ -1,6 +1,7 @@
 """The native kernel draws every dialect's masks: the reference's, bit for bit, with every instruction set."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from native_models import assert_right, drop_node, make_model, make_session, num
 
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import dialects, reference
+from onnx_spatialdrop.operator.spec import fresh_step
 
 HEADER = Path(__file__).parents[2] / "ops" / "src" / "dialects.h"
 TYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -26,7 +28,8 @@ def test_the_kernels_table_is_the_operators_table() -> None:
         by_type = {t: dialects.WordTest(*pair) for t, pair in zip(TYPES, pairs, strict=True) if pair[1] != 0}
         table[name] = dialects.Dialect(words[drawn], by_type, below == "true", own_type == "true")  # type: ignore[arg-type]
     assert list(table) == list(dialects.DIALECTS)
-    assert table == dict(dialects.DIALECTS)
+    # How soon seeds repeat follows from the words, and the kernel has no use for it.
+    assert table == {rng: replace(one, period=dialects.Dialect.period) for rng, one in dialects.DIALECTS.items()}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -46,7 +49,7 @@ def test_all_rates_seeds_and_steps(rng: str, dtype: str, path: str, monkeypatch:
             assert_right(x, y, mask, **attributes, step=step)
         for count in range(2):
             y, mask = run(session, x, True, -1 - k)
-            assert_right(x, y, mask, **attributes, step=[count])
+            assert_right(x, y, mask, **attributes, step=[fresh_step(-1 - k, count)])
 
 
 @pytest.mark.parametrize("path", PATHS)
