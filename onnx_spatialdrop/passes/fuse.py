@@ -45,7 +45,7 @@ class FusePass(ir.passes.InPlacePass):
        node too; other forms are recognised by what they compute, as cases 1 to 5 say.
     8. A model without any draw is not modified.
     9. A function that holds dropout and is called several times is written out at its calls first: each call draws
-       for itself, and so needs a seed of its own.
+       for itself, and so needs a seed of its own. So is one that a mask is passed into, if it is dropout then.
     """
 
     def __init__(
@@ -92,14 +92,21 @@ class FusePass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
     def _write_out_calls(self, model: ir.Model, candidates: list[Candidate]) -> bool:
-        """Inline functions of several calls that hold dropout; return whether there were any."""
+        """Inline functions of several calls that hold dropout, and such as masks pass into; return whether any."""
+        if not model.functions:
+            return False
         held = {id(candidate.scope) for candidate in candidates if not self._reason(candidate)}
-        several = {key for key, function in model.functions.items() if id(function) in held}
+        calls = Counter(node.op_identifier() for node in scopes.all_nodes(model))
+        several = {key for key, each in model.functions.items() if id(each) in held and calls[key] > 1}
+        ends = (end.node for candidate in candidates for end in candidate.trace.ends if end.node is not None)
+        passed = {node.op_identifier() for node in ends} & set(model.functions)
+        if passed:
+            trial = model.clone()
+            _inline(trial, several | passed)
+            if sum(not self._reason(each) for each in recognise(trial)) > sum(not self._reason(c) for c in candidates):
+                several |= passed
         if several:
-            calls = Counter(node.op_identifier() for node in scopes.all_nodes(model))
-            several = {key for key in several if calls[key] > 1}
-        if several:
-            ir.passes.common.InlinePass(criteria=lambda function: function.identifier() in several)(model)
+            _inline(model, several)
         return bool(several)
 
     def _reason(self, candidate: Candidate) -> str:
@@ -113,6 +120,10 @@ class FusePass(ir.passes.InPlacePass):
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
             return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
         return ""
+
+
+def _inline(model: ir.Model, functions: set[ir.OperatorIdentifier]) -> None:
+    ir.passes.common.InlinePass(criteria=lambda function: function.identifier() in functions)(model)
 
 
 def _refused(candidate: Candidate, reason: str) -> Record:

@@ -242,3 +242,13 @@ def test_each_call_of_a_function_draws_for_itself() -> None:
     assert [record.axes for record in report.fused] == [(2, 3)] * 2
     seeds = [op.read(node).seed for node in ir.from_proto(fused).graph if node.op_type == "SpatialDropout"]
     assert len(set(seeds)) == len(seeds) == 2
+
+
+def test_a_mask_may_be_passed_to_the_function_that_multiplies() -> None:
+    function = '<domain: "own", opset_import: ["" : 18]> apply (a, s) => (y) { y = Mul (a, s) }'
+    given = f"{SHAPE}  {DRAW}  {MASK}  f = Div (m, k)  y = own.apply (x, f)"
+    assert [record.axes for record in fuse(model(given, functions=function))[1].fused] == [(2, 3)]
+    wrong = given.replace("f = Div (m, k)", "f = Mul (m, k)")
+    fused, report = fuse(model(wrong, functions=function))
+    assert report.fused == []
+    assert [node.op_type for node in fused.graph.node][-1] == "apply"
