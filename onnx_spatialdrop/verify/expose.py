@@ -63,6 +63,12 @@ class ExposePass(ir.passes.InPlacePass):
         """Run the pass on ``model``, in place."""
         InlineFunctionsPass().call(model)  # case 1
         self.dropouts = tuple(_nodes(model))
+        untagged = [value.name for value in model.graph.inputs if (value.name or "").endswith(".mask")]
+        if not self.dropouts and untagged:
+            raise VerifyError(
+                f"the nodes behind {untagged[0]!r} have lost the tags that say which layer they are, which optimisers "
+                "strip; give the model as it was before, and compare the optimised one's outputs with that one's"
+            )
         if not self.dropouts:
             raise VerifyError(
                 "the model holds no SpatialDropout node and no mask input, so there is nothing to compare; give the "

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.passes.expand import MASK_KEY
 from onnx_spatialdrop.verify import Recording, verify
 from onnx_spatialdrop.verify.expose import expose
@@ -76,6 +77,14 @@ def test_a_wrong_scale_is_found_in_its_layer(name: str) -> None:
     assert result.first is not None
     assert (result.first.step, result.first.what) == (0, "value")
     assert found.name == f"{result.first.layer}/SpatialDropout"
+
+
+def test_stripped_tags_are_told() -> None:
+    model = expanded("tcn").clone()
+    for node in model.graph:
+        node.metadata_props.clear()
+    with pytest.raises(VerifyError, match=r"behind 'blocks\.0\.drop1\.mask' have lost the tags"):
+        verify(recording("tcn"), model)
 
 
 def test_masks_that_reach_the_wrong_layer_are_found_by_name() -> None:
