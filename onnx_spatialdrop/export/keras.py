@@ -51,7 +51,8 @@ def export(
         model: a built Functional, Sequential or subclassed ``keras.Model``; it is not changed.
         output: the .onnx file to write, atomically; None returns the model instead.
         dropout: "op" keeps SpatialDropout nodes; "inference" leaves dropout out, as Keras's own export does, also
-            that of layers that were called with ``training=True``; "training" expands it into standard ops.
+            that of layers that were called with ``training=True``; "training" standard ops that always drop, for
+            ``target``: there is no ``training_mode`` then.
         target: what a "training" model is for; see passes/expand.
         seed: base of the derived seeds, in [-2**63, 2**64); what draws as Keras does needs none.
         rng: how the nodes draw: "keras_tf" (TensorFlow), "keras_tf_xla" (a model that trains by XLA), "keras_jax" or
@@ -101,7 +102,7 @@ def export(
         exported = io.load(file)
         exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
         dialect = keras_dialect.chooser(rng, model, keras_layers.other_users(model))
-        markers.replace_markers(exported, watch.calls(dialect), seed)
+        markers.replace_markers(exported, watch.calls(dialect), seed, always=dropout == "training")
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets
         finish(exported, dropout, target, mask_inputs=mask_inputs)

@@ -52,6 +52,7 @@ def chooser(rng: str | None, model: Any = None, others: frozenset[int] = frozens
     """
     dialect = own_dialect(model) if rng is None else rng
     unlike = _unlike_jax() if dialect == "keras_jax" else ""
+    warned: set[str] = set()  # exporters trace a model several times
 
     def choose(seen: Seen, name: str) -> str:
         why = "" if dialect == "philox" else unlike
@@ -63,7 +64,9 @@ def chooser(rng: str | None, model: Any = None, others: frozenset[int] = frozens
             return dialect
         if rng is not None:
             raise SpatialDropError(f"layer {name!r}: {why}; export with rng='philox', or with the default")
-        warnings.warn(f"layer {name!r}: {why}; {_PHILOX}", stacklevel=4)
+        if name not in warned:
+            warnings.warn(f"layer {name!r}: {why}; {_PHILOX}", stacklevel=4)
+            warned.add(name)
         return "philox"
 
     return choose

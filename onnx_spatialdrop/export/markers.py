@@ -55,7 +55,9 @@ class Call:
     draw: counters.Draw | None = None
 
 
-def replace_markers(model: ir.Model, calls: Mapping[int, Call], base_seed: int) -> list[ir.Node]:
+def replace_markers(
+    model: ir.Model, calls: Mapping[int, Call], base_seed: int, *, always: bool = False
+) -> list[ir.Node]:
     """Turn every Marker node into a SpatialDropout node, in place; return those, in the order of their calls.
 
     1. All share one pair of switches, which default to inference. A node that draws as the framework does reads
@@ -72,6 +74,7 @@ def replace_markers(model: ir.Model, calls: Mapping[int, Call], base_seed: int) 
         model: what an exporter wrote.
         calls: every call that was traced; a marker's attribute ``call`` is a key of it.
         base_seed: see case 2.
+        always: make training_mode a constant true instead of a switch: trainers run a model as it stands.
 
     Raises:
         SpatialDropError: a layer that was called has no marker in the file, or a marker stands on a tensor of another
@@ -82,7 +85,9 @@ def replace_markers(model: ir.Model, calls: Mapping[int, Call], base_seed: int) 
     found.sort(key=lambda node: node.attributes[CALL].as_int())
     made: list[ir.Node] = []
     if found:
-        training_mode, step = switches.add_switches(model.graph)
+        training_mode, step = switches.add_switches(model.graph, always)
+        if always:
+            model.graph.inputs.remove(training_mode)
         taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
         order = [calls[node.attributes[CALL].as_int()] for node in found]
         steps = _steps(model, order, step)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.markers import CALL, MARKER, VECTORIZED, Call, replace_markers
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.seeds import derive_seeds
 
 
@@ -92,3 +95,21 @@ def test_a_vectorised_layer_is_refused() -> None:
         "layer 'a': it was called on rank 4, but the exporter vectorised it over one more axis (as TimeDistributed "
         "over an unknown number of steps does); give that number in input_signature"
     )
+
+
+@pytest.mark.parametrize("target", ["onnxruntime-training", "reference"])
+@pytest.mark.parametrize("form", ["uniform", "philox", "dropout"])
+def test_what_always_drops_does_so_in_onnx_runtime_without_being_fed(form: str, target: str) -> None:
+    subject = model(0, 1)
+    replace_markers(subject, by_index(call("a", 1), call("b", 2)), 0, always=True)
+    assert "training_mode" not in [value.name for value in subject.graph.inputs]
+    proto = ir.to_proto(expand(subject, form=form, target=target))
+    # The one that an inference session deletes: nothing reads the mask of a trainer's Dropout (docs/exporters.md).
+    deleted = (form, target) == ("dropout", "onnxruntime-training")
+    for disabled in ([], ["EliminateDropout"]):
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), disabled_optimizers=disabled)
+        (y,) = session.run(None, {"x": np.ones((64, 3, 4, 4), np.float16)})
+        maps = y.reshape(-1, 16)
+        np.testing.assert_array_equal(maps, np.repeat(maps[:, :1], 16, axis=1))
+        zeros = float((maps[:, 0] == 0).mean())
+        assert zeros == 0 if deleted and not disabled else 0.3 < zeros < 0.7  # 0.51 of 192 expected
