@@ -70,6 +70,7 @@ class FusePass(ir.passes.InPlacePass):
         self.report = Report(refused=frozen_masks(model))
         rewriter = Rewriter(model, self.training_mode, self.for_inference)
         self.report.fused += [rewriter.undo(group) for group in tagged_groups(model)]  # case 7
+        rewriter.finish()  # what the forms leave behind is nobody's draw
         stripped, unproven = stripped_groups(model)
         self.report.fused += [rewriter.undo(group) for group in stripped]  # case 7
         self.report.refused += unproven
