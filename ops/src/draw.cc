@@ -105,24 +105,29 @@ class SlabWriter {
         known_to = Min(width, entry + Min(maps_left, kPatternSize));
         kept_ = Entries(known_from, known_to, scratch_);
       }
+      size_t next = stop;
+      for (size_t e = entry + 1; e < known_to && kept_[e - known_from] == 0; ++e) next += inner;
+      Zeros zeros{y_ + stop * size_, (Min(next, end) - stop) * size_};
       if (kept_[entry - known_from] == 0) {
-        draw_.path->zero(y_ + begin * size_, (stop - begin) * size_, draw_.reach == Reach::kStream);
+        zeros = {y_ + begin * size_, (Min(next, end) - begin) * size_};
       } else {
-        size_t next = stop;
-        for (size_t e = entry + 1; e < known_to && kept_[e - known_from] == 0; ++e) next += inner;
-        Scale(begin, stop - begin, next);
+        Scale(begin, stop - begin, next, &zeros);
       }
-      begin = stop;
+      draw_.path->zero(zeros.to, zeros.bytes, draw_.reach == Reach::kStream);
+      begin = Min(next, end);
     }
   }
 
-  void Scale(size_t begin, size_t count, size_t next) {
+  // May also write some of the zeros, and takes them off their front.
+  void Scale(size_t begin, size_t count, size_t next, Zeros* zeros) {
     const char* from = x_ + begin * size_;
     char* to = y_ + begin * size_;
+    Hints hints = draw_.HintsFor(x_ + next * size_);
+    hints.zeros = zeros;
     if (draw_.scale_is_one) {
-      draw_.path->copy(to, from, count * size_, draw_.HintsFor(x_ + next * size_));
+      draw_.path->copy(to, from, count * size_, hints);
     } else {
-      draw_.path->scale[draw_.type](to, from, count, draw_.scale, draw_.HintsFor(x_ + next * size_));
+      draw_.path->scale[draw_.type](to, from, count, draw_.scale, hints);
     }
   }
 

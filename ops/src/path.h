@@ -23,10 +23,18 @@ struct Scale {
 // thread may read.
 enum class Reach { kNear, kFar, kStream };
 
-// `next` is where reading goes on afterwards.
+// Memory that is to be zero, none of it read or written otherwise.
+struct Zeros {
+  char* to;
+  size_t bytes;
+};
+
+// `next` is where reading goes on afterwards. `zeros`, if any, may be written on the way, which costs less than a loop
+// of its own: the path takes what it wrote off their front, and the rest is left to the caller.
 struct Hints {
   Reach reach;
   const char* next;
+  Zeros* zeros = nullptr;
 };
 
 // `to` and `from` are equal or do not overlap.

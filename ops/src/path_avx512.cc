@@ -43,6 +43,7 @@ struct Float16 {
   static __m512i Whole(Word word) { return _mm512_inserti64x4(_mm512_castsi256_si512(word.low), word.high, 1); }
   static void Store(uint16_t* to, Word word) { _mm512_storeu_si512(to, Whole(word)); }
   static void Stream(uint16_t* to, Word word) { Common::Stream(to, Whole(word)); }
+  static Word Zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static __m256i Encoded(__m512 value) { return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Word Scaled(Word word, __m512 factor) {
     return {Encoded(_mm512_mul_ps(_mm512_cvtph_ps(word.low), factor)),

@@ -34,12 +34,46 @@ enum class Move { kStream, kInPlace };
 
 // How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
 constexpr size_t kAheadBytes = 8 << 10;
+// The same across memory that is skipped, into the second cache: processors take a while to follow a stream again.
+constexpr size_t kAheadOfGapBytes = 16 << 10;
+
+// What is done beside each step of a loop: as many lines are asked for, from `gap_end` on unless that is null, and
+// `rate` times as many zeros are written.
+template <class V>
+struct Beside {
+  const char* gap_end = nullptr;
+  Zeros zeros{nullptr, 0};
+  size_t rate = 0;
+
+  // Takes over what is to be zero, for a loop over `bytes`; it begins with a whole vector.
+  void Take(Zeros all, size_t bytes) {
+    using Element = typename V::Element;
+    const size_t head = Unaligned<V>(all.to, all.bytes / sizeof(Element)) * sizeof(Element);
+    memset(all.to, 0, head);
+    zeros = {all.to + head, all.bytes - head};
+    rate = (all.bytes + bytes - 1) / bytes;
+  }
+
+  template <size_t kStepBytes>
+  void Step() {
+    if (gap_end != nullptr) {
+      for (size_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(gap_end + line, 0, 2);
+      gap_end += kStepBytes;
+    }
+    for (size_t r = 0; r < rate && zeros.bytes >= kStepBytes; ++r) {
+      for (size_t at = 0; at < kStepBytes; at += V::kLanes * sizeof(typename V::Element)) {
+        V::Stream(reinterpret_cast<typename V::Element*>(zeros.to + at), V::Zero());
+      }
+      zeros = {zeros.to + kStepBytes, zeros.bytes - kStepBytes};
+    }
+  }
+};
 
 // One step of a loop over memory that is not in the nearest caches: several vectors are made before any is written, and
 // as many lines are asked for, `ahead` being where the first of them is.
 template <class V, Move kMove, class Function>
 size_t FarVectors(typename V::Element* to, const typename V::Element* from, size_t i, size_t end, const char* ahead,
-                  Function function) {
+                  Beside<V>& beside, Function function) {
   constexpr size_t kUnroll = 4;
   constexpr size_t kStep = kUnroll * V::kLanes;
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
@@ -58,20 +92,31 @@ size_t FarVectors(typename V::Element* to, const typename V::Element* from, size
         V::Store(to + i + k * V::kLanes, word[k]);
       }
     }
+    if (kMove == Move::kStream) beside.template Step<kStepBytes>();
   }
   return i;
 }
 
 template <class V, Move kMove, class Function, class Tail>
-void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const char* next,
+void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const Hints& hints,
              Function function, Tail tail) {
   using Element = typename V::Element;
   constexpr size_t kAhead = kAheadBytes / sizeof(Element);
   size_t i = Unaligned<V>(to, count);
   if (i != 0) tail(to, from, 0, i);
   const size_t ahead = count < kAhead ? count : kAhead, turn = count - ahead;
-  i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), function);
-  i = FarVectors<V, kMove>(to, from, i, count, next + (i < turn ? 0 : (i - turn) * sizeof(Element)), function);
+  Beside<V> beside;
+  if (kMove == Move::kStream && hints.zeros != nullptr) beside.Take(*hints.zeros, count * sizeof(Element));
+  if (kMove == Move::kStream && hints.next != reinterpret_cast<const char*>(from + count)) {
+    constexpr size_t kAheadOfGap = kAheadOfGapBytes / sizeof(Element);
+    const size_t gap_turn = count < kAheadOfGap ? 0 : count - kAheadOfGap;
+    i = FarVectors<V, kMove>(to, from, i, gap_turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
+    beside.gap_end = hints.next + (i < gap_turn ? 0 : (i - gap_turn) * sizeof(Element));
+  }
+  i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
+  i = FarVectors<V, kMove>(to, from, i, count, hints.next + (i < turn ? 0 : (i - turn) * sizeof(Element)), beside,
+                           function);
+  if (beside.zeros.to != nullptr) *hints.zeros = beside.zeros;
   for (; i + V::kLanes <= count; i += V::kLanes) {
     const auto word = function(V::Load(from + i), i);
     kMove == Move::kStream ? V::Stream(to + i, word) : V::Store(to + i, word);
@@ -86,9 +131,9 @@ void ForEachVector(void* to_, const void* from_, size_t count, const Hints& hint
   auto* to = static_cast<Element*>(to_);
   auto* from = static_cast<const Element*>(from_);
   if (hints.reach == Reach::kFar && to == from) {
-    return FarLoop<V, Move::kInPlace>(to, from, count, hints.next, function, tail);
+    return FarLoop<V, Move::kInPlace>(to, from, count, hints, function, tail);
   }
-  if (hints.reach == Reach::kStream) return FarLoop<V, Move::kStream>(to, from, count, hints.next, function, tail);
+  if (hints.reach == Reach::kStream) return FarLoop<V, Move::kStream>(to, from, count, hints, function, tail);
   size_t i = 0;
   for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
     const auto a = function(V::Load(from + i), i);

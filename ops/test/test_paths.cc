@@ -101,6 +101,34 @@ void TestAllOf16Bits(const Path& path, Type type) {
   }
 }
 
+// What is written beside a loop: what the path says, from the front, and nothing past the end.
+void TestZerosBeside(const Path& path) {
+  Random random(5);
+  const Reach reaches[] = {Reach::kNear, Reach::kFar, Reach::kStream};
+  for (int trial = 0; trial < 400; ++trial) {
+    const size_t count = trial % 40 == 0 ? 9000 : 1 + random.Below(600), skip = random.Below(17), after = 16;
+    const size_t bytes = sizeof(float) * random.Below(trial % 4 == 0 ? 9000 : 600);
+    std::vector<float> from(count, 2.0f), to(count);
+    std::vector<uint8_t> beside(skip * sizeof(float) + bytes + after, 0xAB);
+    Zeros zeros{reinterpret_cast<char*>(beside.data()) + skip * sizeof(float), bytes};
+    const char* end = zeros.to + bytes;
+    const Reach reach = reaches[random.Below(3)];
+    const Hints hints = {reach, reinterpret_cast<const char*>(from.data() + (trial % 3 ? 0 : count)), &zeros};
+    if (random.Below(2) == 0) {
+      path.copy(to.data(), from.data(), count * sizeof(float), hints);
+    } else {
+      path.scale[kFloat32](to.data(), from.data(), count, {1.0f, 1.0}, hints);
+    }
+    path.fence();
+    CHECK(memcmp(to.data(), from.data(), count * sizeof(float)) == 0, "%s: product beside zeros", path.name);
+    CHECK(zeros.bytes <= bytes && zeros.to + zeros.bytes == end, "%s: zeros beside: end moved", path.name);
+    for (size_t i = 0; i < beside.size(); ++i) {
+      const bool written = i >= skip * sizeof(float) && i < skip * sizeof(float) + bytes - zeros.bytes;
+      CHECK(beside[i] == (written ? 0 : 0xAB), "%s: zeros beside: byte %zu of %zu", path.name, i, bytes);
+    }
+  }
+}
+
 void TestBytes(const Path& path) {
   Random random(3);
   for (int trial = 0; trial < 400; ++trial) {
@@ -153,6 +181,7 @@ void TestPaths() {
   const size_t count = UsablePaths(paths);
   for (size_t i = 0; i < count; ++i) {
     printf("path %s\n", paths[i]->name);
+    TestZerosBeside(*paths[i]);
     TestBytes(*paths[i]);
     for (const Type type : {kFloat16, kBFloat16, kFloat32, kFloat64}) TestProducts(*paths[i], type);
     TestAllOf16Bits(*paths[i], kFloat16);
