@@ -7,26 +7,31 @@ wellformed.py checks; what it does not read raises NotPlainError, and is for onn
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import cache
 from itertools import compress
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from onnx_spatialdrop import wire
+from onnx_spatialdrop.infos import Infos
+from onnx_spatialdrop.interned import Interned, is_ascii
+from onnx_spatialdrop.lean import full, lean
 from onnx_spatialdrop.wellformed_values import MalformedError, refuse_attribute, refuse_tensor, refuse_type
 
-__all__ = ["NotPlainError", "PlainFile", "check_attributes", "need"]
+__all__ = ["Ints", "NotPlainError", "PlainFile", "check_attributes", "need"]
 
 _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7
 _NODE_TAGS: Final = tuple(number << 3 | 2 for number in range(1, 9))  # input to overload
-_INFO_NAME, _INFO_TYPE = 1, 2
 _GRAPHS: Final = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 #: Before this IR version every initializer was listed as an input.
 _FIRST_IR_VERSION: Final = 4
+#: After all nodes: who computes a name that is not there.
+NOBODY: Final = 2**62
+Ints = npt.NDArray[np.int64]
+_SHORT: Final = [bytes((_INPUT << 3 | 2, size)) for size in range(128)]
 
 
 class NotPlainError(Exception):
@@ -39,79 +44,90 @@ def need(holds: bool) -> None:
         raise NotPlainError
 
 
-@cache
-def _lean() -> type[Message]:
-    """Return ModelProto with nodes and value_info left as bytes: what is not looked into costs nothing."""
-    file = descriptor_pb2.FileDescriptorProto()
-    onnx.ModelProto.DESCRIPTOR.file.CopyToProto(file)
-    graph = next(message for message in file.message_type if message.name == "GraphProto")
-    for field in graph.field:
-        if field.name in ("node", "value_info"):
-            field.type = field.TYPE_BYTES
-            field.ClearField("type_name")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.ModelProto"))
-    return found
-
-
-def _full(tensor: Any) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.ParseFromString(tensor.SerializeToString())
-    return copy
-
-
 class PlainFile:
-    """The content of an .onnx file. Names are bytes, nodes are numbers, in the order of the file.
+    """The content of an .onnx file. Names are numbers, nodes too, in the order of the file.
 
     Attributes:
-        op_types: what each node is.
-        domains: the domain of those nodes that name one.
+        op_types: which of ``types`` each node is.
+        types: the op_types that there are.
+        domains: the domain of each node: which of ``named_domains``, or -1 where it names none.
+        named_domains: the domains that nodes name.
+        reads, reads_rows, reads_from: the names that nodes read, who does, and where those of each node begin.
+        makes, makes_rows, makes_from: the names that nodes compute, in the same way.
+        maker: which node computes each name; -1 for those that are given, ``NOBODY`` for those that are not there.
+        used: whether a node reads each name, or the graph returns it.
+        returned: whether the graph returns it.
         inputs: the types of the graph's inputs.
         initializers: the tensors of the graph.
-        outputs: the names of the graph's outputs.
         opsets: the version of each domain.
-        producers: which node computes each name.
-        used: every name that a node reads or the graph returns.
+        attributes: the attributes of all nodes.
     """
 
     def __init__(self, content: bytes) -> None:
         try:
-            self._model: Any = _lean().FromString(content)
-            self._nodes: list[bytes] = list(self._model.graph.node)
-            self._fields = wire.table(self._nodes)
-        except (DecodeError, ValueError):
-            raise NotPlainError from None
-        self._inputs, made = self._fields.of(_INPUT), self._fields.of(_OUTPUT)
-        self._read, self._made = self._inputs.values(), made.values()
-        self._made_in = made.row
-        rows = np.arange(len(self._nodes) + 1)
-        self._first_read, self._first_made = (
-            np.searchsorted(column, rows).tolist() for column in (self._inputs.row, self._made_in)
-        )
-        self.op_types: list[bytes] = self._fields.of(_OP_TYPE).values()
-        graph = self._model.graph
-        try:
-            self.inputs: dict[bytes, Any] = {value.name.encode(): value.type for value in graph.input}
-            self.initializers: dict[bytes, onnx.TensorProto] = {t.name.encode(): _full(t) for t in graph.initializer}
-            self.outputs = {value.name.encode() for value in graph.output}
-            self.opsets = {
-                ("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version)
-                for entry in self._model.opset_import
-            }
+            self._model: Any = lean().FromString(content)
+            graph = self._model.graph
+            self._nodes: list[bytes] = list(graph.node)
+            infos: list[bytes] = list(graph.value_info)
+            self._read_model()
+            fields = wire.table([*self._nodes, *infos], b"".join(self._others))
+            split = int(np.searchsorted(fields.row, len(self._nodes)))
+            self._fields = fields.part(0, split)
+            self.infos = Infos(fields.part(split, len(fields.row)), infos, len(self._nodes))
+            self._intern()
             self._check_model()
-            self.producers = self._checked_names()
             self._check_nodes()
-        except (MalformedError, UnicodeError, DecodeError, KeyError, AttributeError):  # bytes, if it is not UTF-8
+            self._check_names()
+            self.infos.check(self._infos_from)
+        except (MalformedError, ValueError, DecodeError, KeyError, AttributeError):  # bytes, if it is not UTF-8
             raise NotPlainError from None
-        domains = self._fields.of(_DOMAIN)
-        self.domains: dict[int, bytes] = dict(zip(domains.row.tolist(), domains.values(), strict=True))
-        self.used = {*self._read, *self.outputs} - {b""}
+
+    def _read_model(self) -> None:
+        graph = self._model.graph
+        given = {value.name.encode(): value.type for value in graph.input}
+        tensors = {tensor.name.encode(): full(tensor) for tensor in graph.initializer}
+        returned = [value.name.encode() for value in graph.output]
+        self.opsets = {
+            ("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version)
+            for entry in self._model.opset_import
+        }
+        need(len(given) == len(graph.input) and len(tensors) == len(graph.initializer))
+        self._given = [given, tensors]
+        self._others = [b"", *given, *tensors, *returned]
+
+    def _intern(self) -> None:
+        """Number all names: those that are read, computed, have a type, and those of the graph, and the empty one."""
+        fields, infos = self._fields, self.infos.names
+        self._inputs, made = fields.of(_INPUT), fields.of(_OUTPUT)
+        given, tensors = self._given
+        blob, lengths = fields.blob, np.fromiter(map(len, self._others), np.int64, len(self._others))
+        ends = len(blob) - wire.PADDING - int(lengths.sum()) + np.cumsum(lengths)
+        pieces = [(each.start, each.end) for each in (self._inputs, made, infos)] + [(ends - lengths, ends)]
+        starts, stops = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        self._names = Interned(blob, starts, stops)
+        if not self._names.ascii:
+            b"\0".join(self._names.contents()).decode()
+        bounds = np.cumsum([len(start) for start, _ in pieces])[:-1]
+        self.reads, self.makes, self._infos_from, found = np.split(self._names.ids, bounds)
+        rows = np.arange(len(self._nodes) + 1)
+        self.reads_rows, self.makes_rows = self._inputs.row, made.row
+        self.reads_from, self.makes_from = (np.searchsorted(each.row, rows) for each in (self._inputs, made))
+        numbers = found.tolist()
+        self.empty: int = numbers[0]
+        self.inputs: dict[int, Any] = dict(zip(numbers[1:], given.values(), strict=False))
+        after = numbers[1 + len(given) :]
+        self.initializers: dict[int, onnx.TensorProto] = dict(zip(after, tensors.values(), strict=False))
+        self._outputs: list[int] = after[len(tensors) :]
+        labels, domains = fields.of(_OP_TYPE), fields.of(_DOMAIN)
+        types, named = (Interned(blob, each.start, each.end, few=True) for each in (labels, domains))
+        self.op_types, self.types, self.named_domains = types.ids, types.contents(), named.contents()
+        self.domains = np.full(len(self._nodes), -1)
+        self.domains[domains.row] = named.ids
+        self.attributes = fields.of(_ATTRIBUTE)
 
     def _check_model(self) -> None:
         model, graph = self._model, self._model.graph
         need(model.ir_version >= _FIRST_IR_VERSION and not model.training_info and not graph.sparse_initializer)
-        need(len(self.inputs) == len(graph.input) and len(self.initializers) == len(graph.initializer))
         need(len(self.opsets) == len(model.opset_import) and min(self.opsets.values(), default=0) > 0)
         for tensor in self.initializers.values():
             need(tensor.data_location != onnx.TensorProto.EXTERNAL)
@@ -119,39 +135,41 @@ class PlainFile:
         for value in (*graph.input, *graph.output):
             refuse_type(value)
 
-    def _checked_names(self) -> dict[bytes, int]:
-        """Return which node computes each name; every name is defined once, and before it is read."""
-        b"\0".join([*self._read, *self._made]).decode()
-        given = {*self.inputs, *self.initializers}
-        producers = dict(zip(self._made, self._made_in.tolist(), strict=True))
-        producers.pop(b"", None)
-        need(len(producers) == len(self._made) - self._made.count(b""))
-        need(given.isdisjoint(producers) and b"" not in given)
-        known = dict.fromkeys(given, -1) | producers | {b"": -1}
-        before = np.fromiter((known[name] for name in self._read), np.int64, len(self._read))
-        need(bool((before < self._inputs.row).all()) and self.outputs <= known.keys() - {b""})
-        return producers
+    def _check_names(self) -> None:
+        """Find who computes each name; every name is defined once, and before it is read."""
+        count, given = len(self._names.first), [*{**self.inputs, **self.initializers}]
+        named = self.makes != self.empty
+        need(self.empty not in given)
+        self.maker = np.full(count, NOBODY)
+        self.maker[given] = -1
+        defined = np.bincount(self.makes[named], minlength=count)
+        need(bool((defined < 2).all()) and not defined[given].any())
+        self.maker[self.makes[named]] = self.makes_rows[named]
+        need(bool((self.maker[self._outputs] < NOBODY).all()))
+        self.maker[self.empty] = -1
+        need(bool((self.maker[self.reads] < self._inputs.row).all()))
+        self.returned = np.zeros(count, bool)
+        self.returned[self._outputs] = True
+        self.used = self.used_without(np.zeros(0, np.int64))
 
     def _check_nodes(self) -> None:
         fields = self._fields
         known = np.zeros(256, bool)
         known[list(_NODE_TAGS)] = True
         need(bool((fields.tag < len(known)).all()) and bool(known[fields.tag].all()))
-        need(len(self.op_types) == len(self._nodes) and b"" not in self.op_types)
+        need(len(self.op_types) == len(self._nodes) and b"" not in self.types)
         need(bool((np.diff(fields.of(_OP_TYPE).row) == 1).all()))
         for number in (_NAME, _DOMAIN):
             rows = fields.of(number).row
             need(len(rows) < 2 or bool((np.diff(rows) > 0).all()))
-        if not fields.blob.isascii():
-            b"\0".join([*self.op_types, *fields.of(_NAME).values(), *fields.of(_DOMAIN).values()]).decode()
+        b"\0".join([*self.types, *self.named_domains]).decode()
+        names = fields.of(_NAME)
+        if not is_ascii(names.blob, names.start, names.end):
+            b"\0".join(names.values()).decode()
 
-    def attributes(self) -> dict[int, list[bytes]]:
-        """Return the attributes of each node that has any."""
-        fields = self._fields.of(_ATTRIBUTE)
-        found: dict[int, list[bytes]] = {}
-        for row, content in zip(fields.row.tolist(), fields.values(), strict=True):
-            found.setdefault(row, []).append(content)
-        return found
+    def rows(self, *op_types: bytes) -> Ints:
+        """Return the nodes of some op_types."""
+        return np.flatnonzero(np.array([each in op_types for each in self.types], bool)[self.op_types])
 
     def node(self, row: int) -> onnx.NodeProto:
         """Return a copy of a node."""
@@ -159,40 +177,25 @@ class PlainFile:
         copy.ParseFromString(self._nodes[row])
         return copy
 
-    def reads(self, row: int) -> list[bytes]:
+    def reads_of(self, row: int) -> list[int]:
         """Return the names that a node reads."""
-        return self._read[self._first_read[row] : self._first_read[row + 1]]
-
-    def makes(self, row: int) -> list[bytes]:
-        """Return the names that a node computes."""
-        return self._made[self._first_made[row] : self._first_made[row + 1]]
-
-    def used_without(self, gone: Collection[int]) -> set[bytes]:
-        """Return every name that is read or returned when some nodes are left out."""
-        kept = np.ones(len(self._nodes), bool)
-        kept[list(gone)] = False
-        return {*compress(self._read, kept[self._inputs.row].tolist()), *self.outputs}
-
-    def infos(self) -> dict[bytes, bytes]:
-        """Return the value_info of each name."""
-        infos: list[bytes] = list(self._model.graph.value_info)
-        try:
-            fields = wire.table(infos)
-        except ValueError:
-            raise NotPlainError from None
-        names = fields.of(_INFO_NAME)
-        found = dict(zip(names.values(), infos, strict=False))
-        need(len(names.row) == len(infos) == len(found))
-        try:
-            for content in set(fields.of(_INFO_TYPE).values()):  # models repeat a few types a thousand times
-                refuse_type(onnx.ValueInfoProto(type=onnx.TypeProto.FromString(content)))
-        except (MalformedError, DecodeError):
-            raise NotPlainError from None
+        found: list[int] = self.reads[self.reads_from[row] : self.reads_from[row + 1]].tolist()
         return found
 
-    def write(
-        self, gone: Collection[int], renamed: dict[bytes, bytes], infos: Iterable[bytes], dropped: Collection[bytes]
-    ) -> bytes:
+    def name(self, number: int) -> bytes:
+        """Return a name in words."""
+        return self._names.content(number)
+
+    def used_without(self, gone: Ints) -> npt.NDArray[np.bool_]:
+        """Return for each name whether it is read or returned when some nodes are left out."""
+        kept = np.ones(len(self._nodes), bool)
+        kept[gone] = False
+        used = self.returned.copy()
+        used[self.reads[kept[self._inputs.row]]] = True
+        used[self.empty] = False
+        return used
+
+    def write(self, gone: Ints, renamed: dict[int, int], infos: Iterable[bytes], dropped: Collection[bytes]) -> bytes:
         """Return the file without some nodes, in which ``renamed`` names are read under other names.
 
         Args:
@@ -202,11 +205,11 @@ class PlainFile:
             dropped: names of inputs and initializers to leave out.
         """
         nodes, graph, kept = list(self._nodes), self._model.graph, np.ones(len(self._nodes), bool)
-        self._rename(nodes, renamed)
-        kept[list(gone)] = False
-        del graph.node[:]
+        kept[gone] = False
+        self._rename(nodes, renamed, kept)
+        graph.ClearField("node")
         graph.node.extend(compress(nodes, kept.tolist()))
-        del graph.value_info[:]
+        graph.ClearField("value_info")
         graph.value_info.extend(infos)
         for items in (graph.input, graph.initializer):
             for index in range(len(items) - 1, -1, -1):
@@ -226,33 +229,40 @@ class PlainFile:
         """Return domain and name of every function."""
         return [(function.domain, function.name) for function in self._model.functions]
 
-    def _rename(self, nodes: list[bytes], renamed: dict[bytes, bytes]) -> None:
-        starts = np.concatenate(([0], np.cumsum(np.fromiter(map(len, nodes), np.int64, len(nodes)))))
-        readers: dict[int, list[tuple[int, int, bytes]]] = {}
-        for position in [index for index, name in enumerate(self._read) if name in renamed]:
-            row = int(self._inputs.row[position])
-            begin, end = int(self._inputs.start[position]), int(self._inputs.end[position])
-            offset, name = int(starts[row]), renamed[self._read[position]]
-            readers.setdefault(row, []).append((begin - offset, end - offset, name))
-        for row, edits in readers.items():
+    def _rename(self, nodes: list[bytes], renamed: dict[int, int], kept: npt.NDArray[np.bool_]) -> None:
+        fields, to = self._inputs, np.arange(len(self._names.first))
+        to[list(renamed)] = list(renamed.values())
+        edited = np.flatnonzero((to[self.reads] != self.reads) & kept[fields.row])[::-1]  # the last of a node first
+        rows, names = fields.row[edited], to[self.reads[edited]]
+        starts = np.concatenate(([0], np.cumsum(np.fromiter(map(len, nodes), np.int64, len(nodes)))))[rows]
+        begins, ends = fields.start[edited] - starts, fields.end[edited] - starts
+        heads = begins - 2 - sum((ends - begins >= 1 << bits).astype(np.int64) for bits in (7, 14))
+        need(bool((np.frombuffer(fields.blob, np.uint8)[heads + starts] == _INPUT << 3 | 2).all()))  # shortest form
+        pieces = map(_field, self._names.picked(names))
+        for row, head, end, piece in zip(rows.tolist(), heads.tolist(), ends.tolist(), pieces, strict=True):
             node = nodes[row]
-            for begin, end, name in reversed(edits):
-                head = begin - 1 - len(wire.varint(end - begin))
-                node = node[:head] + _field(_INPUT, name) + node[end:]
-            nodes[row] = node
+            nodes[row] = node[:head] + piece + node[end:]
 
 
-def check_attributes(contents: Iterable[bytes]) -> None:
-    """Raise NotPlainError for a subgraph, external data, or what is no attribute; equal ones are looked at once."""
+def check_attributes(contents: Iterable[bytes]) -> dict[bytes, str]:
+    """Raise NotPlainError for a subgraph, external data, or what is no attribute; equal ones are looked at once.
+
+    Returns:
+        The name of each.
+    """
+    names: dict[bytes, str] = {}
     try:
         for content in set(contents):
             attribute = onnx.AttributeProto.FromString(content)
             need(attribute.type not in _GRAPHS)
             need(not any(tensor.data_location for tensor in (attribute.t, *attribute.tensors)))
             refuse_attribute(attribute, "")
+            names[content] = attribute.name
     except (MalformedError, DecodeError):
         raise NotPlainError from None
+    return names
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + wire.varint(len(content)) + content
+def _field(name: bytes) -> bytes:
+    size = len(name)
+    return (_SHORT[size] if size < len(_SHORT) else b"\n" + wire.varint(size)) + name

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Fields", "table", "varint"]
+__all__ = ["PADDING", "Fields", "table", "varint"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 _MOST_FIELDS: Final = 2000
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT: Final = 10
+#: What follows the last message: what reads on from its end is still inside.
+PADDING: Final = 2 * _LONGEST_VARINT
 
 
 class Fields:
@@ -38,24 +40,32 @@ class Fields:
 
     def of(self, number: int) -> Fields:
         """Return the fields of one number that hold bytes, text or a message."""
-        chosen = np.flatnonzero(self.tag == number << 3 | _LENGTH)
+        return self.where(np.flatnonzero(self.tag == number << 3 | _LENGTH))
+
+    def where(self, chosen: Ints | npt.NDArray[np.bool_]) -> Fields:
+        """Return some of the fields."""
         return Fields(self.blob, self.row[chosen], self.tag[chosen], self.start[chosen], self.end[chosen])
+
+    def part(self, begin: int, end: int) -> Fields:
+        """Return the fields from one to another."""
+        part = slice(begin, end)
+        return Fields(self.blob, self.row[part], self.tag[part], self.start[part], self.end[part])
 
     def values(self) -> list[bytes]:
         """Return the content of every field."""
         return list(map(self.blob.__getitem__, map(slice, self.start.tolist(), self.end.tolist())))
 
 
-def table(messages: Sequence[bytes]) -> Fields:
-    """Return the fields of ``messages``.
+def table(messages: Sequence[bytes], beside: bytes = b"") -> Fields:
+    """Return the fields of ``messages``; their blob ends with ``beside`` and PADDING zeros.
 
     Raises:
         ValueError: a message that is no protobuf, has groups, or too many fields.
     """
-    blob = b"".join(messages)
+    blob = b"".join([*messages, beside, bytes(PADDING)])
     ends = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
     starts = np.concatenate(([0], ends[:-1])).astype(np.int64)
-    buffer = np.frombuffer(blob + bytes(2 * _LONGEST_VARINT), np.uint8)
+    buffer = np.frombuffer(blob, np.uint8)
     row, position = np.arange(len(messages)), starts
     found: list[tuple[Ints, Ints, Ints, Ints]] = []
     while True:
@@ -73,9 +83,14 @@ def table(messages: Sequence[bytes]) -> Fields:
     if not found:
         none = np.zeros(0, np.int64)
         return Fields(blob, none, none, none, none)
-    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
-    order = np.argsort(columns[2], kind="stable")
-    return Fields(blob, *(column[order] for column in columns))
+    count = np.bincount(np.concatenate([each[0] for each in found]), minlength=len(messages))
+    first = np.cumsum(count) - count
+    columns = [np.empty(int(count.sum()), np.int64) for _ in range(4)]
+    for place, each in enumerate(found):  # the fields of a round are one of each message, in their order
+        target = first[each[0]] + place
+        for column, part in zip(columns, each, strict=True):
+            column[target] = part
+    return Fields(blob, *columns)
 
 
 def varint(number: int) -> bytes:

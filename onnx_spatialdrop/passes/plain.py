@@ -7,16 +7,15 @@ written them; this one keeps more of the order in which the input has its fields
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain, compress
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import wire
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import body, spec
 from onnx_spatialdrop.operator import node as op
@@ -26,7 +25,8 @@ from onnx_spatialdrop.passes.patterns.constants import UNARY
 from onnx_spatialdrop.passes.patterns.frozen import SIZES
 from onnx_spatialdrop.passes.patterns.sources import SOURCES
 from onnx_spatialdrop.passes.patterns.stripped import MARKS
-from onnx_spatialdrop.plainfile import NotPlainError, PlainFile, check_attributes, need
+from onnx_spatialdrop.passes.plain_seeds import representatives
+from onnx_spatialdrop.plainfile import Ints, NotPlainError, PlainFile, check_attributes, need
 
 __all__ = ["plain_inference"]
 
@@ -40,7 +40,6 @@ _THROUGH: Final = frozenset(name.encode() for name in UNARY) | {
     *(b"CastLike", b"Add", b"Div", b"Pow", b"Max", b"Min"),
 }
 _NUMBERS: Final = frozenset({b"Constant", b"ConstantOfShape", b"Where", b"Mul", b"Sub"})
-_SEED: Final = re.compile(rb"\n\x04seed\x18[\x80-\xff]{0,9}[\x00-\x7f]\xa0\x01\x02")
 
 
 def plain_inference(content: bytes) -> tuple[bytes, int] | None:
@@ -62,72 +61,83 @@ class _Inference:
         self._file = file = PlainFile(content)
         need(all(domain == spec.DOMAIN and name in body.OWN_FUNCTIONS for domain, name in file.functions()))
         need("" in file.opsets)
-        used = set(file.op_types)
-        need(not any(name.encode() in used for name in (SOURCES - {"Dropout"}) | {"Transpose"}))
-        need(not any(name.startswith(b"StatelessRandom") for name in used))
-        self._spatial, self._dropout = (
-            [row for row, name in enumerate(file.op_types) if name == wanted] if wanted in used else []
-            for wanted in (_SPATIAL, _DROPOUT)
-        )
-        need(all(file.domains.get(row) == spec.DOMAIN.encode() for row in self._spatial))
-        need(all(file.domains.get(row, b"") in _DEFAULT for row in self._dropout))
-        need(sum(domain == spec.DOMAIN.encode() for domain in file.domains.values()) == len(self._spatial))
+        need(not any(name.encode() in file.types for name in (SOURCES - {"Dropout"}) | {"Transpose"}))
+        need(not any(name.startswith(b"StatelessRandom") for name in file.types))
+        self._spatial, self._dropout = file.rows(_SPATIAL), file.rows(_DROPOUT)
+        own = np.array([*(name == spec.DOMAIN.encode() for name in file.named_domains), False])[file.domains]
+        plain = np.array([*(name in _DEFAULT for name in file.named_domains), True])[file.domains]
+        need(bool(own[self._spatial].all() and plain[self._dropout].all()) and int(own.sum()) == len(self._spatial))
         self._no_frozen_masks()
-        self._check_attributes(set(self._spatial))
-        self._operands = {row: file.reads(row) for row in sorted([*self._spatial, *self._dropout])}
-        self._new: dict[bytes, bytes] = {}
-        self._drawn = set[bytes]()
-        self._numbers: dict[bytes, Any] = {}
+        self._check_attributes()
+        self._rows = np.sort(np.concatenate((self._spatial, self._dropout)))
+        self._new: dict[int, int] = {}
+        self._numbers: dict[int, Any] = {}
 
     def run(self) -> tuple[bytes, int]:
         """Take the dropout out."""
-        file, spatial = self._file, set(self._spatial)
-        feeding, ratios = dict[bytes, None](), dict[bytes, None]()
-        for row in self._operands:
-            reads = self._operands[row]
-            if row in spatial:
-                need(len(reads) == 3 and b"" not in reads)
-                feeding.update(dict.fromkeys(reads[1:]))
-            elif self._drops(reads):
-                need(file.used.issuperset(file.makes(row)[:1]))  # the long way does not count what nobody reads
-                ratios.update(dict.fromkeys(reads[1:]))
-            self._take_out(row)
-        infos = self._infos()
-        if spatial or ratios:
+        file = self._file
+        self._take_out()
+        first = file.reads_from[self._spatial]
+        need(bool((file.reads_from[self._spatial + 1] - first == 3).all()))
+        feeding = np.unique(file.reads[np.concatenate((first + 1, first + 2))])
+        need(file.empty not in feeding)
+        ratios, drawn_from = set[int](), list[int]()
+        for row in self._dropout.tolist():
+            reads = file.reads_of(row)
+            if self._drops(reads):
+                need(bool(file.used[file.makes[file.makes_from[row]]]))  # the long way does not count what nobody reads
+                ratios.update(reads[1:])
+                drawn_from.append(reads[0])
+        if drawn_from:
+            self._check_sources(drawn_from)
+        added = self._added_infos()
+        if len(self._spatial) or ratios:
             # The long way makes switches for what it recognises, and takes the model's own if they have these names.
             names = (switches.TRAINING_MODE.encode(), switches.STEP.encode())
-            need(not ratios or not any(name in file.inputs for name in names))
+            need(not ratios or not any(file.name(number) in names for number in file.inputs))
             file.drop_domain(spec.DOMAIN)
-        gone, dropped = self._unused(feeding, ratios)
-        for name in [*self._new, *dropped, *(name for row in gone for name in file.makes(row))]:
-            infos.pop(name, None)
-        return file.write(gone, self._new, infos.values(), dropped), len(self._operands)
+        gone, dropped = self._unused(feeding.tolist(), ratios)
+        kept = np.ones(len(file.infos.contents) + 1, bool)
+        made = np.isin(file.makes_rows, gone)
+        for names_gone in (file.makes[made], np.array([*self._new, *dropped], np.int64)):
+            kept[file.infos.at(names_gone)] = False
+        unknown = {*dropped, *file.makes[made].tolist()} if added else set[int]()
+        more = (content for name, content in added.items() if name not in unknown)
+        infos = chain(compress(file.infos.contents, kept[:-1].tolist()), more)
+        return file.write(gone, self._new, infos, {file.name(number) for number in dropped}), len(self._rows)
 
     def _no_frozen_masks(self) -> None:
         """Give up where a constant that multiplies something might be a mask that an exporter has frozen."""
         file = self._file
-        factors = [row for row, name in enumerate(file.op_types) if name in (b"Mul", b"Where")]
-        read = {name for row in factors for name in file.reads(row)}
+        factors = np.zeros(len(file.op_types), bool)
+        factors[file.rows(b"Mul", b"Where")] = True
+        if not factors.any():
+            return
+        read = set(file.reads[factors[file.reads_rows]].tolist())
         for name in read & file.initializers.keys() - file.inputs.keys():
             tensor = file.initializers[name]
             if len(tensor.dims) > 1 and int(np.prod(tensor.dims, dtype=object)) in SIZES:
                 need(len(np.unique(onnx.numpy_helper.to_array(tensor))) > 2)
 
-    def _check_attributes(self, spatial: set[int]) -> None:
+    def _check_attributes(self) -> None:
         """Check all attributes; of SpatialDropout nodes those that differ in their seeds only, once."""
-        own, seen = list[bytes](), set[bytes]()
-        for row, contents in self._file.attributes().items():
-            if row not in spatial:
-                own += contents
-                need(len({content[: content[1] + 2] for content in contents}) == len(contents))
-                continue
-            kept = [content for content in contents if _SEED.fullmatch(content) is None]
-            key = b"".join(kept)
-            if key not in seen or len(kept) != len(contents) - 1:
-                check_attributes(contents)
-                self._check_node(row)
-                seen.add(key)
-        check_attributes(own)
+        fields = self._file.attributes
+        spatial = np.zeros(len(self._file.op_types), bool)
+        spatial[self._spatial] = True
+        mine = spatial[fields.row]
+        others = fields.where(~mine)
+        contents = others.values()
+        name_of = check_attributes(contents)
+        repeated = np.flatnonzero(np.bincount(others.row, minlength=1)[others.row] > 1).tolist()
+        named = {(row, name_of[contents[i]]) for i, row in zip(repeated, others.row[repeated].tolist(), strict=True)}
+        need(len(named) == len(repeated))
+        fields = fields.where(mine)
+        for row, contents in representatives(fields):
+            check_attributes(contents)
+            self._check_node(row)
+        without = np.setdiff1d(self._spatial, fields.row)
+        if len(without):
+            self._check_node(int(without[0]))
 
     def _check_node(self, row: int) -> None:
         proto = self._file.node(row)
@@ -138,22 +148,21 @@ class _Inference:
         except (SpecError, ValueError, TypeError, KeyError, IndexError):
             raise NotPlainError from None
 
-    def _drops(self, reads: list[bytes]) -> bool:
+    def _drops(self, reads: list[int]) -> bool:
         """Return whether a Dropout node drops; give up where that, or its ratio, is not written in the file."""
-        opset = self._file.opsets[""]
-        need(opset >= 7 and bool(reads) and reads[0] != b"")
-        if opset < 12 or len(reads) < 3 or reads[2] == b"" or not self._number(reads[2]):
+        opset, empty = self._file.opsets[""], self._file.empty
+        need(opset >= 7)
+        if opset < 12 or len(reads) < 3 or reads[2] == empty or not self._number(reads[2]):
             return False
-        need(reads[1] != b"" and 0.0 < float(self._number(reads[1])) < 1.0)
-        self._is_drawn_from(self._new.get(reads[0], reads[0]))
+        need(reads[1] != empty and 0.0 < float(self._number(reads[1])) < 1.0)
         return True
 
-    def _number(self, name: bytes) -> Any:
+    def _number(self, name: int) -> Any:
         if name not in self._numbers:
             self._numbers[name] = self._read_number(name)
         return self._numbers[name]
 
-    def _read_number(self, name: bytes) -> Any:
+    def _read_number(self, name: int) -> Any:
         tensor = self._file.initializers.get(name)
         need(tensor is not None and name not in self._file.inputs)
         assert tensor is not None
@@ -161,72 +170,80 @@ class _Inference:
         need(array.size == 1 and array.dtype.kind in "fb")
         return array.item()
 
-    def _is_drawn_from(self, name: bytes) -> None:
+    def _check_sources(self, names: list[int]) -> None:
         """Give up where x is one number everywhere, or might be: then the node makes a mask for something else."""
-        file, path = self._file, list[bytes]()
-        while name not in self._drawn:
-            path.append(name)
-            row = file.producers.get(name)
-            if row is None:
-                need(name in file.inputs and name not in file.initializers)
-                break
-            need(file.op_types[row] not in _NUMBERS)
-            if file.op_types[row] not in _THROUGH:
-                break
-            reads = file.reads(row)
-            need(bool(reads))
-            name = self._new.get(reads[0], reads[0])
-        self._drawn.update(path)
+        file, source = self._file, np.arange(len(self._file.maker))
+        through = np.flatnonzero(np.array([name in _THROUGH for name in file.types])[file.op_types])
+        begin = file.reads_from[through]
+        through = through[file.reads_from[through + 1] > begin]
+        made = np.flatnonzero(np.isin(file.makes_rows, through) & (file.makes != file.empty))
+        source[file.makes[made]] = file.reads[file.reads_from[file.makes_rows[made]]]
+        source[[*self._new]] = [*self._new.values()]
+        while not np.array_equal(further := source[source], source):  # each round goes twice as far
+            source = further
+        origins = np.unique(source[names])
+        makers = file.maker[origins]
+        given = origins[makers < 0].tolist()
+        need(all(name in file.inputs and name not in file.initializers for name in given))
+        for kind in np.unique(file.op_types[makers[makers >= 0]]).tolist():
+            need(file.types[kind] not in _NUMBERS | _THROUGH)
 
-    def _take_out(self, row: int) -> None:
-        file = self._file
-        y, *others = file.makes(row) or [b""]
-        need(y != b"" and y not in file.outputs and len(others) < 2 and file.used.isdisjoint(others))
-        x = self._new.get(self._operands[row][0], self._operands[row][0])
-        maker = file.producers.get(x)
-        need(x not in file.initializers and (maker is None or file.op_types[maker] not in _VIEWS))
-        self._new[y] = x
+    def _take_out(self) -> None:
+        """Let those who read a dropout's result read its x, of all dropouts at once."""
+        file, rows = self._file, self._rows
+        reads, makes = file.reads_from[rows], file.makes_from[rows]
+        count = file.makes_from[rows + 1] - makes
+        need(bool((file.reads_from[rows + 1] > reads).all() and (count > 0).all() and (count < 3).all()))
+        x, y, others = file.reads[reads], file.makes[makes], file.makes[makes[count == 2] + 1]
+        need(not ((x == file.empty) | (y == file.empty) | file.returned[y]).any() and not file.used[others].any())
+        for result, source in zip(y.tolist(), x.tolist(), strict=True):  # in the order of the file
+            self._new[result] = self._new.get(source, source)
+        left = np.array([*set(self._new.values())], np.int64)
+        makers = file.maker[left]
+        need(not (np.isin(left, [*file.initializers]) | (makers < 0) & ~np.isin(left, [*file.inputs])).any())
+        views = np.array([name in _VIEWS for name in file.types])
+        need(not views[file.op_types[makers[makers >= 0]]].any())
 
-    def _infos(self) -> dict[bytes, bytes]:
-        """Return the value_info, in which what is read now has the type and shape that a dropout's result had."""
-        infos = self._file.infos()
-        for y, x in self._new.items():
-            if x in self._file.inputs:
-                need(_is_complete(self._file.inputs[x].SerializeToString()))
-            elif x not in infos and y in infos:
-                info = onnx.ValueInfoProto.FromString(infos[y])
-                need(not info.doc_string and not info.metadata_props)
-                infos[x] = onnx.ValueInfoProto(name=x.decode(), type=info.type).SerializeToString(deterministic=True)
-            elif x in infos:
-                need(_is_complete(_type_of(infos[x], x)))
-        return infos
+    def _added_infos(self) -> dict[int, bytes]:
+        """Return more value_info, so that what is read now has the type and shape that a dropout's result had."""
+        infos, file = self._file.infos, self._file
+        names = np.array([*self._new], np.int64), np.array([*self._new.values()], np.int64)
+        y, x = (infos.at(each) for each in names)
+        given = np.isin(names[1], [*file.inputs])
+        for name in set(names[1][given].tolist()):
+            need(_is_complete(file.inputs[name].SerializeToString()))
+        for kind in set(infos.type_of(x[~given & (x >= 0)]).tolist()):
+            need(kind >= 0 and _is_complete(infos.types[kind]))
+        added: dict[int, int] = {}
+        lacking = ~given & (x < 0) & (y >= 0)
+        need(not infos.says_more(y[lacking]).any())
+        kinds = infos.type_of(y[lacking]).tolist()
+        for name, kind in zip(names[1][lacking].tolist(), kinds, strict=True):
+            need(name not in added or _is_complete(infos.types[added[name]]))
+            need(kind >= 0)
+            added.setdefault(name, kind)
+        proto, types = onnx.ValueInfoProto, [onnx.TypeProto.FromString(content) for content in infos.types]
+        return {
+            name: proto(name=file.name(name).decode(), type=types[kind]).SerializeToString(deterministic=True)
+            for name, kind in added.items()
+        }
 
-    def _unused(self, feeding: Iterable[bytes], ratios: Iterable[bytes]) -> tuple[set[int], set[bytes]]:
+    def _unused(self, feeding: list[int], ratios: Iterable[int]) -> tuple[Ints, set[int]]:
         """Return the nodes, and the names of inputs and initializers, that nothing needs any more."""
-        file, gone = self._file, set(self._operands)
-        used, dropped = file.used_without(gone), set[bytes]()
+        file, gone, more = self._file, self._rows, list[int]()
+        used, dropped = file.used_without(gone), set[int]()
+        removed = set(gone.tolist()) if any(file.maker[name] >= 0 for name in feeding) else set[int]()
         for name in feeding:
-            if name in used:
+            if used[name]:
                 continue
-            maker = file.producers.get(name)
-            if maker is None:
+            maker = int(file.maker[name])
+            if maker < 0:
                 dropped.add(name)
-            elif maker not in gone:
-                need(file.op_types[maker] == b"Constant" and file.domains.get(maker, b"") == b"")
-                need(not file.reads(maker) and len(file.makes(maker)) == 1)
-                gone.add(maker)
-        return gone, dropped | {name for name in ratios if name not in used}
-
-
-def _type_of(info: bytes, name: bytes) -> bytes:
-    """Return the type in a value_info of a name, where that is all there is in it."""
-    head = b"\n" + wire.varint(len(name)) + name + b"\x12"
-    if info.startswith(head):
-        size = wire.varint(len(info) - len(head) - 1)
-        if len(size) == 1 and info[len(head) : len(head) + 1] == size:
-            return info[len(head) + 1 :]
-    found: bytes = onnx.ValueInfoProto.FromString(info).type.SerializeToString(deterministic=True)
-    return found
+            elif maker not in removed:
+                need(file.types[file.op_types[maker]] == b"Constant" and file.domains[maker] < 0)
+                need(not file.reads_of(maker) and file.makes_from[maker + 1] - file.makes_from[maker] == 1)
+                more.append(maker)
+        return np.concatenate((gone, np.array(more, np.int64))), dropped | {name for name in ratios if not used[name]}
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop import io
+from onnx_spatialdrop import io, wire
 from onnx_spatialdrop.passes.plain import plain_inference
 from onnx_spatialdrop.passes.to_inference import InferencePass
 
@@ -171,3 +171,38 @@ def test_a_thousand_fields_are_no_hang() -> None:
     model = dropout_model(wrap=True, mask=False)
     model.graph.node.append(node)
     assert plain_inference(model.SerializeToString()) is None
+
+
+def test_names_whose_length_takes_more_bytes_than_it_has_to_are_left_to_the_long_way() -> None:
+    """Protobuf takes them; a name that is replaced would leave half of its head behind."""
+    content = dropout_model(wrap=True, mask=False).SerializeToString()
+    model = onnx.ModelProto.FromString(content)
+    reader = model.graph.node[-1]
+    node, name = reader.SerializeToString(), reader.input[0].encode()
+    long = node.replace(bytes((10, len(name))) + name, bytes((10, len(name) | 0x80, 0)) + name, 1)
+    head = bytes((10, len(node)))
+    graph = model.graph.SerializeToString().replace(head + node, bytes((10, len(long))) + long, 1)
+    rest = onnx.ModelProto.FromString(content)
+    rest.ClearField("graph")
+    odd = rest.SerializeToString() + b":" + wire.varint(len(graph)) + graph
+    assert onnx.ModelProto.FromString(odd) == model
+    assert plain_inference(content) is not None
+    assert plain_inference(odd) is None
+
+
+def test_an_attribute_that_is_there_twice_is_seen_whatever_comes_first_in_it() -> None:
+    model = dropout_model(wrap=True, mask=False)
+    content = model.graph.node[0].SerializeToString()
+    given = helper.make_attribute("alpha", 1.0).SerializeToString()
+    name = b"\n\x05alpha"
+    assert given.startswith(name)
+    for second in (given, given.removeprefix(name) + name):
+        node = content + b"".join(b"*" + bytes((len(each),)) + each for each in (given, second))
+        model.graph.node[0].ParseFromString(node)
+        assert len(model.graph.node[0].attribute) == 2
+        raw = onnx.ModelProto.FromString(model.SerializeToString())
+        raw.graph.ClearField("node")
+        nodes = [node, *(each.SerializeToString() for each in model.graph.node[1:])]
+        graph = b"".join(b"\n" + wire.varint(len(each)) + each for each in nodes) + raw.graph.SerializeToString()
+        raw.ClearField("graph")
+        assert plain_inference(raw.SerializeToString() + b":" + wire.varint(len(graph)) + graph) is None
