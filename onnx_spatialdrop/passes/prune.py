@@ -71,13 +71,13 @@ def _drop_parameter(model: ir.Model, function: ir.Function, parameter: ir.Value)
 
 def drop_domain(model: ir.Model) -> None:
     """Delete the operator's functions where no node calls them, and its domain's imports where nothing needs them."""
-    called = {node.op_identifier() for node in scopes.all_nodes(model)}
-    if (spec.DOMAIN, spec.OP_TYPE, "") not in called:
+    called = {id(scope): {node.op_identifier() for node in scope.all_nodes()} for scope in scopes.scopes(model)}
+    if not any((spec.DOMAIN, spec.OP_TYPE, "") in each for each in called.values()):
         for key, function in list(model.functions.items()):
             if function.domain == spec.DOMAIN and function.name in body.OWN_FUNCTIONS:
                 del model.functions[key]
     for scope in scopes.scopes(model):
-        needed = any(node.domain == spec.DOMAIN for node in scope.all_nodes())
+        needed = any(domain == spec.DOMAIN for domain, _, _ in called[id(scope)])
         if scope is model.graph:
             needed = needed or any(function.domain == spec.DOMAIN for function in model.functions.values())
         if not needed:

@@ -27,7 +27,8 @@ def constant_array(attributes: dict[str, ir.Attr]) -> Array:
     """Return the array of a Constant node with these attributes."""
     (attribute,) = attributes.values()
     if attribute.name == "value":
-        return attribute.as_tensor().numpy()
+        array: Array = attribute.value.numpy()  # as_tensor checks the type by a protocol, which takes longer than this
+        return array
     return np.array(attribute.value, _VALUE_TYPES[attribute.name])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -26,21 +27,26 @@ Meaning = npt.NDArray[Any] | ir.Value
 
 def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the function body to ``group``; return Y and the mask."""
-    rngs = (task.attributes.rng,)
-    functions = body.functions(
-        task.opset, rngs, in_float=_in_float(task), guarded=False, dtype=_type_name(task), where=task.where
-    )
-    return _inline(group, task, functions)
+    return _inline(group, task, _body(task.opset, task.attributes.rng, _in_float(task), _type_name(task)))
 
 
 def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the int32 function body to ``group``; return Y and the mask."""
     # OpenVINO refuses Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
     nonce: body_int32.Nonce = "uniform" if task.target == "openvino" else "dropout"
-    functions = body_int32.functions(
-        task.opset, task.attributes.rng, nonce=nonce, in_float=_in_float(task), dtype=_type_name(task)
-    )
-    return _inline(group, task, functions)
+    rng, in_float, dtype = task.attributes.rng, _in_float(task), _type_name(task)
+    return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype))
+
+
+# The functions are only read, so nodes of one kind share them.
+@lru_cache(maxsize=32)
+def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[ir.Function]:
+    return body.functions(opset, (rng,), in_float=in_float, guarded=False, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def _body_int32(opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None) -> list[ir.Function]:
+    return body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype)
 
 
 def _type_name(task: Task) -> str | None:
@@ -129,7 +135,7 @@ class _Inliner:
             if folded is not None:
                 return [folded]
         roles = [f"{path}{value.name}" for value in node.outputs]
-        plain = {name: attribute.value for name, attribute in attributes.items()}
+        plain = {name: ir.Attr(name, attr.type, attr.value) for name, attr in attributes.items()}
         return list(self._group.outputs(node.op_type, [self.value(meaning) for meaning in inputs], roles, **plain))
 
     def _chosen(self, op_type: str, inputs: list[Meaning]) -> Meaning | None:
