@@ -31,9 +31,10 @@ KIND: Final = """
 # not there finds nothing: no entries are drawn, and the last Reshape fails.
 _GUARD: Final = """
   rng_name = Constant <value_string: string = @rng> ()
-  rng_names = Reshape (rng_name, one)
+  rng_names, rng_first = Unique (rng_name)
   found_f = TfIdfVectorizer <ATTRIBUTES> (rng_names)
-  found = Cast <to = 7> (found_f)
+  found_i = Cast <to = 7> (found_f)
+  found = Add (found_i, rng_first)
 """
 
 _KNOWN: Final = """
