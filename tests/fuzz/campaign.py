@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+if __name__ == "__main__":  # imported by tests, it must not hide the installed package from those after it
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from fuzz import contract, mutate, report  # noqa: E402
 
