@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "slab.h"
+
 namespace spatialdrop {
 namespace {
 
@@ -9,221 +11,32 @@ namespace {
 constexpr size_t kLeastPieceBytes = 256 << 10;
 constexpr size_t kMostPieceBytes = 1 << 20;
 constexpr size_t kPieces = 32;
-// A map of at least this many bytes is scaled or zeroed as a whole; smaller ones go through a pattern of bytes.
-constexpr size_t kWholeMapBytes = 4 << 10;
-constexpr size_t kPatternSize = 8 << 10;
-// A tile that is used again and again shares the nearest cache with the lines that are on their way.
-constexpr size_t kTileSize = 4 << 10;
-constexpr size_t kLongestVectorBytes = 64;
 
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
-size_t TrailingZeros(size_t value) { return static_cast<size_t>(__builtin_ctzll(value)); }
 
-// Stores of a fixed size, each overwritten from its `inner`th byte on by the next, for as long as there is room.
-template <size_t kStore>
-size_t SpreadWhole(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  size_t i = 0;
-  for (; i * inner + kStore <= entries * inner; ++i) memset(pattern + i * inner, entry[i], kStore);
-  return i;
-}
+}  // namespace
 
-// Fills `pattern` with `entries` mask entries, each repeated `inner` times.
-void Spread(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  size_t i = 0;
-  if (inner <= 16) {
-    i = SpreadWhole<16>(entry, entries, inner, pattern);
-  } else if (inner <= 64) {
-    i = SpreadWhole<64>(entry, entries, inner, pattern);
-  }
-  for (; i < entries; ++i) memset(pattern + i * inner, entry[i], inner);
-}
-
-// Entries [begin, end) of the mask into `kept`, wherever their rows begin and end.
-void DrawEntries(const Draw& draw, size_t begin, size_t end, uint8_t* kept) {
-  const size_t row_size = draw.plan.entries / draw.rows;
+// Rows of the mask begin and end wherever they do.
+void Draw::DrawEntries(size_t begin, size_t end, uint8_t* kept) const {
+  const size_t row_size = plan.entries / rows;
   while (begin < end) {
     const size_t row = begin / row_size, first = begin % row_size;
     const size_t count = Min(end - begin, row_size - first);
-    const Stream stream = StartStream(draw.rule.words, draw.seed, draw.steps[row]);
-    draw.path->draw[draw.rule.generator](stream, first, count, draw.rule.test, kept);
+    const Stream stream = StartStream(rule.words, seed, steps[row]);
+    path->draw[rule.generator](stream, first, count, rule.test, kept);
     begin += count;
     kept += count;
   }
 }
 
-}  // namespace
-
 void Draw::FillMask(size_t begin, size_t end) const {
   if (KeepsAll() || DropsAll()) {
     memset(mask + begin, KeepsAll(), end - begin);
   } else {
-    DrawEntries(*this, begin, end, mask + begin);
+    DrawEntries(begin, end, mask + begin);
   }
 }
-
-namespace {
-
-// Writes elements [begin, end) of one slab, numbered from the slab's first element.
-class SlabWriter {
- public:
-  SlabWriter(const Draw& draw, size_t slab) : draw_(draw), size_(kTypeSize[draw.type]) {
-    const Plan& plan = draw.plan;
-    const size_t offset = slab * plan.repeats * plan.width * plan.inner * size_;
-    x_ = static_cast<const char*>(draw.x) + offset;
-    y_ = static_cast<char*>(draw.y) + offset;
-    first_entry_ = plan.FirstEntry(slab);
-  }
-
-  void Write(size_t begin, size_t end) {
-    if (draw_.plan.inner * size_ >= kWholeMapBytes) {
-      WriteMaps(begin, end);
-    } else {
-      WritePatterns(begin, end);
-    }
-  }
-
- private:
-  // Mask entries [begin, end) of the slab's row; at most kPatternSize of them.
-  const uint8_t* Entries(size_t begin, size_t end, uint8_t* buffer) const {
-    if (draw_.mask != nullptr) return draw_.mask + first_entry_ + begin;
-    DrawEntries(draw_, first_entry_ + begin, first_entry_ + end, buffer);
-    return buffer;
-  }
-
-  // Dropped maps are never read, and kept ones are left alone where there is nothing to multiply by.
-  void WriteMaps(size_t begin, size_t end) {
-    const size_t inner = draw_.plan.inner, width = draw_.plan.width;
-    size_t known_to = 0;  // kept_ holds entries up to here, relative to `known_from`
-    size_t known_from = 0;
-    while (begin < end) {
-      const size_t map = begin / inner, entry = map % width;
-      const size_t stop = Min(end, (map + 1) * inner);
-      if (entry < known_from || entry >= known_to) {
-        const size_t maps_left = (end - 1) / inner - map + 1;
-        known_from = entry;
-        known_to = Min(width, entry + Min(maps_left, kPatternSize));
-        kept_ = Entries(known_from, known_to, scratch_);
-      }
-      size_t next = stop;
-      for (size_t e = entry + 1; e < known_to && kept_[e - known_from] == 0; ++e) next += inner;
-      Zeros zeros{y_ + stop * size_, (Min(next, end) - stop) * size_};
-      if (kept_[entry - known_from] == 0) {
-        zeros = {y_ + begin * size_, (Min(next, end) - begin) * size_};
-      } else {
-        Scale(begin, stop - begin, next, &zeros);
-      }
-      draw_.path->zero(zeros.to, zeros.bytes, draw_.reach == Reach::kStream);
-      begin = Min(next, end);
-    }
-  }
-
-  // May also write some of the zeros, and takes them off their front.
-  void Scale(size_t begin, size_t count, size_t next, Zeros* zeros) {
-    const char* from = x_ + begin * size_;
-    char* to = y_ + begin * size_;
-    Hints hints = draw_.HintsFor(x_ + next * size_);
-    hints.zeros = zeros;
-    if (draw_.scale_is_one) {
-      draw_.path->copy(to, from, count * size_, hints);
-    } else {
-      draw_.path->scale[draw_.type](to, from, count, draw_.scale, hints);
-    }
-  }
-
-  void Select(size_t begin, size_t count, const uint8_t* kept) {
-    draw_.path->select[draw_.type](y_ + begin * size_, x_ + begin * size_, kept, count, draw_.scale,
-                                   draw_.HintsFor(x_ + (begin + count) * size_));
-  }
-
-  void WritePatterns(size_t begin, size_t end) {
-    const size_t inner = draw_.plan.inner, row = draw_.plan.width * inner;
-    if (row <= kPatternSize / 2) {
-      WriteWithTile(begin, end);
-    } else if (begin / row == (end - 1) / row) {
-      const size_t start = begin / row * row;
-      for (size_t at = begin - start; at < end - start;) at = WriteBlock(start, at, end - start);
-    } else {
-      WriteByColumns(begin, end);
-    }
-  }
-
-  // A short row: a tile of whole rows, from `begin` on, so that the loop over elements runs long. A tile of whole
-  // vectors, where one fits, also keeps every store that follows an aligned one aligned.
-  void WriteWithTile(size_t begin, size_t end) {
-    const size_t width = draw_.plan.width, inner = draw_.plan.inner, row = width * inner;
-    const uint8_t* kept = Entries(0, width, scratch_);
-    if (inner != 1) {
-      Spread(kept, width, inner, tile_source_);
-      kept = tile_source_;
-    }
-    const size_t phase = begin % row;
-    memcpy(pattern_, kept + phase, row - phase);
-    memcpy(pattern_ + row - phase, kept, phase);
-    const size_t lanes = kLongestVectorBytes / size_;
-    const size_t rows_to_align = lanes >> Min(TrailingZeros(row), TrailingZeros(lanes));
-    size_t copies = Max(kTileSize / row, Min(rows_to_align, kPatternSize / row));
-    if (copies > rows_to_align) copies -= copies % rows_to_align;
-    copies = Min(copies, (end - begin - 1) / row + 1);
-    for (size_t have = 1; have < copies;) {
-      const size_t more = Min(have, copies - have);
-      memcpy(pattern_ + have * row, pattern_, more * row);
-      have += more;
-    }
-    while (begin < end) {
-      const size_t count = Min(end - begin, copies * row);
-      Select(begin, count, pattern_);
-      begin += count;
-    }
-  }
-
-  // Part of a long row, from its element `at` to at most its element `end`; returns where it stopped.
-  size_t WriteBlock(size_t row_start, size_t at, size_t end) {
-    const size_t stop = PreparePattern(at, end);
-    Select(row_start + at, stop - at, kept_);
-    return stop;
-  }
-
-  // Sets kept_ for elements [at, stop) of the row; stop <= end.
-  size_t PreparePattern(size_t at, size_t end) {
-    const size_t inner = draw_.plan.inner;
-    const size_t first = at / inner;
-    const size_t last = Min((end - 1) / inner + 1, first + kPatternSize / inner);
-    kept_ = Entries(first, last, scratch_);
-    if (inner != 1) {
-      Spread(kept_, last - first, inner, pattern_);
-      kept_ = pattern_ + (at - first * inner);
-    }
-    return Min(end, last * inner);
-  }
-
-  // Long rows: a block of columns at a time, so that its entries are drawn once for all rows.
-  void WriteByColumns(size_t begin, size_t end) {
-    const size_t row = draw_.plan.width * draw_.plan.inner;
-    const size_t first_row = begin / row, last_row = (end - 1) / row;
-    for (size_t column = 0; column < row;) {
-      const size_t stop = PreparePattern(column, row);
-      for (size_t r = first_row; r <= last_row; ++r) {
-        const size_t from = Max(r * row + column, begin), to = Min(r * row + stop, end);
-        if (from < to) Select(from, to - from, kept_ + (from - r * row - column));
-      }
-      column = stop;
-    }
-  }
-
-  const Draw& draw_;
-  const size_t size_;
-  const char* x_;
-  char* y_;
-  size_t first_entry_;
-  const uint8_t* kept_ = nullptr;
-  // Left as they are until written: clearing them would cost more than a small tensor.
-  uint8_t scratch_[kPatternSize];
-  uint8_t tile_source_[kPatternSize / 2];
-  uint8_t pattern_[kPatternSize];
-};
-
-}  // namespace
 
 void Draw::ApplyTo(size_t begin, size_t end) const {
   const size_t size = kTypeSize[type];
@@ -241,7 +54,7 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
     while (begin < end) {
       const size_t slab = begin / slab_size;
       const size_t count = Min(end, (slab + 1) * slab_size) - begin;
-      SlabWriter(*this, slab).Write(begin - slab * slab_size, begin - slab * slab_size + count);
+      WriteSlab(*this, slab, begin - slab * slab_size, begin - slab * slab_size + count);
       begin += count;
     }
   }

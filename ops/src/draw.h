@@ -27,6 +27,8 @@ struct Draw {
   bool KeepsAll() const { return !training || rule.keeps_all; }
   bool DropsAll() const { return training && rule.drops_all; }
 
+  // Entries [begin, end) of the mask as they fall where some are kept and some dropped, into kept[0] and on.
+  void DrawEntries(size_t begin, size_t end, uint8_t* kept) const;
   // Fills entries [begin, end) of the mask; called before any ApplyTo.
   void FillMask(size_t begin, size_t end) const;
   // Fills elements [begin, end) of Y.

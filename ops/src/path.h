@@ -37,6 +37,15 @@ struct Hints {
   Zeros* zeros = nullptr;
 };
 
+// Which elements of a loop are kept: element i where kept[i % period] is 1; it is 0 elsewhere. A period that is shorter
+// than the loop has at least kLeastPeriod elements, and the bytes go on for as many past it, as if it began again.
+struct Pattern {
+  const uint8_t* kept;
+  size_t period;
+};
+
+constexpr size_t kLeastPeriod = 64;
+
 // `to` and `from` are equal or do not overlap.
 struct Path {
   const char* name;
@@ -45,8 +54,8 @@ struct Path {
   void (*draw[kGeneratorCount])(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept);
   // to[i] = from[i] * scale, rounded once.
   void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, const Hints& hints);
-  // to[i] = kept[i] ? from[i] * scale : +0.
-  void (*select[kTypeCount])(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale,
+  // The same for elements that `pattern` keeps; +0 for the others.
+  void (*select[kTypeCount])(void* to, const void* from, Pattern pattern, size_t count, Scale scale,
                              const Hints& hints);
   void (*copy)(void* to, const void* from, size_t bytes, const Hints& hints);
   void (*zero)(void* to, size_t bytes, bool stream);

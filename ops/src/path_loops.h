@@ -158,14 +158,31 @@ void ScaleLoop(void* to, const void* from, size_t count, Scale scale, const Hint
                    [&](Element* t, const Element* f, size_t at, size_t n) { Partial<V>(t + at, f + at, n, whole); });
 }
 
+// Where a pattern has the bytes for element i, for loops that ask in ascending order and for a vector at a time.
+class Repeated {
+ public:
+  explicit Repeated(Pattern pattern) : kept_(pattern.kept), period_(pattern.period) {}
+  const uint8_t* At(size_t i) {
+    if (i - begin_ >= period_) begin_ += period_;
+    return kept_ + (i - begin_);
+  }
+
+ private:
+  const uint8_t* kept_;
+  size_t period_;
+  size_t begin_ = 0;  // of the repetition that the last element was in
+};
+
 template <class V>
-void SelectLoop(void* to, const void* from, const uint8_t* kept, size_t count, Scale scale, const Hints& hints) {
+void SelectLoop(void* to, const void* from, Pattern pattern, size_t count, Scale scale, const Hints& hints) {
   using Element = typename V::Element;
+  static_assert(V::kLanes <= kLeastPeriod, "a vector must not pass over a whole period");
   const auto factor = V::Broadcast(scale);
-  const auto whole = [&](auto word, size_t i) { return V::ScaledIfKept(word, factor, kept + i); };
+  Repeated kept(pattern);
+  const auto whole = [&](auto word, size_t i) { return V::ScaledIfKept(word, factor, kept.At(i)); };
   ForEachVector<V>(to, from, count, hints, whole, [&](Element* t, const Element* f, size_t at, size_t n) {
     uint8_t bytes[V::kLanes] = {};
-    memcpy(bytes, kept + at, n);
+    memcpy(bytes, kept.At(at), n);
     Partial<V>(t + at, f + at, n, [&](auto word, size_t) { return V::ScaledIfKept(word, factor, bytes); });
   });
 }

@@ -69,6 +69,8 @@ void TestProducts(const Path& path, Type type) {
     std::vector<uint8_t> from((skip + count) * size), to((skip + count) * size), kept(count);
     for (uint8_t& byte : from) byte = static_cast<uint8_t>(random.Next());
     for (uint8_t& byte : kept) byte = random.Next() & 1;
+    const size_t period = random.Below(2) == 0 ? count : kLeastPeriod + random.Below(200);
+    for (size_t i = period; i < count; ++i) kept[i] = kept[i - period];
     const bool in_place = random.Below(3) == 0;
     const Hints hints = {reaches[random.Below(3)], reinterpret_cast<const char*>(from.data())};
     const std::vector<uint8_t> original = from;
@@ -78,7 +80,7 @@ void TestProducts(const Path& path, Type type) {
     if (all) {
       path.scale[type](out, in, count, scale, hints);
     } else {
-      path.select[type](out, in, kept.data(), count, scale, hints);
+      path.select[type](out, in, {kept.data(), period}, count, scale, hints);
     }
     path.fence();
     for (size_t i = 0; i < count; ++i) {
