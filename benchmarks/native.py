@@ -213,8 +213,8 @@ def document(rounds: int, threads: int) -> Iterator[str]:
     yield "them without dropping any: a copy, or in place a product with -1. NCHW can be below it, because a map that"
     yield "is dropped is not read. The goal is what the project set out to reach. Every run follows a memcpy of the"
     yield "same bytes, which leaves the caches full of lines that are still to be written back.\n"
-    yield f"Each row is the median of {BUFFERS} pairs of new buffers, {rounds // 3} or more rounds each: where buffers lie in"
-    yield "memory moves the times of all, and memcpy's most. Their ratios are given beside it.\n"
+    yield f"Each row is the median of {BUFFERS} pairs of new buffers, {rounds // 3} or more rounds each; the ratios"
+    yield "of all stand beside it, because where buffers lie in memory moves every time, and memcpy's most.\n"
     yield "| case | kernel | memcpy | ratio | of all | limit | goal |\n|---|---|---|---|---|---|---|"
     missed = []
     for one in kernel_rows(rounds, threads):
