@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import keras_dialect, keras_layers, markers
+from onnx_spatialdrop.export import keras_dialect, markers
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import DROPOUT, Dropout, finish, require
 from onnx_spatialdrop.export.keras_backends import EXTRAS, Backend, backend_of
@@ -85,10 +85,7 @@ def export(
     backend = backend_of(keras.backend.backend())
     for package in backend.packages:
         require(package, EXTRAS[backend.name])
-    if dropout != "inference":
-        keras_layers.refuse_unsupported(model, elementwise)
-    names = keras_layers.layer_names(model)
-    watch = Watch(None if dropout == "inference" else backend.mark, elementwise, names, backend.trace)
+    watch = Watch(None if dropout == "inference" else backend.mark, elementwise, model, backend.trace)
     if input_signature is None and model.built and not model._called and hasattr(model, "inputs"):
         from keras.src.export.export_utils import get_input_signature
 
@@ -101,7 +98,7 @@ def export(
         _run_exporter(model, file, watch, backend, arguments)
         exported = io.load(file)
         exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
-        dialect = keras_dialect.chooser(rng, model, keras_layers.other_users(model))
+        dialect = keras_dialect.chooser(rng)
         markers.replace_markers(exported, watch.calls(dialect), seed, always=dropout == "training")
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.export.keras_layers import other_users
 from onnx_spatialdrop.export.keras_watch import Seen
 from onnx_spatialdrop.operator.dialects import DIALECTS, RNGS
 
@@ -25,40 +26,37 @@ def check(rng: str | None) -> None:
         raise SpatialDropError(f"rng is {rng!r}; allowed: {', '.join(map(repr, RNGS))}, or None for Keras's own")
 
 
-def own_dialect(model: Any = None) -> str:
+def own_dialect(model: Any) -> str:
     """Return the dialect in which Keras draws on its backend; "philox" on PyTorch, whose generator no graph can hold.
 
     Args:
-        model: the model; where it is compiled with ``jit_compile``, it trains by XLA, and XLA draws otherwise.
+        model: a model or any layer; where it is compiled with ``jit_compile``, it trains by XLA, which draws otherwise.
     """
     import keras
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return "keras_tf_xla" if model is not None and model.compiled and model.jit_compile else "keras_tf"
+        return "keras_tf_xla" if getattr(model, "compiled", False) and model.jit_compile else "keras_tf"
     return "keras_jax" if backend == "jax" else "philox"
 
 
-def chooser(rng: str | None, model: Any = None, others: frozenset[int] = frozenset()) -> Callable[[Seen, str], str]:
+def chooser(rng: str | None) -> Callable[[Seen, str], str]:
     """Return what tells the ``rng`` of a call's node: (call, the layer's name) -> the dialect.
 
-    It is ``rng``, or Keras's own dialect. Where that cannot draw a layer's masks, a layer gets "philox" and a warning,
-    but where ``rng`` was asked for by name the chosen function raises SpatialDropError.
+    It is ``rng``, or Keras's own dialect for the model that was called. Where that cannot draw a layer's masks, a layer
+    gets "philox" and a warning, but where ``rng`` was asked for by name the chosen function raises SpatialDropError.
 
     Args:
         rng: the dialect asked for; None: Keras's own here.
-        model: see own_dialect.
-        others: ids of generators that draw for something else, too, so that nobody knows where they are at a step.
     """
-    dialect = own_dialect(model) if rng is None else rng
-    unlike = _unlike_jax() if dialect == "keras_jax" else ""
     warned: set[str] = set()  # exporters trace a model several times
 
     def choose(seen: Seen, name: str) -> str:
-        why = "" if dialect == "philox" else unlike
+        dialect = own_dialect(seen.root) if rng is None else rng
+        why = _unlike_jax() if dialect == "keras_jax" else ""
         if dialect != "philox" and seen.dtype not in DIALECTS[dialect].tests:
             why = f"{dialect} draws no masks for {seen.dtype}"
-        elif dialect != "philox" and id(seen.layer.seed_generator) in others:
+        elif dialect != "philox" and id(seen.layer.seed_generator) in other_users(seen.root):
             why = "its generator draws for layers of another kind, too"
         if not why:
             return dialect

@@ -8,7 +8,17 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["describe_input", "dropout_classes", "layer_names", "other_users", "refuse_unsupported", "shared_axes"]
+__all__ = [
+    "describe_input",
+    "dropout_classes",
+    "entry_layer",
+    "layer_name",
+    "layer_names",
+    "other_users",
+    "refuse_unlike",
+    "shared_axes",
+    "unlike_classes",
+]
 
 _AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
     "SpatialDropout1D": {"channels_last": (1,)},
@@ -27,34 +37,38 @@ def describe_input(layer: Any, inputs: Any, name: str) -> tuple[tuple[int, ...],
     """
     if not hasattr(inputs, "dtype") or getattr(inputs, "shape", None) is None:
         raise SpatialDropError(f"layer {name!r}: its input is a {type(inputs).__name__}, not one dense tensor")
-    shape = tuple(dim if isinstance(dim, int) else None for dim in inputs.shape)
-    axes = shared_axes(layer, shape, name)
+    axes = shared_axes(layer, inputs, name)
     dtype = str(getattr(inputs.dtype, "name", inputs.dtype)).removeprefix("torch.")
     if dtype not in spec.DTYPES:
         raise SpatialDropError(
             f"layer {name!r}: its input has type {dtype}; allowed: {', '.join(spec.DTYPES)}; cast it first"
         )
-    return axes, len(shape), dtype
+    return axes, len(inputs.shape), dtype
 
 
-def shared_axes(layer: Any, shape: tuple[int | None, ...], name: str) -> tuple[int, ...]:
+def shared_axes(layer: Any, inputs: Any, name: str) -> tuple[int, ...]:
     """Return the axes of its input along which a Keras layer shares a mask entry; () for plain Dropout.
 
     Args:
         layer: a SpatialDropout1D, 2D, 3D or Dropout layer, or one derived from them.
-        shape: shape of the input; None for what is not known.
+        inputs: what it is called on; sizes that are not known may be anything but whole numbers.
         name: the layer's name, for error messages.
 
     Raises:
         SpatialDropError: a ``noise_shape`` that does not fit the input.
     """
-    for base in type(layer).__mro__:
-        if base.__module__.startswith("keras.") and base.__name__ in _AXES:
-            axes = _AXES[base.__name__][getattr(layer, "data_format", "channels_last")]
-            if len(shape) != max(axes[-1] + 1, len(axes) + 2):
-                raise SpatialDropError(f"layer {name!r}: {base.__name__} takes rank {len(axes) + 2}, not {len(shape)}")
-            return axes
-    noise = getattr(layer, "noise_shape", None)
+    shape = tuple(dim if isinstance(dim, int) else None for dim in inputs.shape)
+    if not isinstance(layer, dropout_classes()[1]):
+        noise = layer.noise_shape
+    elif (base := _spatial(layer)) is not None:
+        axes = _AXES[base.__name__][getattr(layer, "data_format", "channels_last")]
+        if len(shape) != len(axes) + 2:
+            raise SpatialDropError(f"layer {name!r}: {base.__name__} takes rank {len(axes) + 2}, not {len(shape)}")
+        return axes
+    else:  # a class that says for itself what it shares
+        noise = tuple(size if type(size) is int else None for size in layer._get_noise_shape(inputs))
+        if noise[:1] == (1,) == shape[:1]:
+            noise = (None, *noise[1:])  # a batch of one, while an exporter traces
     if noise is None:
         return ()
     if len(noise) < len(shape) and None not in noise:
@@ -63,10 +77,18 @@ def shared_axes(layer: Any, shape: tuple[int | None, ...], name: str) -> tuple[i
         if len(noise) != len(shape) or (size not in (None, 1) and dim is not None and size != dim):
             known = tuple("?" if dim is None else dim for dim in shape)
             raise SpatialDropError(
-                f"layer {name!r}: noise_shape {layer.noise_shape} does not fit its input of shape {known}; every entry "
-                "must be 1, None or the size of that axis"
+                f"layer {name!r}: noise_shape {layer.noise_shape or noise} does not fit its input of shape {known}; "
+                "every entry must be 1, None or the size of that axis"
             )
     return op.shared_axes(len(shape), noise_shape=noise, where=f"layer {name!r}")
+
+
+def _spatial(layer: Any) -> Any:
+    """Return which of Keras's own spatial classes says what the layer shares; None where a derived one does."""
+    for base in type(layer).__mro__:
+        if "_get_noise_shape" in vars(base):
+            return base if base.__module__.startswith("keras.") and base.__name__ in _AXES else None
+    return None
 
 
 def dropout_classes() -> tuple[Any, ...]:
@@ -74,6 +96,16 @@ def dropout_classes() -> tuple[Any, ...]:
     import keras
 
     return keras.layers.Dropout, keras.layers.SpatialDropout2D.__mro__[1]  # Keras does not export the base
+
+
+def unlike_classes() -> dict[Any, str]:
+    """Return Keras's classes that do something else than drop, and what it is."""
+    import keras
+
+    return {
+        keras.layers.AlphaDropout: "replaces values by a constant",
+        keras.layers.GaussianDropout: "multiplies by noise",
+    }
 
 
 def layer_names(model: Any) -> dict[int, str]:
@@ -90,6 +122,19 @@ def layer_names(model: Any) -> dict[int, str]:
     return found
 
 
+def layer_name(layer: Any, root: Any) -> str:
+    """Return the layer's qualified name in ``root``; a layer that nothing in it tracks has its own name only."""
+    return str(layer_names(root).get(id(layer)) or layer.path or layer.name)
+
+
+def entry_layer(layer: Any) -> Any:
+    """Return the outermost layer that is being called, in whose call ``layer`` is; ``layer`` itself outside of any."""
+    from keras.src.backend.common import global_state
+
+    context = global_state.get_global_attribute("current_call_ctx")  # where Keras keeps it for calls inside of calls
+    return layer if context is None else context.entry_layer
+
+
 def other_users(model: Any) -> frozenset[int]:
     """Return the ids of generators that layers of ``model`` draw from in ways of their own, besides any dropout."""
     import keras
@@ -99,25 +144,16 @@ def other_users(model: Any) -> frozenset[int]:
     return frozenset(id(layer.seed_generator) for layer in others if hasattr(layer, "seed_generator"))
 
 
-def refuse_unsupported(model: Any, elementwise: bool) -> None:
-    """Refuse layers whose noise the operator cannot express.
+def refuse_unlike(layer: Any, elementwise: bool, name: str) -> None:
+    """Refuse a layer of unlike_classes whose noise would have to be in the model.
 
     Raises:
         SpatialDropError: an AlphaDropout with a ``noise_shape``; with ``elementwise`` also any AlphaDropout and
             GaussianDropout.
     """
-    import keras
-
-    kinds = {
-        keras.layers.AlphaDropout: "replaces values by a constant",
-        keras.layers.GaussianDropout: "multiplies by noise",
-    }
-    names = layer_names(model)
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        for kind, what in kinds.items():
-            shared = getattr(layer, "noise_shape", None) is not None
-            if isinstance(layer, kind) and layer.rate > 0 and (elementwise or shared):
-                raise SpatialDropError(
-                    f"layer {names.get(id(layer), layer.name)!r}: {kind.__name__} {what} and is no case of "
-                    f"SpatialDropout, which keeps or zeroes; {_WAY_OUT}"
-                )
+    if layer.rate > 0 and (elementwise or getattr(layer, "noise_shape", None) is not None):
+        kind, what = next((kind, what) for kind, what in unlike_classes().items() if isinstance(layer, kind))
+        raise SpatialDropError(
+            f"layer {name!r}: {kind.__name__} {what} and is no case of SpatialDropout, which keeps or zeroes; "
+            f"{_WAY_OUT}"
+        )

@@ -13,7 +13,14 @@ from typing import Any
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.counters import Draw
-from onnx_spatialdrop.export.keras_layers import describe_input, dropout_classes
+from onnx_spatialdrop.export.keras_layers import (
+    describe_input,
+    dropout_classes,
+    entry_layer,
+    layer_name,
+    refuse_unlike,
+    unlike_classes,
+)
 from onnx_spatialdrop.export.markers import Call
 
 __all__ = ["Seen", "Watch", "watching"]
@@ -25,6 +32,7 @@ class Seen:
 
     Attributes:
         layer: the layer.
+        root: the outermost layer that was being called, usually the model; names are qualified from there.
         axes: axes of its input along which it shares a mask entry; () is element-wise.
         rank: the rank of its input.
         dtype: the type of its input, as NumPy names it.
@@ -33,6 +41,7 @@ class Seen:
     """
 
     layer: Any
+    root: Any
     axes: tuple[int, ...]
     rank: int
     dtype: str
@@ -48,16 +57,18 @@ class Watch:
         mark: leaves a marker in the traced graph: (input, index of the call, axes) -> what the layer returns. None:
             the layer returns its input and nothing is recorded (inference).
         elementwise: whether plain Dropout layers are marked too; they return their input otherwise.
-        names: qualified names of the model's layers, by ``id``.
+        root: the model that is traced; None: in each call the outermost layer that is being called.
         trace: what tells traces apart: a traced tensor -> the trace. An exporter may trace a model several times.
+        tracing: whether a graph is being traced at all.
         seen: every call so far that drops something.
         error: the refusal that ended the trace; frameworks wrap what is raised inside of it.
     """
 
     mark: Callable[[Any, int, tuple[int, ...]], Any] | None
     elementwise: bool = False
-    names: dict[int, str] = field(default_factory=dict)
+    root: Any = None
     trace: Callable[[Any], Any] = lambda _: None
+    tracing: Callable[[], bool] = lambda: True
     seen: list[Seen] = field(default_factory=list)
     error: SpatialDropError | None = None
 
@@ -65,18 +76,34 @@ class Watch:
         """Stand in for ``layer.call(inputs)``, whatever ``training`` says."""
         if self.mark is None or layer.rate == 0:
             return inputs
+        root = self._root(layer)
+        with self._refusing():
+            axes, rank, dtype = describe_input(layer, inputs, layer_name(layer, root))
+        marked = bool(axes) or self.elementwise
+        self.seen.append(Seen(layer, root, axes, rank, dtype, self.trace(inputs), marked))
+        return self.mark(inputs, len(self.seen) - 1, axes) if marked else inputs
+
+    def unlike(self, layer: Any, inputs: Any) -> Any:
+        """Stand in for the call of a layer that does something else than drop: it stays in inference mode.
+
+        Raises:
+            SpatialDropError: see refuse_unlike.
+        """
+        if self.mark is not None:
+            with self._refusing():
+                refuse_unlike(layer, self.elementwise, layer_name(layer, self._root(layer)))
+        return inputs
+
+    def _root(self, layer: Any) -> Any:
+        return entry_layer(layer) if self.root is None else self.root
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
         try:
-            axes, rank, dtype = describe_input(layer, inputs, self.name(layer))
+            yield
         except SpatialDropError as error:
             self.error = error
             raise
-        marked = bool(axes) or self.elementwise
-        self.seen.append(Seen(layer, axes, rank, dtype, self.trace(inputs), marked))
-        return self.mark(inputs, len(self.seen) - 1, axes) if marked else inputs
-
-    def name(self, layer: Any) -> str:
-        """Return the layer's qualified name; a layer that no model tracks has its own name only."""
-        return str(self.names.get(id(layer)) or layer.path or layer.name)
 
     def calls(self, dialect: Callable[[Seen, str], str]) -> dict[int, Call]:
         """Return every call that left a marker by its index, once tracing is over: generators can be read again.
@@ -88,7 +115,8 @@ class Watch:
         found = {}
         for index, (seen, (first, count)) in enumerate(zip(self.seen, draws, strict=True)):
             if seen.marked:
-                layer, name = seen.layer, self.name(seen.layer)
+                layer = seen.layer
+                name = layer_name(layer, seen.root)  # only now: models make layers while they are traced
                 rng = dialect(seen, name)
                 state = _state(layer)
                 draw = None if rng == "philox" else Draw(rng, state[0], state[1], first, count)
@@ -100,7 +128,7 @@ class Watch:
                     seen.dtype,
                     layer.seed,
                     id(layer),
-                    self._metadata(layer, state),
+                    _metadata(layer, name, state),
                     draw,
                 )
         return found
@@ -116,14 +144,15 @@ class Watch:
             before[key] += 1
         return found
 
-    def _metadata(self, layer: Any, state: tuple[int, int]) -> dict[str, str]:
-        return {
-            "onnx_spatialdrop.layer": self.name(layer),
-            "onnx_spatialdrop.class": type(layer).__name__,
-            "onnx_spatialdrop.rate": repr(float(layer.rate)),
-            "onnx_spatialdrop.keras_seed": repr(layer.seed),
-            "onnx_spatialdrop.keras_state": f"{state[0]},{state[1]}",
-        }
+
+def _metadata(layer: Any, name: str, state: tuple[int, int]) -> dict[str, str]:
+    return {
+        "onnx_spatialdrop.layer": name,
+        "onnx_spatialdrop.class": type(layer).__name__,
+        "onnx_spatialdrop.rate": repr(float(layer.rate)),
+        "onnx_spatialdrop.keras_seed": repr(layer.seed),
+        "onnx_spatialdrop.keras_state": f"{state[0]},{state[1]}",
+    }
 
 
 def _state(layer: Any) -> tuple[int, int]:
@@ -139,14 +168,25 @@ def watching(watch: Watch) -> Iterator[Watch]:
     """Let ``watch`` stand in for the call of every dropout layer, in this process, until the block ends.
 
     The classes are patched, not the layers: so layers are found that no model tracks, and no layer is written to.
+    Calls that no exporter traces, on data or to learn a shape, go to the layers.
     """
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-    def call(self: Any, inputs: Any, training: bool = False) -> Any:  # noqa: ARG001, the signature is Keras's
-        return watch(self, inputs)
+    def standing_in(cls: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, inputs: Any, training: bool = False) -> Any:
+            if in_symbolic_scope() or not watch.tracing():
+                return original(self, inputs, training=training)
+            return instead[cls](self, inputs)
 
-    patched = [(cls, cls.__dict__["call"]) for cls in dropout_classes()]
-    for cls, _ in patched:
-        cls.call = call
+        return call
+
+    instead: dict[Any, Callable[[Any, Any], Any]] = {
+        **dict.fromkeys(dropout_classes(), watch),
+        **dict.fromkeys(unlike_classes(), watch.unlike),
+    }
+    patched = [(cls, cls.__dict__["call"]) for cls in instead]
+    for cls, original in patched:
+        cls.call = standing_in(cls, original)
     try:
         yield watch
     finally:

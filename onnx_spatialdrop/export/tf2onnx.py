@@ -32,17 +32,18 @@ _TAG: Final = "onnx_spatialdrop:"
 def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = None) -> Iterator[None]:
     """Let ``tf2onnx.convert.from_keras``, ``from_function`` and ``from_graph_def`` write SpatialDropout nodes.
 
-    Dropout layers of Keras 3 that are called while the block is open become nodes whether they are called with
-    ``training`` or not, as in export/keras.py. Dropout that a graph spells out in random ops (``tf.nn.dropout``,
-    tf.keras with ``training=True``, a saved training graph) is recognised afterwards by passes/fuse.py. All nodes share
-    one pair of switches, off by default. Give ``opset=18`` or newer: below, no function body draws the operator's bits.
+    Dropout layers of Keras 3 that are called while a graph is traced and the block is open become nodes, whether they
+    are called with ``training`` or not, named and drawing as in export/keras.py. Dropout that a graph spells out in
+    random ops (``tf.nn.dropout``, tf.keras with ``training=True``, a saved training graph) is recognised afterwards by
+    passes/fuse.py. All nodes share one pair of switches, off by default. Give ``opset=18`` or newer: below, no function
+    body draws the operator's bits.
 
     Args:
         elementwise: whether plain dropout becomes a node as well.
         seed: base of the derived seeds, in [-2**63, 2**64); what draws as Keras does needs none.
-        rng: how the nodes of Keras's layers draw: "keras_tf" (the default: the masks that Keras draws with its
-            generators as they are now), "keras_tf_xla" for a model that trains by XLA, or "philox". What is recognised
-            in random ops always draws by "philox".
+        rng: how the nodes of Keras's layers draw: "keras_tf", "keras_tf_xla" or "philox". By default Keras's own way,
+            with its generators as they are now: the second for a model that was compiled with ``jit_compile=True``,
+            else the first. What is recognised in random ops always draws by "philox".
 
     Raises:
         SpatialDropError: there is no such ``rng``; TensorFlow or tf2onnx is not installed; ``large_model=True``, whose
@@ -51,7 +52,9 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
     keras_dialect.check(rng)
     require("tensorflow", "tf2onnx")
     require("tf2onnx", "tf2onnx")
-    watch = Watch(mark, elementwise, trace=trace_of)
+    import tensorflow as tf
+
+    watch = Watch(mark, elementwise, trace=trace_of, tracing=lambda: not tf.executing_eagerly())
 
     def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
         model = ir.from_proto(proto)
@@ -66,7 +69,12 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
         if _keras_runs_on_tensorflow():
             stack.enter_context(watching(watch))
         stack.enter_context(writing_markers(finish))
-        yield
+        try:
+            yield
+        except SpatialDropError:
+            if watch.error is not None:
+                raise watch.error from None  # TensorFlow put a listing of the user's code around it
+            raise
 
 
 def _keras_runs_on_tensorflow() -> bool:

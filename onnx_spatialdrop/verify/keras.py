@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_spatialdrop.errors import VerifyError
-from onnx_spatialdrop.export.keras_layers import dropout_classes, layer_names, shared_axes
+from onnx_spatialdrop.export.keras_layers import dropout_classes, layer_name, shared_axes
 from onnx_spatialdrop.passes.layers import call_name
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
@@ -36,7 +36,6 @@ class KerasRun:
         version = getattr(__import__(backend), "__version__", "")
         self.framework = f"keras {keras.__version__} on {backend} {version}".rstrip()
         self._model = model
-        self._names = layer_names(model)
         self._wanted: dict[str, Layer] = {}
         self._rates: dict[str, float] = {}
         self._shared: dict[str, tuple[int, ...]] = {}
@@ -122,14 +121,13 @@ class KerasRun:
         def call(layer: Any, x: Any, original: Callable[..., Any]) -> Any:
             if layer.rate == 0:
                 return x
-            path = str(self._names.get(id(layer)) or layer.path or layer.name)
+            path = layer_name(layer, self._model)
             name = call_name(path, calls.get(id(layer), 0))
             calls[id(layer)] = calls.get(id(layer), 0) + 1
             if name not in self._wanted:
                 original(layer, x, training=True)  # its generator moves on, in training
                 return x
-            shape = tuple(size if isinstance(size, int) else None for size in x.shape)
-            self._shared[name] = shared_axes(layer, shape, path)
+            self._shared[name] = shared_axes(layer, x, path)
             masks[name] = _mask(layer, x, original, self._shared[name])
             self._rates[name] = float(layer.rate)
             self._drawing.add(id(layer.seed_generator))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +15,7 @@ from keras_networks import build, forced
 from onnx_spatialdrop.export import keras as sdk
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.seeds import derive_seeds
+from onnx_spatialdrop.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras, TensorFlow, JAX and tf2onnx warn of is not ours to fix
 
@@ -100,6 +103,37 @@ class TestWhatIsKept:
             got = run(exported, x, training_mode=True, step=np.array([3]))
             assert got.dtype == np.float16
             np.testing.assert_allclose(got.astype(np.float32), expected.astype(np.float32), rtol=4e-3, atol=4e-3)
+
+
+class Rows(keras.layers.SpatialDropout2D):  # type: ignore[misc]
+    """Says for itself that it drops rows of maps."""
+
+    def _get_noise_shape(self, inputs: Any) -> Any:
+        size = keras.ops.shape(inputs)
+        return size[0], size[1], 1, size[3]
+
+
+class Always(keras.layers.SpatialDropout2D):  # type: ignore[misc]
+    """Drops in inference mode, too, as people write Monte Carlo dropout."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:  # noqa: ARG002, the signature is Keras's
+        return super().call(inputs, training=True)
+
+
+class TestDerivedClasses:
+    @pytest.mark.parametrize(("kind", "axes"), [(Rows, [(2,), (3,)]), (Always, [(1, 2), (2, 3)])])
+    def test_its_masks_are_those_that_it_draws(self, kind: Any, axes: list[tuple[int, ...]]) -> None:
+        inputs = keras.Input((6, 5, 3))
+        model = keras.Model(inputs, kind(0.4, name="drop")(keras.layers.Conv2D(4, 1, name="conv")(inputs)))
+        x = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype(np.float32)
+        exported = sdk.export(model)
+        assert op.read(nodes(exported)["drop"]).axes in axes  # tf2onnx moves transposes
+        if BACKEND != "torch":  # has no dialect
+            found = verify(model, exported, x, kernel="python")
+            assert found, str(found)
+            assert found.layers[0].dropped > 0
+        got = run(exported, x, training_mode=True, step=np.array([0]))
+        assert not np.array_equal(got, run(exported, x))
 
 
 class TestTraining:
