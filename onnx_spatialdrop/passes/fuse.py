@@ -15,9 +15,10 @@ import onnx_ir.passes.common
 from onnx_spatialdrop import io
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import attach, scopes, seeds
+from onnx_spatialdrop.passes.patterns.candidate import Candidate
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.groups import tagged_groups
-from onnx_spatialdrop.passes.patterns.recognise import Candidate, recognise
+from onnx_spatialdrop.passes.patterns.recognise import recognise
 from onnx_spatialdrop.passes.patterns.stripped import stripped_groups
 from onnx_spatialdrop.passes.report import Record, Report
 from onnx_spatialdrop.passes.rewriter import Rewriter, names

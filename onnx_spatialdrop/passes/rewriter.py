@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import prune, replace, scopes, switches, ties
+from onnx_spatialdrop.passes.patterns.candidate import Candidate
 from onnx_spatialdrop.passes.patterns.groups import Group
 from onnx_spatialdrop.passes.patterns.lift import Place, lift
-from onnx_spatialdrop.passes.patterns.prove import Proof, kind_of_axes
-from onnx_spatialdrop.passes.patterns.recognise import Candidate
+from onnx_spatialdrop.passes.patterns.prove import Proof
+from onnx_spatialdrop.passes.patterns.sharing import kind_of_axes
 from onnx_spatialdrop.passes.report import Record
 
 __all__ = ["Rewriter", "names"]

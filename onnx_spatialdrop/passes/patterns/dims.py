@@ -7,7 +7,7 @@ A dimension that is read from a value is kept as that reading even where its num
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +15,9 @@ import onnx_ir as ir
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
 from onnx_spatialdrop.passes.patterns.contents import RULES, objects
 from onnx_spatialdrop.passes.patterns.dimension import END, Dim, Dims, Like, Ref, times
+from onnx_spatialdrop.passes.patterns.shape_rules import computed_shape, required
 from onnx_spatialdrop.passes.patterns.sizes import same_size
+from onnx_spatialdrop.passes.patterns.slices import cuts
 
 __all__ = ["Shapes"]
 
@@ -26,10 +28,6 @@ _SAME_SHAPE: Final = frozenset(
 )
 #: Ops that keep the shape of their one operand that is no constant number.
 _ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
-#: Comparisons: what templates are made of that must not look constant to an optimiser.
-_BROADCASTING: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"})
-#: Arithmetic that a template without a shape in the file may be computed by.
-_ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 
 
 class Shapes:
@@ -125,77 +123,16 @@ class Shapes:
 
     def _own(self, value: ir.Value) -> Dims | Like:
         node = value.producer()
-        if node is not None and not node.domain:
-            if node.op_type == "ConstantOfShape":
-                spelled = self.like(node.inputs[0])
-                if spelled is not None:
-                    return spelled
-            elif node.op_type == "Expand":
-                shape, start = self.like(node.inputs[1]), self.of(_required(node.inputs[0]))
-                if isinstance(shape, tuple) and isinstance(start, tuple):
-                    return self.broadcast(start, shape)
-                if shape is not None and start == ():
-                    return shape
-            elif len(node.inputs) == 2 and (
-                node.op_type in _BROADCASTING or (node.op_type in _ARITHMETIC and value.shape is None)
-            ):
-                operands = [self.of(_required(operand)) for operand in node.inputs]
-                if isinstance(operands[0], tuple) and isinstance(operands[1], tuple):
-                    return self.broadcast(operands[0], operands[1])
-            elif node.op_type == "Slice":
-                cut = self._sliced(node)
-                if cut is not None:
-                    return cut
-            elif node.op_type == "Concat":
-                parts = [self.of(_required(part)) for part in node.inputs]
-                if isinstance(parts[0], tuple) and len(parts[0]) > 1:  # with one axis it is a list, not a tensor
-                    along = node.attributes.get_int("axis", 0) % len(parts[0])
-                    return tuple(Ref(value, axis) if axis == along else dim for axis, dim in enumerate(parts[0]))
-            elif node.op_type == "Reshape" and self.known(value) is None and len(node.inputs) > 1:
-                contents, target = self.contents(value), self.like(node.inputs[1])
-                if contents is not None:
-                    return tuple(contents.shape)
-                if isinstance(target, tuple):
-                    return tuple(Ref(value, axis) if dim in (0, -1) else dim for axis, dim in enumerate(target))
-        constant = self._constants.shape(value)
-        if constant is not None:
-            return constant
-        shape_ = self.known(value)
-        if shape_ is None:
+        found = computed_shape(node, self) if node is not None and not node.domain else None
+        if found is None:
+            found = self._constants.shape(value)
+        if found is not None:
+            return found
+        shape = self.known(value)
+        if shape is None:
             contents = self.contents(value)
             return Like(value) if contents is None else tuple(contents.shape)
-        return tuple(Ref(value, axis) for axis in range(len(shape_)))
-
-    def _sliced(self, node: ir.Node) -> Dims | None:
-        """Return the shape of a slice of data; a cut to one entry is the dimension 1."""
-        traced, cuts = self.of(_required(node.inputs[0])), self.cuts(node)
-        if isinstance(traced, Like) or cuts is None:
-            return None
-        dims: list[Dim] = list(traced)
-        for axis, start, end in cuts:
-            if (start, min(end, END)) in ((0, 1), (-1, END)):
-                dims[axis] = 1
-            elif start != 0 or end < END:
-                dims[axis] = Ref(node.outputs[0], axis % len(dims))
-        return tuple(dims)
-
-    def cuts(self, node: ir.Node) -> list[tuple[int, int, int]] | None:
-        """Return (axis, start, end) for each axis that a Slice cuts; None where they are not known, or steps skip."""
-        if "starts" in node.attributes:
-            starts, ends = list(node.attributes.get_ints("starts")), list(node.attributes.get_ints("ends"))
-            axes, steps = list(node.attributes.get_ints("axes", range(len(starts)))), [1] * len(starts)
-        else:
-            lists: list[list[Any]] = []
-            for value in (*node.inputs[1:], None, None)[:4]:
-                bound = None if value is None else self.contents(value)
-                if value is not None and bound is None:
-                    return None
-                lists.append([] if bound is None else bound.reshape(-1).tolist())
-            starts, ends, axes, steps = lists
-            axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
-        cuts = list(zip(axes, starts, ends, strict=True))
-        known = all(isinstance(number, int) for cut in cuts for number in cut)
-        return cuts if known and all(step == 1 for step in steps) else None
+        return tuple(Ref(value, axis) for axis in range(len(shape)))
 
     def like(self, shape: ir.Value | None) -> Dims | Like | None:
         """Return the shape that the contents of the integer tensor ``shape`` spell; None where they are unknown."""
@@ -207,7 +144,7 @@ class Shapes:
             if node is None or node.domain or not node.inputs:
                 return None
             if node.op_type == "Shape" and not node.attributes.get_int("start", 0) and "end" not in node.attributes:
-                return Like(_required(node.inputs[0]))
+                return Like(required(node.inputs[0]))
             if node.op_type not in ("Cast", "Identity"):
                 return None
             shape = node.inputs[0]
@@ -270,13 +207,13 @@ class Shapes:
                 return None
             picked = [Ref(whole.value, index) for index in indices.reshape(-1)]
             return objects(picked).reshape(indices.shape)
-        cuts = self.cuts(node)
-        if cuts is None or len(cuts) != 1 or cuts[0][1] < 0 or not 0 <= cuts[0][2] < END:
+        found = cuts(node, self)
+        if found is None or len(found) != 1 or found[0][1] < 0 or not 0 <= found[0][2] < END:
             return None
-        return objects([Ref(whole.value, axis) for axis in range(cuts[0][1], cuts[0][2])])
+        return objects([Ref(whole.value, axis) for axis in range(found[0][1], found[0][2])])
 
     def _shape_node(self, node: ir.Node) -> np.ndarray | None:
-        source = _required(node.inputs[0])
+        source = required(node.inputs[0])
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
         traced = self.of(source)
         if isinstance(traced, tuple):
@@ -297,9 +234,3 @@ def _members(sequence: ir.Value | None) -> list[ir.Value | None]:
     """Return the tensors of a sequence that one node constructs; one unknown where it is made in another way."""
     node = None if sequence is None else sequence.producer()
     return list(node.inputs) if node is not None and node.op_type == "SequenceConstruct" else [None]
-
-
-def _required(value: ir.Value | None) -> ir.Value:
-    if value is None:
-        raise ValueError("a required input is missing")
-    return value

@@ -7,16 +7,17 @@ lies between, and if all that it scales is dropout that lacks it: (a * mask_1 + 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.passes.patterns.candidate import Candidate, verdict
 from onnx_spatialdrop.passes.patterns.operands import Context
-from onnx_spatialdrop.passes.patterns.prove import eps
+from onnx_spatialdrop.passes.patterns.prove import eps, scaled_late
 
-__all__ = ["Scaling", "late_scales"]
+__all__ = ["scale_late"]
 
 _DEPTH: Final = 16
 #: f(c x) = c f(x) for c > 0, of their first input; other inputs are parameters.
@@ -44,7 +45,52 @@ class Scaling:
     products: frozenset[ir.Value]
 
 
-def late_scales(lacking: Mapping[ir.Value, float], context: Context) -> list[Scaling]:
+def scale_late(found: list[Candidate], context: Context) -> None:
+    """Accept products whose scale stands further on, if everything that it scales comes to be dropout by that."""
+    lacking = {
+        proof.y: (candidate, index, proof.lacks)
+        for candidate in found
+        if candidate.reason and not candidate.trace.ends
+        for index, proof in enumerate(candidate.proofs)
+        if proof.lacks is not None
+    }
+    if not lacking:
+        return
+    claimed = {node for candidate in found if not candidate.reason for node in _factors_before(candidate)}
+    scalings = _late_scales({y: lacks for y, (_, _, lacks) in lacking.items()}, context)
+    scalings = [scaling for scaling in scalings if scaling.node not in claimed]
+    settled: dict[ir.Value, Scaling] = {}
+    while scalings:
+        settled = {y: scaling for scaling in scalings for y in scaling.products}
+        whole = [s for s in scalings if all(_all_settled(lacking[y][0], settled) for y in s.products)]
+        if len(whole) == len(scalings):
+            break
+        scalings, settled = whole, {}
+    for y, scaling in settled.items():
+        candidate, index, _ = lacking[y]
+        proof = candidate.proofs[index]
+        candidate.proofs[index] = scaled_late(proof, candidate.trace.products[y], scaling.node, scaling.data)
+    for candidate in {id(c): c for c in (lacking[y][0] for y in settled)}.values():
+        candidate.kind, candidate.reason = verdict(candidate.trace, candidate.proofs)
+
+
+def _factors_before(candidate: Candidate) -> Iterator[ir.Node]:
+    """Yield the nodes whose factors are the scales of dropout after them."""
+    for proof in candidate.proofs:
+        levels = candidate.trace.products[proof.y].x
+        for level, _ in levels.levels if levels is not None else ():
+            if level == proof.level:
+                break
+            node = level.value.producer()
+            if node is not None:
+                yield node
+
+
+def _all_settled(candidate: Candidate, settled: dict[ir.Value, Scaling]) -> bool:
+    return all(not proof.reason or proof.y in settled for proof in candidate.proofs)
+
+
+def _late_scales(lacking: Mapping[ir.Value, float], context: Context) -> list[Scaling]:
     """Return the factors that are the scales of products, in the order of these.
 
     Args:

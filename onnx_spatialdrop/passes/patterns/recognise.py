@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.patterns import prove
+from onnx_spatialdrop.passes.patterns.candidate import Candidate, verdict
 from onnx_spatialdrop.passes.patterns.constants import Constants
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.exporters import bug_of, kind_of
 from onnx_spatialdrop.passes.patterns.forms import Form, Level, Step
 from onnx_spatialdrop.passes.patterns.inference import Inferred
-from onnx_spatialdrop.passes.patterns.late import Scaling, late_scales
+from onnx_spatialdrop.passes.patterns.late import scale_late
 from onnx_spatialdrop.passes.patterns.operands import Context
-from onnx_spatialdrop.passes.patterns.prove import Proof
-from onnx_spatialdrop.passes.patterns.sources import Source, is_source, read_source
+from onnx_spatialdrop.passes.patterns.sources import is_source, read_source
 from onnx_spatialdrop.passes.patterns.trace import Trace, follow
 
-__all__ = ["Candidate", "recognise"]
-
-
-@dataclass
-class Candidate:
-    """One draw and what was proven of it.
-
-    Attributes:
-        trace: everything that the draw reaches.
-        scope: the main graph or the function that holds it.
-        proofs: one a product that the rest of the graph reads.
-        kind: what the whole is.
-        reason: why the whole is no dropout; "" where every product is one and the mask goes nowhere else.
-        notes: what is wrong with the file here.
-        training_mode: the value that switches the dropout on and off; None where it is always on.
-    """
-
-    trace: Trace
-    scope: scopes.Scope
-    proofs: list[Proof] = field(default_factory=list)
-    kind: str = "unknown"
-    reason: str = ""
-    notes: tuple[str, ...] = ()
-    training_mode: ir.Value | None = None
-
-    @property
-    def source(self) -> Source:
-        """The random node."""
-        return self.trace.source
+__all__ = ["recognise"]
 
 
 def recognise(model: ir.Model) -> list[Candidate]:
@@ -114,7 +86,7 @@ def _candidates(
     }
     for candidate in found:
         _judge(candidate, context.shapes, masks)
-    _scale_late(found, context)
+    scale_late(found, context)
     for candidate, (node, _, opset) in zip(found, anchors, strict=True):
         if not candidate.reason:
             switched = _switches(candidate, context)
@@ -198,74 +170,9 @@ def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node])
         if any(level.value in masks for level, _ in form.x.levels):
             proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
         candidate.proofs.append(proof)
-    candidate.kind, candidate.reason = _verdict(trace, candidate.proofs)
+    candidate.kind, candidate.reason = verdict(trace, candidate.proofs)
     if source.off:
         candidate.kind, candidate.reason = "elementwise", source.off
-
-
-def _scale_late(found: list[Candidate], context: Context) -> None:
-    """Accept products whose scale stands further on, if everything that it scales comes to be dropout by that."""
-    lacking = {
-        proof.y: (candidate, index, proof.lacks)
-        for candidate in found
-        if candidate.reason and not candidate.trace.ends
-        for index, proof in enumerate(candidate.proofs)
-        if proof.lacks is not None
-    }
-    if not lacking:
-        return
-    claimed = {node for candidate in found if not candidate.reason for node in _factors_before(candidate)}
-    scalings = late_scales({y: lacks for y, (_, _, lacks) in lacking.items()}, context)
-    scalings = [scaling for scaling in scalings if scaling.node not in claimed]
-    settled: dict[ir.Value, Scaling] = {}
-    while scalings:
-        settled = {y: scaling for scaling in scalings for y in scaling.products}
-        whole = [s for s in scalings if all(_all_settled(lacking[y][0], settled) for y in s.products)]
-        if len(whole) == len(scalings):
-            break
-        scalings, settled = whole, {}
-    for y, scaling in settled.items():
-        candidate, index, _ = lacking[y]
-        proof = candidate.proofs[index]
-        candidate.proofs[index] = prove.scaled_late(proof, candidate.trace.products[y], scaling.node, scaling.data)
-    for candidate in {id(c): c for c in (lacking[y][0] for y in settled)}.values():
-        candidate.kind, candidate.reason = _verdict(candidate.trace, candidate.proofs)
-
-
-def _factors_before(candidate: Candidate) -> Iterator[ir.Node]:
-    """Yield the nodes whose factors are the scales of dropout after them."""
-    for proof in candidate.proofs:
-        levels = candidate.trace.products[proof.y].x
-        for level, _ in levels.levels if levels is not None else ():
-            if level == proof.level:
-                break
-            node = level.value.producer()
-            if node is not None:
-                yield node
-
-
-def _all_settled(candidate: Candidate, settled: dict[ir.Value, Scaling]) -> bool:
-    return all(not proof.reason or proof.y in settled for proof in candidate.proofs)
-
-
-def _verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
-    """Return what the whole is, and why it is no dropout."""
-    bad = next((proof for proof in proofs if proof.reason), None)
-    if trace.ends:
-        end = trace.ends[0]
-        kind = proofs[0].kind if proofs else "unknown"
-        return kind, f"the mask is also used otherwise: {end.reason}" if proofs else end.reason
-    if bad is not None:
-        return bad.kind, bad.reason
-    if not proofs:
-        return "unknown", "nothing reads the draw"
-    forms = [trace.products[proof.y] for proof in proofs]
-    if len({bool(form.factor[0]) for form in forms}) > 1:
-        return "unknown", "one draw makes a mask and its opposite, which one seed cannot tie"
-    views = {trace.products[proof.y].layout.view for proof in proofs}
-    if len(views) > 1:
-        return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"
-    return ("shared_mask" if len(proofs) > 1 else proofs[0].kind), ""
 
 
 def _name_equal_seeds(found: list[Candidate]) -> None:

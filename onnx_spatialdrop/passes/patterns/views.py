@@ -13,6 +13,7 @@ from onnx_spatialdrop.passes.patterns.dimension import END, Dim, Dims, Like, Ref
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import Layout, NotRepresentableError
 from onnx_spatialdrop.passes.patterns.sizes import divided
+from onnx_spatialdrop.passes.patterns.slices import cuts
 
 __all__ = ["OPS", "view"]
 
@@ -59,11 +60,11 @@ def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:
 
 def _sliced(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: Shapes) -> Layout:
     """Some of the entries are as independent as all of them; which ones, the view remembers."""
-    cuts = shapes.cuts(node)
-    if cuts is None:
+    found = cuts(node, shapes)
+    if found is None:
         raise NotRepresentableError(f"{describe(node)} (Slice) cuts the mask at places that are not constant")
     new_entries, new_dims, view_ = list(entries), list(dims), layout.view
-    for axis, start, end in cuts:
+    for axis, start, end in found:
         size = shapes.number(dims[axis])
         if start == 0 and (end >= END or (size is not None and end >= size)):
             continue
