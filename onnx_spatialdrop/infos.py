@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from onnx_spatialdrop.interned import Interned
 from onnx_spatialdrop.wellformed_values import MalformedError, refuse_type
-from onnx_spatialdrop.wire import Fields
+from onnx_spatialdrop.wire import Table
 
 __all__ = ["Infos"]
 
 _NAME, _TYPE = 1, 2
-_LENGTH: Final = 2
 Ints = npt.NDArray[np.int64]
 
 
@@ -24,21 +21,24 @@ class Infos:
 
     Attributes:
         names: the fields that hold their names.
-        contents: each as bytes.
         types: the types that there are, as bytes.
     """
 
-    def __init__(self, fields: Fields, contents: list[bytes], first: int) -> None:
-        """Take the fields of ``contents``, which in their table come after ``first`` other messages."""
-        self.names, self.contents = fields.of(_NAME), contents
+    def __init__(self, fields: Table, count: int) -> None:
+        """Take the fields of ``count`` messages."""
+        self.names, self._count = fields.of(_NAME), count
         typed = fields.of(_TYPE)
-        types = Interned(fields.blob, typed.start, typed.end, few=True)
+        types = Interned(typed.blob, typed.start, typed.end, few=True)
         self.types = types.contents()
-        self._type = np.full(len(contents), -1)
-        self._typed, self._first = typed.row - first, first
-        known = (fields.tag == _NAME << 3 | _LENGTH) | (fields.tag == _TYPE << 3 | _LENGTH)
-        self._more = np.zeros(len(contents), bool)
-        self._strays, self._type_ids = fields.row[~known] - first, types.ids
+        self._type = np.full(count, -1)
+        self._typed = typed.row
+        self._more, self._type_ids = np.zeros(count, bool), types.ids
+        for number in fields.numbers - {_NAME, _TYPE}:
+            self._more[fields.of(number).row] = True
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._count
 
     def check(self, names: Ints) -> None:
         """Check all of them; ``names`` are the numbers of their names.
@@ -46,14 +46,12 @@ class Infos:
         Raises:
             MalformedError: one has no name, two have the same, or a type is of no elements that ONNX has.
         """
-        count = len(self.contents)
-        rows = self.names.row - self._first
-        if not (np.array_equal(rows, np.arange(count)) and (np.diff(self._typed) > 0).all()):
+        count = self._count
+        if not (np.array_equal(self.names.row, np.arange(count)) and (np.diff(self._typed) > 0).all()):
             raise MalformedError("a value_info has no name, or two, or two types")
         for content in self.types:  # models repeat a few types a thousand times
             refuse_type(onnx.ValueInfoProto(type=onnx.TypeProto.FromString(content)))
         self._type[self._typed] = self._type_ids
-        self._more[self._strays] = True
         self._of = np.full(int(names.max(initial=-1)) + 1, -1)
         self._of[names] = np.arange(count)
         if len(names) and int(np.bincount(names).max()) > 1:

@@ -6,7 +6,7 @@ Weights are never read: external data stays where it is, or is copied in pieces.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -196,8 +196,10 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
     return ir.to_proto(working) if isinstance(model, onnx.ModelProto) else working, returned
 
 
-def rewrite_content(path: PathLike, output: PathLike, function: Callable[[bytes], tuple[bytes, T] | None]) -> T | None:
-    """Run ``function`` on a file's bytes; write the bytes that it returns, and return the rest of it.
+def rewrite_content(
+    path: PathLike, output: PathLike, function: Callable[[bytes], tuple[Iterable[bytes], T] | None]
+) -> T | None:
+    """Run ``function`` on a file's bytes; write the pieces that it returns, and return the rest of it.
 
     Where it returns None, nothing is written, and None returned.
 
@@ -208,7 +210,7 @@ def rewrite_content(path: PathLike, output: PathLike, function: Callable[[bytes]
     if found is None:
         return None
     with files.replacing(Path(output)) as out:
-        out.stream.write(found[0])
+        out.stream.writelines(found[0])
     return found[1]
 
 

@@ -1,4 +1,4 @@
-"""A model file as bytes of nodes: to take nodes out and rename what others read, without a Python object a node.
+"""A model file as bytes of nodes: who reads and computes what, without a Python object a node.
 
 It reads files that have no subgraphs, no functions but those it is told of, and no external data, and it checks what
 wellformed.py checks; what it does not read raises NotPlainError, and is for onnx_ir.
@@ -6,8 +6,7 @@ wellformed.py checks; what it does not read raises NotPlainError, and is for onn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from itertools import compress
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -15,23 +14,22 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnx_spatialdrop import wire
 from onnx_spatialdrop.infos import Infos
 from onnx_spatialdrop.interned import Interned, is_ascii
-from onnx_spatialdrop.lean import full, lean
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_attribute, refuse_tensor, refuse_type
+from onnx_spatialdrop.spans import INFO, INITIALIZER, INPUT, NODE, OUTPUT, Spans
+from onnx_spatialdrop.wellformed_values import MalformedError, refuse_tensor, refuse_type
+from onnx_spatialdrop.wire import table
 
-__all__ = ["Ints", "NotPlainError", "PlainFile", "check_attributes", "need"]
+__all__ = ["Flags", "Ints", "NotPlainError", "PlainFile", "chosen", "need"]
 
 _INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7
-_NODE_TAGS: Final = tuple(number << 3 | 2 for number in range(1, 9))  # input to overload
-_GRAPHS: Final = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+_NODE_FIELDS: Final = frozenset(range(1, 9))  # input to overload
 #: Before this IR version every initializer was listed as an input.
 _FIRST_IR_VERSION: Final = 4
 #: After all nodes: who computes a name that is not there.
 NOBODY: Final = 2**62
 Ints = npt.NDArray[np.int64]
-_SHORT: Final = [bytes((_INPUT << 3 | 2, size)) for size in range(128)]
+Flags = npt.NDArray[np.bool_]
 
 
 class NotPlainError(Exception):
@@ -44,15 +42,26 @@ def need(holds: bool) -> None:
         raise NotPlainError
 
 
+def chosen(count: int, *places: Ints | list[int]) -> Flags:
+    """Return flags of which those at ``places`` are set; NumPy's set functions take longer to be imported."""
+    flags = np.zeros(count, bool)
+    for each in places:
+        flags[each] = True
+    return flags
+
+
 class PlainFile:
     """The content of an .onnx file. Names are numbers, nodes too, in the order of the file.
 
     Attributes:
+        spans: where the nodes and the value_info lie, and the rest of the model.
+        nodes: which of the spans are nodes.
         op_types: which of ``types`` each node is.
         types: the op_types that there are.
         domains: the domain of each node: which of ``named_domains``, or -1 where it names none.
         named_domains: the domains that nodes name.
         reads, reads_rows, reads_from: the names that nodes read, who does, and where those of each node begin.
+        read_fields: the fields in which they are read.
         makes, makes_rows, makes_from: the names that nodes compute, in the same way.
         maker: which node computes each name; -1 for those that are given, ``NOBODY`` for those that are not there.
         used: whether a node reads each name, or the graph returns it.
@@ -61,19 +70,18 @@ class PlainFile:
         initializers: the tensors of the graph.
         opsets: the version of each domain.
         attributes: the attributes of all nodes.
+        infos: the value_info.
     """
 
     def __init__(self, content: bytes) -> None:
+        self.content = content
         try:
-            self._model: Any = lean().FromString(content)
-            graph = self._model.graph
-            self._nodes: list[bytes] = list(graph.node)
-            infos: list[bytes] = list(graph.value_info)
+            self.spans = spans = Spans(content)
+            self.nodes = spans.of(NODE)
+            self._fields = table(content, spans.start[self.nodes], spans.end[self.nodes])
+            infos = spans.of(INFO)
+            self.infos = Infos(table(content, spans.start[infos], spans.end[infos]), len(infos))
             self._read_model()
-            fields = wire.table([*self._nodes, *infos], b"".join(self._others))
-            split = int(np.searchsorted(fields.row, len(self._nodes)))
-            self._fields = fields.part(0, split)
-            self.infos = Infos(fields.part(split, len(fields.row)), infos, len(self._nodes))
             self._intern()
             self._check_model()
             self._check_nodes()
@@ -83,50 +91,58 @@ class PlainFile:
             raise NotPlainError from None
 
     def _read_model(self) -> None:
-        graph = self._model.graph
-        given = {value.name.encode(): value.type for value in graph.input}
-        tensors = {tensor.name.encode(): full(tensor) for tensor in graph.initializer}
-        returned = [value.name.encode() for value in graph.output]
+        graph = self.spans.rest.graph
+        self._given: dict[bytes, Any] = {value.name.encode(): value.type for value in graph.input}
+        self._tensors = {tensor.name.encode(): tensor for tensor in graph.initializer}
         self.opsets = {
             ("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version)
-            for entry in self._model.opset_import
+            for entry in self.spans.rest.opset_import
         }
-        need(len(given) == len(graph.input) and len(tensors) == len(graph.initializer))
-        self._given = [given, tensors]
-        self._others = [b"", *given, *tensors, *returned]
+        need(len(self._given) == len(graph.input) and len(self._tensors) == len(graph.initializer))
 
     def _intern(self) -> None:
         """Number all names: those that are read, computed, have a type, and those of the graph, and the empty one."""
-        fields, infos = self._fields, self.infos.names
-        self._inputs, made = fields.of(_INPUT), fields.of(_OUTPUT)
-        given, tensors = self._given
-        blob, lengths = fields.blob, np.fromiter(map(len, self._others), np.int64, len(self._others))
-        ends = len(blob) - wire.PADDING - int(lengths.sum()) + np.cumsum(lengths)
-        pieces = [(each.start, each.end) for each in (self._inputs, made, infos)] + [(ends - lengths, ends)]
+        fields, blob = self._fields, self.content
+        self.read_fields, made, infos = fields.of(_INPUT), fields.of(_OUTPUT), self.infos.names
+        returned = [value.name.encode() for value in self.spans.rest.graph.output]
+        places = [(len(blob), len(blob))]
+        for tag, names in ((INPUT, self._given), (INITIALIZER, self._tensors), (OUTPUT, returned)):
+            places += self._places(tag, names)
+        others = np.array(places, np.int64)
+        pieces = [(each.start, each.end) for each in (self.read_fields, made, infos)] + [(others[:, 0], others[:, 1])]
         starts, stops = (np.concatenate(column) for column in zip(*pieces, strict=True))
         self._names = Interned(blob, starts, stops)
         if not self._names.ascii:
             b"\0".join(self._names.contents()).decode()
         bounds = np.cumsum([len(start) for start, _ in pieces])[:-1]
         self.reads, self.makes, self._infos_from, found = np.split(self._names.ids, bounds)
-        rows = np.arange(len(self._nodes) + 1)
-        self.reads_rows, self.makes_rows = self._inputs.row, made.row
-        self.reads_from, self.makes_from = (np.searchsorted(each.row, rows) for each in (self._inputs, made))
+        rows = np.arange(len(self.nodes) + 1)
+        self.reads_rows, self.makes_rows = self.read_fields.row, made.row
+        self.reads_from, self.makes_from = (np.searchsorted(each.row, rows) for each in (self.read_fields, made))
         numbers = found.tolist()
         self.empty: int = numbers[0]
-        self.inputs: dict[int, Any] = dict(zip(numbers[1:], given.values(), strict=False))
-        after = numbers[1 + len(given) :]
-        self.initializers: dict[int, onnx.TensorProto] = dict(zip(after, tensors.values(), strict=False))
-        self._outputs: list[int] = after[len(tensors) :]
+        self.inputs: dict[int, Any] = dict(zip(numbers[1:], self._given.values(), strict=False))
+        after = numbers[1 + len(self._given) :]
+        self.initializers: dict[int, onnx.TensorProto] = dict(zip(after, self._tensors.values(), strict=False))
+        self._outputs: list[int] = after[len(self._tensors) :]
         labels, domains = fields.of(_OP_TYPE), fields.of(_DOMAIN)
         types, named = (Interned(blob, each.start, each.end, few=True) for each in (labels, domains))
         self.op_types, self.types, self.named_domains = types.ids, types.contents(), named.contents()
-        self.domains = np.full(len(self._nodes), -1)
+        self.domains = np.full(len(self.nodes), -1)
         self.domains[domains.row] = named.ids
         self.attributes = fields.of(_ATTRIBUTE)
 
+    def _places(self, tag: int, names: Collection[bytes]) -> list[tuple[int, int]]:
+        """Return where the names of inputs, initializers or outputs are to be read."""
+        spans, found = self.spans, list[tuple[int, int]]()
+        rows = spans.of(tag)
+        for name, start, end in zip(names, spans.start[rows].tolist(), spans.end[rows].tolist(), strict=True):
+            at = self.content.index(name, start, end)
+            found.append((at, at + len(name)))
+        return found
+
     def _check_model(self) -> None:
-        model, graph = self._model, self._model.graph
+        model, graph = self.spans.rest, self.spans.rest.graph
         need(model.ir_version >= _FIRST_IR_VERSION and not model.training_info and not graph.sparse_initializer)
         need(len(self.opsets) == len(model.opset_import) and min(self.opsets.values(), default=0) > 0)
         for tensor in self.initializers.values():
@@ -147,17 +163,14 @@ class PlainFile:
         self.maker[self.makes[named]] = self.makes_rows[named]
         need(bool((self.maker[self._outputs] < NOBODY).all()))
         self.maker[self.empty] = -1
-        need(bool((self.maker[self.reads] < self._inputs.row).all()))
-        self.returned = np.zeros(count, bool)
-        self.returned[self._outputs] = True
+        need(bool((self.maker[self.reads] < self.reads_rows).all()))
+        self.returned = chosen(count, self._outputs)
         self.used = self.used_without(np.zeros(0, np.int64))
 
     def _check_nodes(self) -> None:
         fields = self._fields
-        known = np.zeros(256, bool)
-        known[list(_NODE_TAGS)] = True
-        need(bool((fields.tag < len(known)).all()) and bool(known[fields.tag].all()))
-        need(len(self.op_types) == len(self._nodes) and b"" not in self.types)
+        need(fields.numbers <= _NODE_FIELDS)
+        need(len(self.op_types) == len(self.nodes) and b"" not in self.types)
         need(bool((np.diff(fields.of(_OP_TYPE).row) == 1).all()))
         for number in (_NAME, _DOMAIN):
             rows = fields.of(number).row
@@ -173,8 +186,8 @@ class PlainFile:
 
     def node(self, row: int) -> onnx.NodeProto:
         """Return a copy of a node."""
-        copy = onnx.NodeProto()
-        copy.ParseFromString(self._nodes[row])
+        span = self.nodes[row]
+        copy: onnx.NodeProto = onnx.NodeProto.FromString(self.content[self.spans.start[span] : self.spans.end[span]])
         return copy
 
     def reads_of(self, row: int) -> list[int]:
@@ -186,83 +199,10 @@ class PlainFile:
         """Return a name in words."""
         return self._names.content(number)
 
-    def used_without(self, gone: Ints) -> npt.NDArray[np.bool_]:
+    def used_without(self, gone: Ints) -> Flags:
         """Return for each name whether it is read or returned when some nodes are left out."""
-        kept = np.ones(len(self._nodes), bool)
-        kept[gone] = False
+        kept = ~chosen(len(self.nodes), gone)
         used = self.returned.copy()
-        used[self.reads[kept[self._inputs.row]]] = True
+        used[self.reads[kept[self.reads_rows]]] = True
         used[self.empty] = False
         return used
-
-    def write(self, gone: Ints, renamed: dict[int, int], infos: Iterable[bytes], dropped: Collection[bytes]) -> bytes:
-        """Return the file without some nodes, in which ``renamed`` names are read under other names.
-
-        Args:
-            gone: nodes to leave out.
-            renamed: what to read in place of a name.
-            infos: the value_info to write.
-            dropped: names of inputs and initializers to leave out.
-        """
-        nodes, graph, kept = list(self._nodes), self._model.graph, np.ones(len(self._nodes), bool)
-        kept[gone] = False
-        self._rename(nodes, renamed, kept)
-        graph.ClearField("node")
-        graph.node.extend(compress(nodes, kept.tolist()))
-        graph.ClearField("value_info")
-        graph.value_info.extend(infos)
-        for items in (graph.input, graph.initializer):
-            for index in range(len(items) - 1, -1, -1):
-                if items[index].name.encode() in dropped:
-                    del items[index]
-        return bytes(self._model.SerializeToString(deterministic=True))
-
-    def drop_domain(self, domain: str) -> None:
-        """Leave out the functions, and the import of ``domain``."""
-        del self._model.functions[:]
-        imports = self._model.opset_import
-        for index in range(len(imports) - 1, -1, -1):
-            if imports[index].domain == domain:
-                del imports[index]
-
-    def functions(self) -> list[tuple[str, str]]:
-        """Return domain and name of every function."""
-        return [(function.domain, function.name) for function in self._model.functions]
-
-    def _rename(self, nodes: list[bytes], renamed: dict[int, int], kept: npt.NDArray[np.bool_]) -> None:
-        fields, to = self._inputs, np.arange(len(self._names.first))
-        to[list(renamed)] = list(renamed.values())
-        edited = np.flatnonzero((to[self.reads] != self.reads) & kept[fields.row])[::-1]  # the last of a node first
-        rows, names = fields.row[edited], to[self.reads[edited]]
-        starts = np.concatenate(([0], np.cumsum(np.fromiter(map(len, nodes), np.int64, len(nodes)))))[rows]
-        begins, ends = fields.start[edited] - starts, fields.end[edited] - starts
-        heads = begins - 2 - sum((ends - begins >= 1 << bits).astype(np.int64) for bits in (7, 14))
-        need(bool((np.frombuffer(fields.blob, np.uint8)[heads + starts] == _INPUT << 3 | 2).all()))  # shortest form
-        pieces = map(_field, self._names.picked(names))
-        for row, head, end, piece in zip(rows.tolist(), heads.tolist(), ends.tolist(), pieces, strict=True):
-            node = nodes[row]
-            nodes[row] = node[:head] + piece + node[end:]
-
-
-def check_attributes(contents: Iterable[bytes]) -> dict[bytes, str]:
-    """Raise NotPlainError for a subgraph, external data, or what is no attribute; equal ones are looked at once.
-
-    Returns:
-        The name of each.
-    """
-    names: dict[bytes, str] = {}
-    try:
-        for content in set(contents):
-            attribute = onnx.AttributeProto.FromString(content)
-            need(attribute.type not in _GRAPHS)
-            need(not any(tensor.data_location for tensor in (attribute.t, *attribute.tensors)))
-            refuse_attribute(attribute, "")
-            names[content] = attribute.name
-    except (MalformedError, DecodeError):
-        raise NotPlainError from None
-    return names
-
-
-def _field(name: bytes) -> bytes:
-    size = len(name)
-    return (_SHORT[size] if size < len(_SHORT) else b"\n" + wire.varint(size)) + name

@@ -6,133 +6,155 @@ format is that of https://protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PADDING", "Fields", "table", "varint"]
+__all__ = ["LENGTH", "VARINT", "Fields", "Table", "blocks", "number", "table", "varint"]
 
 Ints = npt.NDArray[np.int64]
+Tags = npt.NDArray[np.uint8]
+_Columns = tuple[Ints, Ints, Ints]
 
+#: Wire types.
+VARINT: Final = 0
+LENGTH: Final = 2
 #: A message of more fields than this is not for this module: it costs a round of all messages each.
 _MOST_FIELDS: Final = 2000
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT: Final = 10
-#: What follows the last message: what reads on from its end is still inside.
-PADDING: Final = 2 * _LONGEST_VARINT
+_BLOCK: Final = 1 << 13
 
 
 class Fields:
-    """The fields of a list of messages, in the order of the list, and of each message.
+    """Some fields of a list of messages, in the order of the list, and of each message.
 
     Attributes:
-        blob: all messages, one after the other.
+        blob: what holds the messages.
         row: which message each field belongs to.
-        tag: field number times 8 plus wire type.
-        start: where in ``blob`` each value begins, after its length if it has one.
+        start: where in ``blob`` each value begins, after its length.
         end: where it ends.
     """
 
-    def __init__(self, blob: bytes, row: Ints, tag: Ints, start: Ints, end: Ints) -> None:
-        self.blob, self.row, self.tag, self.start, self.end = blob, row, tag, start, end
-
-    def of(self, number: int) -> Fields:
-        """Return the fields of one number that hold bytes, text or a message."""
-        return self.where(np.flatnonzero(self.tag == number << 3 | _LENGTH))
+    def __init__(self, blob: bytes, row: Ints, start: Ints, end: Ints) -> None:
+        self.blob, self.row, self.start, self.end = blob, row, start, end
 
     def where(self, chosen: Ints | npt.NDArray[np.bool_]) -> Fields:
         """Return some of the fields."""
-        return Fields(self.blob, self.row[chosen], self.tag[chosen], self.start[chosen], self.end[chosen])
-
-    def part(self, begin: int, end: int) -> Fields:
-        """Return the fields from one to another."""
-        part = slice(begin, end)
-        return Fields(self.blob, self.row[part], self.tag[part], self.start[part], self.end[part])
+        return Fields(self.blob, self.row[chosen], self.start[chosen], self.end[chosen])
 
     def values(self) -> list[bytes]:
         """Return the content of every field."""
         return list(map(self.blob.__getitem__, map(slice, self.start.tolist(), self.end.tolist())))
 
 
-def table(messages: Sequence[bytes], beside: bytes = b"") -> Fields:
-    """Return the fields of ``messages``; their blob ends with ``beside`` and PADDING zeros.
+class Table:
+    """All fields of a list of messages.
+
+    Attributes:
+        numbers: the numbers that fields have.
+    """
+
+    def __init__(self, blob: bytes, parts: dict[int, list[_Columns]]) -> None:
+        self._blob, self._parts, self.numbers = blob, parts, frozenset(tag >> 3 for tag in parts)
+
+    def of(self, field: int) -> Fields:
+        """Return the fields of one number."""
+        parts = self._parts.get(field << 3 | LENGTH) or [(np.zeros(0, np.int64),) * 3]
+        row, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Fields(self._blob, row, start, end)
+
+
+def table(blob: bytes, starts: Ints, ends: Ints) -> Table:
+    """Return the fields of the messages that lie in ``blob`` from ``starts`` to ``ends``.
 
     Raises:
-        ValueError: a message that is no protobuf, has groups, or too many fields.
+        ValueError: a message that is no protobuf, or has a field that is not bytes, text or a message, or one of a
+            number over 15, or too many.
     """
-    blob = b"".join([*messages, beside, bytes(PADDING)])
-    ends = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
-    starts = np.concatenate(([0], ends[:-1])).astype(np.int64)
+    parts: dict[int, list[_Columns]] = {}
+    for block in blocks(len(starts)):
+        tag, columns = _fields(blob, starts[block], ends[block])
+        columns[0][:] += block.start
+        for each in np.flatnonzero(np.bincount(tag)).tolist():
+            chosen = np.flatnonzero(tag == each)
+            row, start, end = (column[chosen] for column in columns)
+            parts.setdefault(each, []).append((row, start, end))
+    return Table(blob, parts)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Yield parts of ``count`` items, such that an array of one part stays in a processor's cache."""
+    for begin in range(0, count, _BLOCK):
+        yield slice(begin, min(begin + _BLOCK, count))
+
+
+def _fields(blob: bytes, starts: Ints, ends: Ints) -> tuple[Tags, _Columns]:
+    """Return the tags of all fields, and what Fields says of them."""
     buffer = np.frombuffer(blob, np.uint8)
-    row, position = np.arange(len(messages)), starts
-    found: list[tuple[Ints, Ints, Ints, Ints]] = []
-    while True:
-        left = position < ends[row]
-        row, position = row[left], position[left]
-        if not len(row):
-            break
+    pairs = np.ndarray((max(len(blob) - 1, 0),), np.dtype("<u2"), blob, strides=(1,))
+    row, count = np.flatnonzero(starts < ends), np.zeros(len(starts), np.int64)
+    position, stop = starts[row], ends[row]
+    found: list[tuple[Ints, Tags, Ints, Ints]] = []
+    while len(row):
         if len(found) == _MOST_FIELDS:
             raise ValueError("a message has too many fields")
-        tag, position = _varints(buffer, position)
-        start, position = _skip(buffer, tag, position)
-        if (position > ends[row]).any() or (position < start).any():
+        pair = pairs[np.minimum(position, len(pairs) - 1)]
+        if (pair & 0x87 != LENGTH).any():
+            raise ValueError("a field is of a kind that this module does not read")
+        start, end = _contents(buffer, position, pair >> 8)
+        if (end > stop).any():
             raise ValueError("a field ends outside its message")
-        found.append((row, tag, start, position))
-    if not found:
-        none = np.zeros(0, np.int64)
-        return Fields(blob, none, none, none, none)
-    count = np.bincount(np.concatenate([each[0] for each in found]), minlength=len(messages))
-    first = np.cumsum(count) - count
-    columns = [np.empty(int(count.sum()), np.int64) for _ in range(4)]
-    for place, each in enumerate(found):  # the fields of a round are one of each message, in their order
-        target = first[each[0]] + place
-        for column, part in zip(columns, each, strict=True):
+        found.append((row, pair.astype(np.uint8), start, end))
+        count[row] = len(found)
+        left = np.flatnonzero(end < stop)
+        row, position, stop = row[left], end[left], stop[left]
+    first, total = np.cumsum(count) - count, int(count.sum())
+    tags = np.empty(total, np.uint8)
+    columns = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64)
+    for place, (row, tag, start, end) in enumerate(found):  # a round has one field of each message, in their order
+        target = first[row] + place
+        tags[target] = tag
+        for column, part in zip(columns, (row, start, end), strict=True):
             column[target] = part
-    return Fields(blob, *columns)
+    return tags, columns
 
 
-def varint(number: int) -> bytes:
+def varint(size: int) -> bytes:
     """Return a length as protobuf writes it."""
     written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
+    while size > 0x7F:
+        written.append(size & 0x7F | 0x80)
+        size >>= 7
+    written.append(size)
     return bytes(written)
 
 
-def _varints(buffer: npt.NDArray[np.uint8], position: Ints) -> tuple[Ints, Ints]:
-    """Return the numbers that begin at ``position``, and where they end."""
-    byte = buffer[position].astype(np.int64)
-    value, after = byte & 0x7F, position + 1
-    more = np.flatnonzero(byte & 0x80)
-    for shift in range(7, 7 * _LONGEST_VARINT, 7):
+def number(content: bytes, position: int) -> tuple[int, int]:
+    """Return the number that begins at a byte, and where it ends.
+
+    Raises:
+        ValueError: it does not end, or is of more bytes than numbers have.
+    """
+    value = 0
+    for shift, byte in enumerate(content[position : position + _LONGEST_VARINT]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, position + shift + 1
+    raise ValueError("a number does not end")
+
+
+def _contents(buffer: npt.NDArray[np.uint8], position: Ints, first: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """Return where the content of fields begins and ends, of which ``first`` is the first byte of their length."""
+    start, size = position + 2, first.astype(np.int64)
+    more = np.flatnonzero(first & 0x80)
+    size[more] &= 0x7F
+    for shift in range(7, 64, 7):
         if not len(more):
-            break
-        byte = buffer[after[more]].astype(np.int64)
-        value[more] |= (byte & 0x7F) << min(shift, 56)  # what is larger is no length anyway
-        after[more] += 1
-        more = more[(byte & 0x80) != 0]
-    if len(more):
-        raise ValueError("a number has too many bytes")
-    return value, after
-
-
-def _skip(buffer: npt.NDArray[np.uint8], tag: Ints, position: Ints) -> tuple[Ints, Ints]:
-    """Return where the values after ``tag`` begin and end."""
-    kind = tag & 7
-    start, end = position.copy(), position.copy()
-    for wire, size in ((_FIXED32, 4), (_FIXED64, 8)):
-        end[kind == wire] += size
-    chosen = np.flatnonzero(kind == _VARINT)
-    if len(chosen):
-        end[chosen] = _varints(buffer, position[chosen])[1]
-    chosen = np.flatnonzero(kind == _LENGTH)
-    if len(chosen):
-        length, after = _varints(buffer, position[chosen])
-        start[chosen], end[chosen] = after, after + np.minimum(length, len(buffer))
-    if ((kind == 3) | (kind == 4) | (kind > 5)).any():
-        raise ValueError("a field is of a wire type that is out of use")
-    return start, np.minimum(end, len(buffer) + 1)
+            return start, start + size
+        byte = buffer[np.minimum(start[more], len(buffer) - 1)].astype(np.int64)
+        size[more] |= (byte & 0x7F) << min(shift, 35)  # what is larger is no length
+        start[more] += 1
+        more = more[byte >= 0x80]
+    raise ValueError("a length has too many bytes")
