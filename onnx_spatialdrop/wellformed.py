@@ -15,6 +15,8 @@ from onnx_spatialdrop.wellformed_values import MalformedError, refuse_attribute,
 
 __all__ = ["refuse_malformed"]
 
+#: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
+_OURS = ("", "ai.onnx", "onnx_spatialdrop")
 #: The names of the graphs around a graph; not one set, or a thousand subgraphs would copy the names a thousand times.
 _Outer = tuple[set[str], ...]
 
@@ -22,8 +24,9 @@ _Outer = tuple[set[str], ...]
 def refuse_malformed(model: onnx.ModelProto, where: str) -> None:
     """Raise for a model that breaks the rules of ONNX's graphs.
 
-    1. Names are UTF-8. No input, initializer or node output is defined twice in one graph; graph outputs and what nodes
-       read are defined there or around it, and nodes stand in topological order, so that there are no cycles.
+    1. Names are UTF-8, and so are strings that steer an operator of ONNX or ours. No input, initializer or node output
+       is defined twice in one graph; graph outputs and what nodes read are defined there or around it, and nodes stand
+       in topological order, so that there are no cycles.
     2. Attributes and element types are of kinds that ONNX has, and a tensor holds as many elements as its dims say.
     3. No function is defined twice or calls itself, directly or not; no operator set is imported in two versions.
 
@@ -121,6 +124,11 @@ def _named(node: NodeProto) -> str:
 
 def _attribute(attribute: AttributeProto, node: NodeProto, defined: set[str], outer: _Outer) -> None:
     refuse_attribute(attribute, _named(node))
+    if attribute.type == AttributeProto.STRING and node.domain in _OURS and node.op_type != "Constant":
+        try:
+            attribute.s.decode()
+        except UnicodeDecodeError:
+            raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
     if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
         for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
             _graph(graph, (*outer, defined))

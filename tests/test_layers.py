@@ -10,6 +10,7 @@ RANKS = {
     "errors": 0,
     "operator": 1,
     "files": 1,
+    "arrays": 2,
     "wire": 1,
     "interned": 1,
     "spans": 2,

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Final
@@ -20,6 +20,7 @@ from onnx_spatialdrop.cli import check, demo, doctor, fuse, inspect, rewrites, v
 from onnx_spatialdrop.cli.terminal import refuse
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.io import first_line
+from onnx_spatialdrop.runtime import apart
 
 __all__ = ["main", "parser"]
 
@@ -30,6 +31,10 @@ _EPILOG = (
     "143 interrupted, 141 nobody reads stdout any more."
 )
 _SIGNALLED: Final = 128
+#: Verbs that run models.
+_APART: Final = ("verify", "demo")
+#: Seconds that such a verb has to end by itself when it is told to.
+_GRACE_S: Final = 2
 _UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"
 
 
@@ -57,12 +62,15 @@ def _version() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a fault is one line on stderr that names the file, without a traceback.
 
-    With ONNX_SPATIALDROP_DEBUG set, faults that nobody foresaw are raised.
+    With ONNX_SPATIALDROP_DEBUG set, faults that nobody foresaw are raised. As a program (``argv`` is None), verbs that
+    run models do so in a process of their own: a runtime may crash, take all memory, or not come back.
     """
     with _streams():
         arguments = parser().parse_args(argv)
         try:
             with _terminable():
+                if argv is None and arguments.verb in _APART:
+                    return _apart(arguments, sys.argv[1:])
                 code: int = arguments.run(arguments)
                 sys.stdout.flush()
         except SpatialDropError as error:
@@ -86,8 +94,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _apart(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Run a command in a process of its own; end it with this one, also where it is deep in a runtime."""
+    child = apart.start("from onnx_spatialdrop.cli import main; sys.exit(main(sys.argv[1:]))", *argv)
+    try:
+        code = child.wait()
+    except BaseException:
+        with suppress(BaseException):
+            child.send_signal(signal.SIGINT)
+            child.wait(_GRACE_S)
+        child.kill()
+        child.wait()
+        raise
+    died = apart.death(code)
+    if died:
+        refuse(_with_file(f"{arguments.verb} {died} while it ran the model", arguments))
+    return 1 if died else code
+
+
 def _with_file(message: str, arguments: argparse.Namespace) -> str:
-    files = [name for name in (getattr(arguments, "input", None), getattr(arguments, "output", None)) if name]
+    files = [name for key in ("input", "output", "models") if (name := getattr(arguments, key, None))]
     if not files or any(name in message for name in files):
         return message
     return f"{files[0]}: {message.removeprefix('the model: ')}"
@@ -115,7 +141,8 @@ def _terminable() -> Iterator[None]:
 @contextmanager
 def _streams() -> Iterator[None]:
     """Let stdout and stderr take every text, closed or ASCII as they may be; no log, no warnings."""
-    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+    for library in ("onnx_ir", "onnx_spatialdrop"):
+        logging.getLogger(library).addHandler(logging.NullHandler())
     with open(os.devnull, "w", encoding="utf-8") as nothing, warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")

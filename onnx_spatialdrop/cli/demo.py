@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from rich.markup import escape
 
 import onnx_spatialdrop
-from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import errors, screen, table
-from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop import arrays, io
+from onnx_spatialdrop.cli.terminal import plain, refuse, screen, table
+from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
 from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.find import find
@@ -29,6 +30,7 @@ from onnx_spatialdrop.runtime.session import KERNELS, choose, session
 __all__ = ["add"]
 
 _RUNS = 30
+_RECORD = "digits_torch.npz"
 _DRAWN_BY = {
     "uniform": "RandomUniformLike of the runtime",
     "dropout": "Dropout of the runtime, on ones",
@@ -65,8 +67,21 @@ class _Demo:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder = _models(arguments.models)
-    with np.load(folder / "digits_torch.npz") as recorded:
-        demo = _Demo(folder, recorded["images"], recorded["labels"], recorded["logits"])
+    try:
+        demo = _told(folder)
+    except SpatialDropError:
+        raise
+    except Exception as error:
+        raise ModelFileError(f"{folder}: the demo cannot go on with what lies there: {io.first_line(error)}") from error
+    if demo.failed:
+        refuse(f"{folder}: the demo does not hold: {'; '.join(demo.failed)}")
+    return 1 if demo.failed else 0
+
+
+def _told(folder: Path) -> _Demo:
+    """Go through everything, and return what holds and what does not."""
+    recorded: Any = arrays.read(folder / _RECORD, "holds no arrays; models/build.py writes it")
+    demo = _Demo(folder, recorded["images"], recorded["labels"], recorded["logits"])
     screen.print(
         f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}\n", markup=False
     )
@@ -74,20 +89,16 @@ def _run(arguments: argparse.Namespace) -> int:
     _training_graphs(demo)
     _sessions(demo)
     _uncertainty(demo)
-    for claim in demo.failed:
-        errors.print(f"onnx-spatialdrop: demo: does not hold: {claim}", style="red", markup=False)
-    return 1 if demo.failed else 0
+    return demo
 
 
 def _models(chosen: str | None) -> Path:
     package = Path(onnx_spatialdrop.__file__).parent
     places = [Path(chosen)] if chosen else [package / "models", package.parent / "models", Path("models")]
     for place in places:
-        if (place / "digits_torch.npz").is_file():
+        if (place / _RECORD).is_file():
             return place
-    raise ModelFileError(
-        f"digits_torch.npz is not in {' or '.join(map(str, places))}; point --models at the models folder"
-    )
+    raise ModelFileError(f"{_RECORD} is not in {' or '.join(map(str, places))}; point --models at the models folder")
 
 
 def _to_inference(demo: _Demo) -> None:
@@ -100,7 +111,7 @@ def _to_inference(demo: _Demo) -> None:
         (record.name, str(list(record.axes or ())), f"{record.ratio:g}", f"{len(record.nodes)} nodes")
         for record in report.fused
     ]
-    screen.print(f"[bold]1. What the exporter wrote in training mode[/]: {_listed(tangle)}")
+    screen.print(f"[bold]1. What the exporter wrote in training mode[/]: {escape(plain(_listed(tangle)))}")
     table("fuse recognises in it", ("SpatialDropout", "axes", "ratio", "written as"), rows)
     clean, eval_export = to_inference(trained), io.load(demo.folder / "digits_torch_eval_export.onnx")
     assert isinstance(clean, ir.Model)

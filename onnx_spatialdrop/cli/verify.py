@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
+from onnx_spatialdrop import arrays
 from onnx_spatialdrop.cli.check import FINDINGS
 from onnx_spatialdrop.cli.terminal import print_json, screen, table
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
@@ -16,6 +16,8 @@ from onnx_spatialdrop.runtime.session import KERNELS
 from onnx_spatialdrop.verify import RUNTIMES, verify
 
 __all__ = ["add"]
+
+_N = TypeVar("_N", int, float)
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,9 +34,11 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "arguments that returns the torch module or the Keras model; the file is run",
     )
     verb.add_argument("--inputs", metavar="FILE", help="the model's inputs: .npz by name, or .npy for a single one")
-    verb.add_argument("--steps", type=int, help="forward passes to compare (default: 5, or all of a recording)")
-    verb.add_argument("--first-step", type=int, help="the number of the first one (default: 0, or a recording's)")
-    verb.add_argument("--tolerance", type=float, help="what outputs may differ by, relative to their largest value")
+    verb.add_argument("--steps", type=_steps, help="forward passes to compare (default: 5, or all of a recording)")
+    verb.add_argument("--first-step", type=_step, help="the number of the first one (default: 0, or a recording's)")
+    verb.add_argument(
+        "--tolerance", type=_tolerance, help="what outputs may differ by, relative to their largest value"
+    )
     verb.add_argument("--kernel", choices=["auto", *KERNELS], default="auto", help="of ONNX Runtime (default: auto)")
     verb.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="(default: onnxruntime)")
     verb.add_argument("--json", action="store_true", help="print JSON")
@@ -70,6 +74,7 @@ def _made(file: Path, name: str) -> Any:
     if not file.is_file() or spec is None or spec.loader is None:
         raise VerifyError(f"{file}: is no Python file that can be read")
     module = importlib.util.module_from_spec(spec)
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ beside the file
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, name):
@@ -77,15 +82,38 @@ def _made(file: Path, name: str) -> Any:
         return getattr(module, name)()
     except SpatialDropError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise VerifyError(f"{file}:{name}: failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = kept
 
 
 def _inputs(file: Path) -> Any:
+    return arrays.read(file, "holds no arrays; write it with numpy.savez(file, name=array)")
+
+
+def _steps(text: str) -> int:
+    return _number(text, int, 1, 2**31 - 1, "no number of steps, 1 or more")
+
+
+def _step(text: str) -> int:
+    return _number(text, int, 0, 2**62, "no step in [0, 2**62]")
+
+
+def _tolerance(text: str) -> float:
+    return _number(text, float, 0.0, sys.float_info.max, "no finite number, 0 or more")
+
+
+def _number(text: str, kind: type[_N], low: _N, high: _N, wrong: str) -> _N:
+    """Read a number of the command line.
+
+    Raises:
+        ArgumentTypeError: it is none, or outside the bounds.
+    """
     try:
-        stored = np.load(file, allow_pickle=False)
-        return stored if isinstance(stored, np.ndarray) else {name: stored[name] for name in stored.files}
-    except OSError as error:
-        raise VerifyError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise VerifyError(f"{file}: holds no arrays; write it with numpy.savez(file, name=array)") from error
+        number = kind(text)
+        if low <= number <= high:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is {wrong}")

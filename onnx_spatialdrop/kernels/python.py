@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from onnx_spatialdrop.passes.lower import MASK_OP
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["counters", "draw", "missing_reason", "register"]
+__all__ = ["counters", "draw", "missing_reason", "refusals", "register"]
 
 _LOG = logging.getLogger("onnx_spatialdrop")
 
@@ -88,6 +89,24 @@ def _define_op() -> None:
         },
     )(draw)
     _defined = True
+
+
+@contextmanager
+def refusals() -> Iterator[list[str]]:
+    """Collect what nodes refuse inside the context, which ONNX Runtime's own error does not say, instead of logging it.
+
+    It sees the refusals of all threads.
+    """
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    propagates, _LOG.propagate = _LOG.propagate, False
+    _LOG.addHandler(listener)
+    try:
+        yield said
+    finally:
+        _LOG.removeHandler(listener)
+        _LOG.propagate = propagates
 
 
 def draw(

@@ -190,7 +190,8 @@ def read(node: ir.Node) -> spec.Attributes:
         ratio=found["ratio"].as_float(),
         seed=found["seed"].as_int(),
         scale=found["scale"].as_float() if "scale" in found else 0.0,
-        rng=found["rng"].as_string() if "rng" in found else "philox",
+        # onnx_ir leaves what is no UTF-8 as bytes.
+        rng=str(found["rng"].value) if "rng" in found else "philox",
         where=where,
     )
     _check_type(node.inputs[0], attributes)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import KernelError
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node, reference, spec
 from onnx_spatialdrop.passes.switches import add_switches
+from onnx_spatialdrop.runtime import apart
 from onnx_spatialdrop.runtime.session import KERNELS, Kernel, choose, session
 
 __all__ = ["KernelReport", "Report", "doctor"]
 
 _PACKAGES = ("onnx_spatialdrop", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-extensions", "numpy")
+_PATIENCE_S: Final = 120
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def doctor() -> Report:
         library = str(native.get_library_path())
     except KernelError as error:
         library = str(error)
-    kernels = tuple(_try(kernel) for kernel in KERNELS)
+    kernels = _try_all()
     return Report(versions, library, kernels, choose("auto")[0])
 
 
@@ -76,6 +81,38 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _try_all() -> tuple[KernelReport, ...]:
+    """Try each kernel in a process of its own: a library that is damaged takes its process with it."""
+    code = f"from {__name__} import report; report(sys.argv[1])"
+    running = [(kernel, apart.start(code, kernel, output=subprocess.PIPE)) for kernel in KERNELS]
+    return tuple(_finished(kernel, process) for kernel, process in running)
+
+
+def _finished(kernel: Kernel, process: subprocess.Popen[bytes]) -> KernelReport:
+    try:
+        told, _ = process.communicate(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return KernelReport(kernel, False, f"a small model did not end within {_PATIENCE_S} s")
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    died = apart.death(process.returncode)
+    if died:
+        return KernelReport(kernel, False, f"the process that tried it {died}: reinstall the package behind it")
+    try:
+        return KernelReport(**json.loads(told))
+    except ValueError:
+        return KernelReport(kernel, False, f"the process that tried it ended with exit code {process.returncode}")
+
+
+def report(kernel: Kernel) -> None:
+    """Try one kernel and print its KernelReport as JSON; what ``doctor`` runs in a process of its own."""
+    print(json.dumps(asdict(_try(kernel))))
+
+
 def _try(kernel: Kernel) -> KernelReport:
     try:
         choose(kernel)
@@ -83,7 +120,7 @@ def _try(kernel: Kernel) -> KernelReport:
         feeds = {"x": x, "training_mode": np.array(True), "step": np.arange(3)}
         got = session(_model(), kernel).run(None, feeds)[0]
     except Exception as error:  # noqa: BLE001 - a report says what is wrong, whatever it is
-        return KernelReport(kernel, False, str(error).splitlines()[0])
+        return KernelReport(kernel, False, io.first_line(error))
     expected, _ = reference.spatial_dropout(x, [2, 3], 0.5, 1, np.arange(3), scale=2.0)
     if not np.array_equal(got, expected):
         return KernelReport(kernel, False, "it ran, but its bits differ from the reference's: please report this")

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
+from onnx_spatialdrop.kernels import python
 from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.runtime.session import Kernel, choose, session
@@ -55,7 +56,8 @@ class OnnxRun:
         outputs: the names of its outputs.
 
     Raises:
-        VerifyError: a model without dropout, or one whose masks cannot be seen; see ExposePass.
+        VerifyError: a model without dropout, or one whose masks cannot be seen; see ExposePass. Or the runtime
+            refuses it.
         SpatialDropError: the runtime or the kernel is not there, or the model cannot be had in it.
     """
 
@@ -65,7 +67,12 @@ class OnnxRun:
         exposed = expose(model)
         self._seen, self._steering = exposed.seen, exposed.steering
         self.layers, self.inputs, self.outputs = exposed.layers, exposed.inputs, exposed.outputs
-        self.runtime, self._run = _START[runtime](exposed.model, kernel, self._steering)
+        try:
+            self.runtime, self._run = _START[runtime](exposed.model, kernel, self._steering)
+        except SpatialDropError:
+            raise
+        except Exception as error:
+            raise VerifyError(f"{runtime} cannot load the model: {io.first_line(error)}") from error
 
     def run(self, inputs: Mapping[str, Array], step: Array, masks: Mapping[str, Array]) -> OnnxStep:
         """Run one step.
@@ -83,11 +90,9 @@ class OnnxRun:
             fed[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
         try:
             results = self._run(fed)
-        except SpatialDropError:
-            raise
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise VerifyError(f"{self.runtime} could not run step {np.asarray(step).tolist()}: {reason}") from error
+            where = f"{self.runtime} could not run step {np.asarray(step).tolist()}"
+            raise VerifyError(f"{where}: {io.first_line(error)}") from error
         seen = {
             layer.name: Seen(*(results[name] for name in names))
             for layer, names in zip(self.layers, self._seen, strict=True)
@@ -98,13 +103,22 @@ class OnnxRun:
 def _onnxruntime(model: ir.Model, kernel: Kernel, _: Mapping[str, Array]) -> tuple[str, _Runner]:
     import onnxruntime
 
-    made = session(model, kernel)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it logs of errors it raises, too
+    made = session(model, kernel, sess_options=options)
     names = [output.name for output in made.get_outputs()]
     held = f" ({choose(kernel)[0]} kernel)" if scopes.spatial_dropouts(model) else ""
-    return (
-        f"onnxruntime {onnxruntime.__version__}{held}",
-        lambda feeds: dict(zip(names, made.run(names, feeds), strict=True)),
-    )
+
+    def run(feeds: dict[str, Array]) -> dict[str, Array]:
+        with python.refusals() as refusals:
+            try:
+                return dict(zip(names, made.run(names, feeds), strict=True))
+            except Exception:
+                if refusals:
+                    raise VerifyError(refusals[0]) from None
+                raise
+
+    return f"onnxruntime {onnxruntime.__version__}{held}", run
 
 
 def _reference(model: ir.Model, _: Kernel, __: Mapping[str, Array]) -> tuple[str, _Runner]:

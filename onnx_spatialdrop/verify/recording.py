@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from onnx_spatialdrop import files, io
+from onnx_spatialdrop import arrays, files, io
 from onnx_spatialdrop.errors import ModelFileError, VerifyError
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
@@ -19,6 +17,11 @@ __all__ = ["Recording", "write"]
 
 _FORMAT: Final = 1
 _HEADER: Final = "recording"
+_NONE: Final = "is no recording; record() writes one"
+#: Steps are fed to models as int64.
+_LARGEST_STEP: Final = 2**62
+
+_T = TypeVar("_T")
 
 
 class Recording:
@@ -37,19 +40,33 @@ class Recording:
     def __init__(self, path: io.PathLike) -> None:
         self._path = Path(path)
         try:
-            with np.load(BytesIO(files.read(self._path)), allow_pickle=False) as stored:
-                self._arrays = {name: stored[name] for name in stored.files}
-            header = json.loads(str(self._arrays.pop(_HEADER)))
-        except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ModelFileError(f"{self._path}: is no recording; record() writes one") from error
-        if header.get("format") != _FORMAT:
-            raise ModelFileError(f"{self._path}: is a recording of format {header.get('format')}; known: {_FORMAT}")
-        self.framework = f"{header['framework']} (recorded)"
-        self.steps: int = header["steps"]
-        self.first_step: int = header["first_step"]
-        self.inputs = {name: self._arrays[f"input{index}"] for index, name in enumerate(header["inputs"])}
-        self._layers: list[str] = header["layers"]
-        self._scales: list[dict[str, float]] = header["scales"]
+            stored = _of(dict, arrays.read(self._path, _NONE))
+            header = json.loads(str(stored.pop(_HEADER)))
+            version = header.get("format")
+            if version != _FORMAT:
+                raise ModelFileError(f"{self._path}: is a recording of format {version}; known: {_FORMAT}")
+            self._arrays = stored
+            self.framework = f"{_of(str, header['framework'])} (recorded)"
+            self.steps: int = _of(int, header["steps"])
+            self.first_step: int = _of(int, header["first_step"])
+            self.inputs = {name: stored[f"input{index}"] for index, name in enumerate(_all(str, header["inputs"]))}
+            self._layers: list[str] = _all(str, header["layers"])
+            self._scales = [_scales(entry) for entry in _all(dict, header["scales"])]
+            self._check()
+        except ModelFileError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"{self._path}: {_NONE}") from error
+
+    def _check(self) -> None:
+        """Raise TypeError or ValueError where steps, scales and arrays are not what write writes."""
+        if not 1 <= self.steps == len(self._scales) or abs(self.first_step) > _LARGEST_STEP:
+            raise ValueError
+        for name, array in self._arrays.items():
+            kind = name.rpartition("/")[2].rstrip("0123456789")
+            wanted = {"mask": "b", "drawn": "b", "step": "i"}.get(kind, "biufV")
+            if array.dtype.kind not in wanted or (kind == "step" and array.dtype != np.int64):
+                raise TypeError
 
     def begin(self, layers: Sequence[Layer]) -> None:
         """See FrameworkRun; whether the layers match is found in the first step."""
@@ -84,6 +101,20 @@ class Recording:
         return {name: self._arrays[key] for name, key in names.items() if key in self._arrays}
 
 
+def _of(kind: type[_T], value: object) -> _T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _all(kind: type[_T], values: object) -> list[_T]:
+    return [_of(kind, value) for value in _of(list, values)]
+
+
+def _scales(entry: dict[Any, Any]) -> dict[str, float]:
+    return {_of(str, name): float(scale) for name, scale in entry.items()}
+
+
 def write(
     path: io.PathLike,
     framework: str,
@@ -115,17 +146,17 @@ def write(
         "layers": layers,
         "scales": [dict(step.scales) for step in done],
     }
-    arrays: dict[str, Any] = {_HEADER: np.array(json.dumps(header, sort_keys=True))}
-    arrays |= {f"input{index}": np.asarray(value) for index, value in enumerate(inputs.values())}
+    stored: dict[str, Any] = {_HEADER: np.array(json.dumps(header, sort_keys=True))}
+    stored |= {f"input{index}": np.asarray(value) for index, value in enumerate(inputs.values())}
     for number, step in enumerate(done):
-        arrays |= {f"step{number}/output{index}": np.asarray(value) for index, value in enumerate(step.outputs)}
+        stored |= {f"step{number}/output{index}": np.asarray(value) for index, value in enumerate(step.outputs)}
         other = step.drawn is not None and any(not np.array_equal(step.drawn[n], m) for n, m in step.masks.items())
         drawn = step.drawn if step.drawn is not None and other else {}
         kinds = {"mask": step.masks, "input": step.inputs if layer_inputs else {}, "drawn": drawn}
         for kind, values in kinds.items():
-            arrays |= {f"step{number}/{kind}{layers.index(name)}": np.asarray(v) for name, v in values.items()}
+            stored |= {f"step{number}/{kind}{layers.index(name)}": np.asarray(v) for name, v in values.items()}
         if step.step is not None:
-            arrays[f"step{number}/step"] = np.asarray(step.step)
+            stored[f"step{number}/step"] = np.asarray(step.step)
     with files.replacing(Path(path)) as out:
-        np.savez_compressed(out.stream, **arrays)
+        np.savez_compressed(out.stream, **stored)
     return Path(path)

@@ -86,6 +86,7 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "two opsets": (lambda: twice("domain"), "it imports 'ai.onnx' in the versions 18 and 11"),
     "recursive function": (recursive, "the function f::a calls itself"),
     "not UTF-8": (invalid_utf8, "is not UTF-8"),
+    "rng is not UTF-8": (lambda: with_node(rng=b"\xff"), "attribute 'rng' of node 'drop' is not UTF-8"),
     "huge dims": (lambda: with_initializer(dims=[2**40, 2]), "holds 0 entries in place of 2199023255552"),
     "huge raw dims": (lambda: with_initializer(dims=[2**40], raw_data=b"1234"), "holds 4 bytes in place of 439804651"),
     "overflowing dims": (lambda: with_initializer(dims=[2**40] * 3), "which no memory holds"),

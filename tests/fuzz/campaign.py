@@ -18,11 +18,11 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":  # imported by tests, it must not hide the installed package from those after it
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 
-from fuzz import contract, mutate, report  # noqa: E402
+from fuzz import company, contract, report  # noqa: E402
 
 _LIMIT_S = 30
 #: What contract.py says where something is lost.
@@ -30,48 +30,39 @@ _LOSSES = ("changed other files", "replaced its output", "lost ", "wrote nothing
 _MEMORY = 6 << 30
 
 
-def corpus() -> list[Path]:
-    """Return the good models that broken ones are made of: ours, and what exporters wrote."""
-    files = [*(ROOT / "models").glob("*.onnx"), *(ROOT / "tests" / "data").rglob("*.onnx")]
-    return sorted(file for file in files if file.stat().st_size < 200_000)
+def good_models() -> list[bytes]:
+    """Return the content of the models that broken ones are made of."""
+    return [file.read_bytes() for file in company.corpus()]
 
 
 def work(first: int, seconds: float, sender: Connection) -> None:
     """Try inputs from number ``first`` on; tell the parent the number before and the outcome after each."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    files, end, number = corpus(), time.monotonic() + seconds, first
-    contents = [file.read_bytes() for file in files]
-    verbs = (*contract.READING, *contract.REWRITING)
-    with tempfile.TemporaryDirectory() as folder:
+    contents, end, number = good_models(), time.monotonic() + seconds, first
+    with tempfile.TemporaryDirectory() as name:
         while time.monotonic() < end:
-            rng = random.Random(number)
-            file = Path(folder) / "model.onnx"
-            file.write_bytes(mutate.mutate(rng.choice(contents), rng))
-            for verb in rng.sample(verbs, 4):
+            folder, verbs = company.pick(contents, random.Random(number))
+            file = company.fill(Path(name), folder)
+            for verb in verbs:
                 sender.send(("try", number, verb))
                 sender.send(("done", *attempt(verb, file)))
             number += 1
     sender.send(("end", number, None))
 
 
-def attempt(verb: tuple[str, ...], file: Path) -> tuple[str, str]:
+def attempt(verb: contract.Verb, file: Path) -> tuple[str, str]:
     """Run one verb; return the kind of failure, "" for none, and what it was."""
+    before = {path.name: path.read_bytes() for path in file.parent.iterdir()}
     try:
         with contract.limited(_LIMIT_S):
             broken = contract.breach(verb, file)
     except contract.Hang:
-        _clean(file)
+        company.fill(file.parent, before)
         return "hang", _where(sys.exc_info()[2])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-        _clean(file)
+        company.fill(file.parent, before)
         return "crash", f"{type(error).__name__}: {str(error)[:100]} at {_where(error.__traceback__)}"
     return ("contract", broken) if broken else ("", "")
-
-
-def _clean(file: Path) -> None:
-    for path in file.parent.iterdir():
-        if path != file:
-            path.unlink()
 
 
 def _where(trace: object) -> str:
@@ -113,19 +104,20 @@ def _count(
     outcome: list[str], last: list[object] | None, ends: Counter[str], findings: Counter[str], keep: Path | None
 ) -> None:
     kind, what = outcome
-    ends[kind or "kept"] += 1
-    if not kind or last is None:
-        return
+    assert last is not None
     number, verb = last
+    ends[kind or "kept"] += 1
+    ends[f"of {verb[0]}"] += 1  # type: ignore[index]
+    if not kind:
+        return
     text = f"{kind}: {verb[0]}: {what}"  # type: ignore[index]
     findings[text] += 1
     if findings[text] == 1:
         print(f"input {number}, {' '.join(verb)}: {kind}: {what}", flush=True)  # type: ignore[arg-type]
         if keep is not None:
-            rng = random.Random(number)  # type: ignore[arg-type]
-            contents = [file.read_bytes() for file in corpus()]
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{number}.onnx").write_bytes(mutate.mutate(rng.choice(contents), rng))
+            place = keep / str(number)
+            place.mkdir(parents=True, exist_ok=True)
+            company.fill(place, company.pick(good_models(), random.Random(number))[0])  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -139,12 +131,15 @@ def main() -> None:
     start = time.monotonic()
     ends, findings, inputs = campaign(arguments.seconds, arguments.first, arguments.keep)
     minutes = (time.monotonic() - start) / 60
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = used.ru_utime + used.ru_stime
     for text, count in findings.most_common():
         print(f"{count:6} {text}")
     lost = sum(count for text, count in findings.items() if any(word in text for word in _LOSSES))
     figures = {
         "inputs tried": inputs,
-        "runs of a verb": sum(ends.values()),
+        "runs of a verb": sum(count for end, count in ends.items() if not end.startswith("of ")),
+        "of these of verify and demo, which run models": ends["of verify"] + ends["of demo"],
         "crashes (an exception, or the process gone)": ends["crash"] + ends["killed"],
         f"hangs (over {_LIMIT_S} s of work)": ends["hang"],
         "lost data (another file changed, an output replaced in vain, content gone)": lost,
@@ -152,7 +147,9 @@ def main() -> None:
     }
     print("\n".join(f"{what}: {count}" for what, count in figures.items()))
     if arguments.write:
-        report.write("campaign", figures, f"{minutes:.0f} minutes from input {arguments.first} on")
+        report.write(
+            "campaign", figures, f"{minutes:.0f} minutes ({busy / 60:.0f} of a core) from input {arguments.first} on"
+        )
 
 
 if __name__ == "__main__":

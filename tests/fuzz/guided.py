@@ -19,10 +19,13 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 with atheris.instrument_imports(include=["onnx_spatialdrop", "onnx_ir"]):
-    import onnx_spatialdrop.cli  # noqa: F401
-from fuzz import campaign, contract, mutate, report  # noqa: E402
+    import onnx_spatialdrop.cli
+    import onnx_spatialdrop.verify  # noqa: F401
+from fuzz import company, contract, mutate, report  # noqa: E402
 
-VERBS = (*contract.READING, *contract.REWRITING)
+#: Without demo and doctor, which read no model of the user's in any way of their own.
+VERIFYING = tuple(verb for verb in contract.RUNNING if verb[0] == "verify")
+VERBS = (*contract.READING, *contract.REWRITING, *VERIFYING)
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(campaign.corpus()):
+    for number, file in enumerate(company.corpus()):
         if file.stat().st_size < 20_000:
             (arguments.folder / f"seed_{number}").write_bytes(bytes([number % 256]) + file.read_bytes())
     home = Path(tempfile.mkdtemp())
@@ -44,8 +47,8 @@ def main() -> None:
         nonlocal runs
         runs += 1
         verb = VERBS[(data[0] if data else 0) % len(VERBS)]
-        file = home / "model.onnx"
-        file.write_bytes(data[1:])
+        beside = company.good(company.pairs()[len(data) % len(company.pairs())]) if verb in VERIFYING else {}
+        file = company.fill(home, beside | {"model.onnx": data[1:]})
         os.environ["ONNX_SPATIALDROP_DEBUG"] = "1"  # atheris is to see what was not foreseen
         with contract.limited(60):
             broken = contract.breach(verb, file)

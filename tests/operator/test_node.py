@@ -114,3 +114,10 @@ def test_nodes_of_the_wrong_arity_are_refused() -> None:
     node.resize_inputs(1)
     with pytest.raises(SpecError, match="takes exactly three inputs, X, training_mode and step"):
         op.read(node)
+
+
+def test_a_rng_that_is_no_text_is_refused() -> None:
+    node = dropout_ir().graph[0]
+    node.attributes["rng"] = ir.Attr("rng", ir.AttributeType.STRING, b"\xff")
+    with pytest.raises(SpecError, match=re.escape("node 'drop': rng is \"b'\\\\xff'\"; this version knows")):
+        op.read(node)
