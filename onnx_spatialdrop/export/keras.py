@@ -86,10 +86,6 @@ def export(
     for package in backend.packages:
         require(package, EXTRAS[backend.name])
     watch = Watch(None if dropout == "inference" else backend.mark, elementwise, model, backend.trace)
-    if input_signature is None and model.built and not model._called and hasattr(model, "inputs"):
-        from keras.src.export.export_utils import get_input_signature
-
-        input_signature = get_input_signature(model)  # Keras would refuse a model that was never called
     if opset_version is None and dropout != "inference":
         opset_version = backend.opset
     arguments = {"verbose": False, "input_signature": input_signature, "opset_version": opset_version, **arguments}
@@ -111,6 +107,12 @@ def export(
 def _run_exporter(model: Any, file: Path, watch: Watch, backend: Backend, arguments: dict[str, Any]) -> None:
     with watching(watch), backend.exporting(model):
         try:
+            if arguments["input_signature"] is None and model.built:
+                from keras.src.export.export_utils import get_input_signature
+
+                # As Keras does, which would refuse a Functional model that was never called.
+                arguments["input_signature"] = get_input_signature(model)
+            watch.sizes = backend.sizes(arguments["input_signature"])
             model.export(os.fspath(file), format="onnx", **arguments)
         except Exception as error:
             if watch.error is not None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import tf2onnx
+from onnx_spatialdrop.export.keras_layers import Sizes, static_sizes
 from onnx_spatialdrop.export.markers import CALL, MARKER
 from onnx_spatialdrop.operator import spec
 
@@ -31,6 +32,7 @@ class Backend:
         trace: what tells traces apart: a traced tensor -> an object for each.
         exporting: context in which the backend's exporter writes markers and leaves the model given as it was.
         advice: what to do when Keras's exporter fails.
+        sizes: (the signature of the model's inputs) -> how to read the sizes of a traced tensor; see keras_layers.
         opset: what to export to where the exporter's own default is too old; None where it is not.
     """
 
@@ -40,6 +42,7 @@ class Backend:
     trace: Callable[[Any], Any]
     exporting: Callable[[Any], AbstractContextManager[None]]
     advice: str
+    sizes: Callable[[Any], Sizes] = lambda _: static_sizes
     opset: int | None = None
 
 
@@ -155,6 +158,19 @@ def _mark_torch(x: Any, call: int, axes: tuple[int, ...]) -> Any:
     return _torchscript_marker().apply(x, call)
 
 
+def _torch_sizes(signature: Any) -> Sizes:
+    """Return what tells sizes: the ones that are traced where only the first axis, the batch, is open.
+
+    TorchScript traces every size as a tensor, and Keras an open one as 1.
+    """
+    from keras import tree
+
+    specs = tree.flatten(signature)
+    if any(getattr(spec, "shape", None) is None or None in tuple(spec.shape)[1:] for spec in specs):
+        return static_sizes
+    return lambda x: (None, *map(int, x.shape[1:]))
+
+
 @cache
 def _torchscript_marker() -> Any:
     """Return the identity for the TorchScript exporter, which Keras falls back to, and takes for dynamic shapes."""
@@ -195,4 +211,5 @@ _TORCH: Final = Backend(
     lambda _: None,
     _exporting_torch,
     _ELSEWHERE,
+    _torch_sizes,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
@@ -9,6 +10,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
 __all__ = [
+    "Sizes",
     "describe_input",
     "dropout_classes",
     "entry_layer",
@@ -17,6 +19,7 @@ __all__ = [
     "other_users",
     "refuse_unlike",
     "shared_axes",
+    "static_sizes",
     "unlike_classes",
 ]
 
@@ -29,15 +32,25 @@ _AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
 _WAY_OUT: Final = 'export with dropout="inference", or put a SpatialDropout or Dropout layer in its place'
 
 
-def describe_input(layer: Any, inputs: Any, name: str) -> tuple[tuple[int, ...], int, str]:
+Sizes = Callable[[Any], tuple[int | None, ...]]
+
+
+def static_sizes(inputs: Any) -> tuple[int | None, ...]:
+    """Return the sizes that the shape of a tensor tells; None for the others."""
+    return tuple(size if isinstance(size, int) else None for size in inputs.shape)
+
+
+def describe_input(layer: Any, inputs: Any, name: str, sizes: Sizes = static_sizes) -> tuple[tuple[int, ...], int, str]:
     """Return the axes along which a layer shares a mask entry of ``inputs``, and the rank and type of ``inputs``.
+
+    The arguments are those of shared_axes.
 
     Raises:
         SpatialDropError: an input of another kind or type, or of a shape that does not fit the layer.
     """
     if not hasattr(inputs, "dtype") or getattr(inputs, "shape", None) is None:
         raise SpatialDropError(f"layer {name!r}: its input is a {type(inputs).__name__}, not one dense tensor")
-    axes = shared_axes(layer, inputs, name)
+    axes = shared_axes(layer, inputs, name, sizes)
     dtype = str(getattr(inputs.dtype, "name", inputs.dtype)).removeprefix("torch.")
     if dtype not in spec.DTYPES:
         raise SpatialDropError(
@@ -46,18 +59,19 @@ def describe_input(layer: Any, inputs: Any, name: str) -> tuple[tuple[int, ...],
     return axes, len(inputs.shape), dtype
 
 
-def shared_axes(layer: Any, inputs: Any, name: str) -> tuple[int, ...]:
+def shared_axes(layer: Any, inputs: Any, name: str, sizes: Sizes = static_sizes) -> tuple[int, ...]:
     """Return the axes of its input along which a Keras layer shares a mask entry; () for plain Dropout.
 
     Args:
         layer: a SpatialDropout1D, 2D, 3D or Dropout layer, or one derived from them.
-        inputs: what it is called on; sizes that are not known may be anything but whole numbers.
+        inputs: what it is called on.
         name: the layer's name, for error messages.
+        sizes: how to read the sizes of ``inputs``: a tensor -> sizes; None for those that are not known.
 
     Raises:
         SpatialDropError: a ``noise_shape`` that does not fit the input.
     """
-    shape = tuple(dim if isinstance(dim, int) else None for dim in inputs.shape)
+    shape = sizes(inputs)
     if not isinstance(layer, dropout_classes()[1]):
         noise = layer.noise_shape
     elif (base := _spatial(layer)) is not None:

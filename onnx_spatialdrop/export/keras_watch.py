@@ -14,11 +14,13 @@ from typing import Any
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.counters import Draw
 from onnx_spatialdrop.export.keras_layers import (
+    Sizes,
     describe_input,
     dropout_classes,
     entry_layer,
     layer_name,
     refuse_unlike,
+    static_sizes,
     unlike_classes,
 )
 from onnx_spatialdrop.export.markers import Call
@@ -60,6 +62,7 @@ class Watch:
         root: the model that is traced; None: in each call the outermost layer that is being called.
         trace: what tells traces apart: a traced tensor -> the trace. An exporter may trace a model several times.
         tracing: whether a graph is being traced at all.
+        sizes: how to read the sizes of a traced tensor; see shared_axes.
         seen: every call so far that drops something.
         error: the refusal that ended the trace; frameworks wrap what is raised inside of it.
     """
@@ -69,6 +72,7 @@ class Watch:
     root: Any = None
     trace: Callable[[Any], Any] = lambda _: None
     tracing: Callable[[], bool] = lambda: True
+    sizes: Sizes = static_sizes
     seen: list[Seen] = field(default_factory=list)
     error: SpatialDropError | None = None
 
@@ -78,7 +82,7 @@ class Watch:
             return inputs
         root = self._root(layer)
         with self._refusing():
-            axes, rank, dtype = describe_input(layer, inputs, layer_name(layer, root))
+            axes, rank, dtype = describe_input(layer, inputs, layer_name(layer, root), self.sizes)
         marked = bool(axes) or self.elementwise
         self.seen.append(Seen(layer, root, axes, rank, dtype, self.trace(inputs), marked))
         return self.mark(inputs, len(self.seen) - 1, axes) if marked else inputs

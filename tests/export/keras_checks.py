@@ -27,7 +27,7 @@ with warnings.catch_warnings():  # the frameworks' own, at import
         pytest.importorskip(package, reason=f"Keras's ONNX export on {BACKEND} needs {package}, which is not installed")
 
 #: What Keras's own exporter cannot do today: (backend, network).
-BEYOND_KERAS = {("jax", "unet3d"), ("torch", "unet3d"), ("jax", "mixed_float16")}
+BEYOND_KERAS = {("jax", "unet3d"), ("torch", "unet3d")}
 
 
 def nodes(model: ir.Model) -> dict[str, ir.Node]:

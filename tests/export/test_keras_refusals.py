@@ -22,7 +22,6 @@ class TestRefusals:
             sdk.export(model, **options)
         assert str(error.value) == message
 
-    @pytest.mark.skipif(BACKEND == "torch", reason="while PyTorch traces, sizes are unknown")
     def test_a_noise_shape_that_does_not_fit(self) -> None:
         self.check(
             keras.layers.Dropout(0.5, noise_shape=(None, 3, 4), name="odd"),

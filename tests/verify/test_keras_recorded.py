@@ -21,7 +21,7 @@ NETWORKS = ["cnn2d", "cnn2d_channels_first", "subclassed", "text_cnn", "text_lst
 RECORDED = {
     "keras_tf": [*NETWORKS, "mixed_float16", "unet3d"],
     "keras_tf_xla": [*NETWORKS, "mixed_float16", "unet3d"],
-    "keras_jax": NETWORKS,  # Keras on JAX exports neither 3-D convolutions nor float16
+    "keras_jax": [*NETWORKS, "mixed_float16"],  # Keras on JAX exports no 3-D convolutions
 }
 ALL = {f"{rng}_{network}": rng for rng, networks in RECORDED.items() for network in networks}
 each = pytest.mark.parametrize("name", ALL)
