@@ -60,6 +60,9 @@ class Row:
 def interleaved(rounds: int, threads: int, *functions: Callable[[], object]) -> list[float]:
     """Return the median time of each function, all called in turn, ``rounds`` times after one unmeasured round.
 
+    Each is called twice, and the second call measured, so that what it finds in the caches is what it left there:
+    otherwise whoever leaves lines to be written back would have the next one pay for them.
+
     With one thread, a call that another process pushed off its core (wall time beyond processor time by a tenth) is
     not counted, and the loop goes on for up to twenty times as long to have enough of the others.
     """
@@ -67,6 +70,7 @@ def interleaved(rounds: int, threads: int, *functions: Callable[[], object]) -> 
     every: list[list[float]] = [[] for _ in functions]
     for turn in range(20 * rounds + 1):
         for function, good, all_ in zip(functions, counted, every, strict=True):
+            function()
             start, cpu = time.perf_counter(), time.process_time()
             function()
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -108,7 +112,7 @@ def compared(
     case: str, rounds: int, threads: int, goal: str, ours: Callable[[], object], limit: Callable[[], object],
     copy: Callable[[], object],
 ) -> Row:  # fmt: skip
-    """Return a row whose two runs each follow a memcpy, which leaves the caches full of lines to be written back."""
+    """Return a row with memcpy measured before and after the kernel."""
     first, kernel, second, bound = interleaved(rounds, threads, copy, ours, copy, limit)
     return Row(case, kernel, (first + second) / 2, bound, goal)
 
@@ -211,8 +215,8 @@ def document(rounds: int, threads: int) -> Iterator[str]:
     yield "## Beside memcpy of the same bytes\n"
     yield "Times in ms; ratio: kernel / memcpy. The limit is the same ratio for moving these bytes as the kernel moves"
     yield "them without dropping any: a copy, or in place a product with -1. NCHW can be below it, because a map that"
-    yield "is dropped is not read. The goal is what the project set out to reach. Every run follows a memcpy of the"
-    yield "same bytes, which leaves the caches full of lines that are still to be written back.\n"
+    yield "is dropped is not read. The goal is what the project set out to reach. Every measured run follows one of its"
+    yield "own kind, so that each pays for the lines that it leaves in the caches to be written back.\n"
     yield f"Each row is the median of {BUFFERS} pairs of new buffers, {rounds // 3} or more rounds each; the ratios"
     yield "of all stand beside it, because where buffers lie in memory moves every time, and memcpy's most.\n"
     yield "| case | kernel | memcpy | ratio | of all | limit | goal |\n|---|---|---|---|---|---|---|"
