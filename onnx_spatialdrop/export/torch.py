@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import torch_hooks
+from onnx_spatialdrop.export import torch_contexts, torch_hooks
 from onnx_spatialdrop.export.finish import Dropout, finish, require
 from onnx_spatialdrop.export.torch_settle import settle
 
@@ -119,7 +119,8 @@ def exporting(
     The arguments are those of export. ``custom_translation_table=translation_table()`` may be given and is not needed.
     A caller that took the function by name before (``from torch.onnx import export``) gets torch's own, which then
     refuses the placeholders, or writes a file that no runtime loads. ONNXPrograms that are returned hold the same nodes
-    as the file. The context changes torch for the whole process, so only one thread may export meanwhile.
+    as the file. In a context inside another one, as in export inside one, only the inner one's arguments count.
+    The context changes torch for the whole process, so only one thread may export meanwhile.
 
     Raises:
         SpatialDropError: as export does.
@@ -132,7 +133,6 @@ def exporting(
     from onnx_spatialdrop.export import torch_capture, torch_script
 
     capture = torch_capture.Capture(dropout, elementwise, keep_mode)
-    original = torch.onnx.export
 
     def finished(model: ir.Model, module: Any) -> None:
         names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
@@ -140,7 +140,7 @@ def exporting(
         settle(model, names, seed=seed, training_mode=training_mode, step=step, always=always)
         finish(model, dropout, target, mask_inputs=mask_inputs, body=body)
 
-    def replacement(model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
+    def replacement(original: Any, model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
         if arguments.get("verify"):
             raise SpatialDropError(
                 "verify=True runs the model before its dropout is finished; leave it out, and compare with "
@@ -168,12 +168,13 @@ def exporting(
             finished(program.model, model)
         return program
 
-    torch.onnx.export = replacement
-    try:
+    @contextmanager
+    def hooks() -> Iterator[None]:
         with torch_capture.capturing(capture), torch_script.capturing(capture):
             yield
-    finally:
-        torch.onnx.export = original
+
+    with torch_contexts.innermost(torch, replacement, hooks):
+        yield
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
