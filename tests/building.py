@@ -13,6 +13,17 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.switches import add_switches
 
+#: Three nodes: x -> conv -> h -> y.
+NETWORK = """
+<ir_version: 9, opset_import: ["": 20]>
+net (float[N,2,4,4] x) => (float[N,3,4,4] y)
+<float[3,2,1,1] w = {1., -2., 3., 4., -5., 6.}, float[N,3,4,4] conv, float[N,3,4,4] h>
+{
+  conv = Conv (x, w)
+  h = Relu (conv)
+  y = Sigmoid (h)
+}
+"""
 IR_TYPES = {str(dtype): name for name, dtype in op.FLOAT_TYPES.items()}
 
 

@@ -6,6 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
+import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.report import Record, Report
+
 DATA = Path(__file__).parent / "data"
 #: file -> exporter, layer, what it holds, what is expected as [kind, ratio, rank, axes], the same exporter's eval file.
 EXPORTED: dict[str, dict[str, Any]] = json.loads((DATA / "exported/cases.json").read_text())
@@ -37,3 +42,13 @@ def idiom(name: str) -> str:
 
 def keras(name: str) -> str:
     return str(DATA / "keras" / name)
+
+
+def fuse_file(path: str, **options: bool) -> tuple[ir.Model, Report]:
+    model, report = sd.fuse(path, **options)
+    assert isinstance(model, ir.Model)
+    return model, report
+
+
+def brief(records: list[Record]) -> list[tuple[object, ...]]:
+    return [(record.kind, record.ratio, record.rank, list(record.axes or ())) for record in records]
