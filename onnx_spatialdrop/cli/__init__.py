@@ -49,7 +49,22 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for module in _VERBS:
         module.add(verbs)
+    for verb in verbs.choices.values():
+        verb.set_defaults(misused=verb.error)
     return top
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; what is wrong with them ends the program with the usage of the verb, not of all verbs."""
+    arguments, unknown = parser().parse_known_args(argv)
+    if unknown:
+        arguments.misused(f"unrecognized arguments: {' '.join(unknown)}")
+    named = getattr(arguments, "named_output", None)
+    if named is not None:
+        if arguments.output is not None:
+            arguments.misused(f"OUTPUT is given twice: {arguments.output} and {named}")
+        arguments.output = named
+    return arguments
 
 
 def _version() -> str:
@@ -66,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run models do so in a process of their own: a runtime may crash, take all memory, or not come back.
     """
     with _streams():
-        arguments = parser().parse_args(argv)
+        arguments = _arguments(argv)
         try:
             with _terminable():
                 if argv is None and arguments.verb in _APART:

@@ -97,11 +97,12 @@ def _expand(arguments: argparse.Namespace) -> int:
 def with_files(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, suffix: str
 ) -> argparse.ArgumentParser:
-    """Add a verb with the arguments INPUT [OUTPUT]; OUTPUT is INPUT with ``suffix`` put before .onnx by default."""
+    """Add a verb with the arguments INPUT [OUTPUT], or -o OUTPUT; by default INPUT with ``suffix`` before .onnx."""
     verb = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
     written = f"the file to write; may be INPUT itself (default: INPUT's name with .{suffix}.onnx)"
     verb.add_argument("output", metavar="OUTPUT", nargs="?", help=written)
+    verb.add_argument("-o", "--output", dest="named_output", metavar="OUTPUT", help="the same, by name")
     verb.set_defaults(suffix=suffix)
     return verb
 

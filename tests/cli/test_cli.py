@@ -105,6 +105,31 @@ def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fuse", "a.onnx", "--seeds", "3"], "unrecognized arguments: --seeds 3"),
+        (["fuse", "a.onnx", "b.onnx", "-o", "c.onnx"], "OUTPUT is given twice: b.onnx and c.onnx"),
+    ],
+)
+def test_a_misused_verb_shows_its_own_usage(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: onnx-spatialdrop fuse ")
+    assert shown.endswith(f"onnx-spatialdrop fuse: error: {told}\n")
+
+
+@pytest.mark.parametrize("way", ["{} {}", "{} -o {}", "-o {1} {0}", "{} --output={}"])
+def test_the_output_is_given_by_its_place_or_by_name(way: str, file: Path) -> None:
+    output = file.with_name("mine.onnx")
+    assert main(["attach", *way.format(file, output).split()]) == 0
+    assert output.exists()
+
+
 def test_python_m_runs_the_command_line(file: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "onnx_spatialdrop", "inspect", "--json", str(file)],
