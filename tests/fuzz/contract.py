@@ -37,6 +37,8 @@ REWRITING: tuple[Verb, ...] = (
     ("fuse", "--explain"),
     ("fuse", "--json", "--elementwise", "--bernoulli"),
     ("fuse", "--off", "--seed", "18446744073709551615"),
+    ("insert", "--after", "x"),
+    ("insert", "--after", "y", "--axes", "0,-1", "--rate", "0.25"),
     ("attach",),
     ("attach", "--no-defaults"),
     ("detach",),

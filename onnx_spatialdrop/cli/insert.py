@@ -1,0 +1,54 @@
+"""``insert``: put spatial dropout into a clean inference model, after the values that the command line names."""
+
+from __future__ import annotations
+
+import argparse
+
+from onnx_spatialdrop.cli.rewrites import run_pass, seed, with_files
+from onnx_spatialdrop.passes.insert import InsertPass
+
+__all__ = ["add"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = with_files(verbs, "insert", "put SpatialDropout nodes after values, switched off until fed", "dropped")
+    verb.add_argument(
+        "--after", metavar="VALUE", action="append", required=True, help="a value of the main graph; may be repeated"
+    )
+    verb.add_argument("--rate", type=float, default=0.5, help="fraction dropped, in [0, 1] (default: 0.5)")
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--axes", type=_axes, metavar="A,B", help="the axes that share an entry, for example 2,3")
+    which.add_argument(
+        "--noise-shape", type=_noise_shape, metavar="D,D", help="the mask's shape as Keras takes it: None,1,1,None"
+    )
+    which.add_argument("--channels-last", action="store_true", help="all axes but the first and last share an entry")
+    verb.add_argument("--seed", type=seed, default=0, help="base seed (default: 0)")
+    verb.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    rewrite = InsertPass(
+        arguments.after,
+        rate=arguments.rate,
+        axes=arguments.axes,
+        noise_shape=arguments.noise_shape,
+        data_format="channels_last" if arguments.channels_last else "channels_first",
+        seed=arguments.seed,
+    )
+    nodes = f"{len(arguments.after)} node{'s' * (len(arguments.after) != 1)}"
+    return run_pass(arguments, rewrite, "", lambda _: f"inserted {nodes}; dropout is off until training_mode is fed")
+
+
+def _axes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of axes such as 2,3") from None
+
+
+def _noise_shape(text: str) -> list[int | None]:
+    try:
+        return [None if part.strip() == "None" else int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no noise shape such as None,1,1,None") from None
