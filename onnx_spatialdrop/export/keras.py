@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -23,6 +23,9 @@ from onnx_spatialdrop.export.keras_backends import EXTRAS, Backend, backend_of
 from onnx_spatialdrop.export.keras_watch import Watch, watching
 
 __all__ = ["export"]
+
+#: Every target of a training export reads it.
+TRAINING_OPSET: Final = 18
 
 
 def export(
@@ -62,8 +65,9 @@ def export(
         elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
         mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it.
         input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
-        opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; otherwise at least
-            18, from which on every form of the operator draws its own bits (tf2onnx's own default is 15).
+        opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; for "op" at least
+            18, from which on every form of the operator draws its own bits (tf2onnx's own default is 15); for
+            "training" 18, which every target reads (onnx2torch reads no more, onnxruntime-training up to 21).
         arguments: further arguments of ``keras.Model.export``, such as ``verbose`` (False by default).
 
     Returns:
@@ -87,7 +91,7 @@ def export(
         require(package, EXTRAS[backend.name])
     watch = Watch(None if dropout == "inference" else backend.mark, elementwise, model, backend.trace)
     if opset_version is None and dropout != "inference":
-        opset_version = backend.opset
+        opset_version = TRAINING_OPSET if dropout == "training" else backend.opset
     arguments = {"verbose": False, "input_signature": input_signature, "opset_version": opset_version, **arguments}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
+import ml_dtypes
 import onnx
 import onnx_ir as ir
 
@@ -103,13 +104,15 @@ def trace_of(x: Any) -> Any:
 
 @contextmanager
 def writing_markers(finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None) -> Iterator[None]:
-    """Let tf2onnx write what ``mark`` left as Marker nodes, and equal graphs with equal names.
+    """Let tf2onnx write what ``mark`` left as Marker nodes, equal graphs with equal names, and bfloat16 as bfloat16.
 
     Args:
         finish: applied to every model that is converted, before it is returned or written.
     """
     import tf2onnx.convert
+    import tf2onnx.tf_utils
     import tf2onnx.utils
+    from tensorflow.core.framework import types_pb2
     from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNodesOptimizer as Merge
     from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
@@ -138,16 +141,37 @@ def writing_markers(finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None 
     def in_order(graph: Any) -> Any:  # which of some equal constants survives must not depend on addresses
         return {key: sorted(nodes, key=_base_name) for key, nodes in group(graph).items()}
 
+    bfloat16 = onnx.TensorProto.BFLOAT16
+    types = [  # tf2onnx calls bfloat16 float16, but for weights
+        (tf2onnx.tf_utils.TF_TO_ONNX_DTYPE, types_pb2.DT_BFLOAT16, bfloat16),
+        (tf2onnx.utils.ONNX_TO_NUMPY_DTYPE, bfloat16, ml_dtypes.bfloat16),
+        (tf2onnx.utils.ONNX_DTYPE_NAMES, bfloat16, "bfloat16"),
+    ]
     tf2onnx.convert._convert_common = _convert_common
     TransposeOptimizer._initialize_handlers = handlers
     Merge._group_nodes_by_type_inputs = staticmethod(in_order)
     try:
-        yield
+        with ExitStack() as stack:
+            for table, key, value in types:
+                stack.enter_context(_entry(table, key, value))
+            yield
     finally:
         tf2onnx.convert._convert_common = convert
         TransposeOptimizer._initialize_handlers = initialize
         Merge._group_nodes_by_type_inputs = staticmethod(group)
         tf2onnx.utils.INTERNAL_NAME = counter
+
+
+@contextmanager
+def _entry(table: dict[Any, Any], key: Any, value: Any) -> Iterator[None]:
+    before = table.get(key)
+    table[key] = value
+    try:
+        yield
+    finally:
+        del table[key]
+        if before is not None:
+            table[key] = before
 
 
 def _base_name(node: Any) -> tuple[str, str]:

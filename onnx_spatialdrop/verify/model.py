@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -149,7 +150,11 @@ def _openvino(model: ir.Model, _: Kernel, steering: Mapping[str, Array]) -> tupl
 
     def run(feeds: dict[str, Array]) -> dict[str, Array]:
         results = made({name: value for name, value in feeds.items() if name in known})
-        return {name: np.array(value) for port, value in results.items() for name in port.names}
+        return {name: array_of(port, value) for port, value in results.items() for name in port.names}
+
+    def array_of(port: Any, value: Array) -> Array:
+        bfloat16 = port.get_element_type() == openvino.Type.bf16  # its Python API hands that out as float16
+        return np.array(value.view(ml_dtypes.bfloat16) if bfloat16 else value)
 
     return f"openvino {openvino.__version__.split('-')[0]}", run
 

@@ -98,6 +98,26 @@ def one_layer(layer: Any) -> Any:
     return keras.Model(inputs, layer(layers.Dense(4)(inputs)))
 
 
+def float_types(proto: onnx.ModelProto) -> set[Any]:
+    found = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    values = [value for node in found.graph for value in (*node.inputs, *node.outputs) if value is not None]
+    return {value.dtype for value in values if value.dtype is not None and value.dtype.is_floating_point()}
+
+
+def test_bfloat16_is_written_as_bfloat16_which_tf2onnx_alone_does_not() -> None:
+    inputs = keras.Input((8, 4))
+    kind = {"dtype": "mixed_bfloat16"}
+    drop = layers.SpatialDropout1D(0.3, name="drop", **kind)
+    model = keras.Model(inputs, layers.Dense(2, **kind)(drop(layers.Dense(4, **kind)(inputs))))
+    alone, _ = tf2onnx.convert.from_function(tf.function(lambda x: model(x, training=False)), SPEC, opset=18)
+    assert ir.DataType.FLOAT16 in float_types(alone)
+    ours = convert(model)
+    onnx.checker.check_model(ours, full_check=True)
+    assert float_types(ours) == {ir.DataType.FLOAT, ir.DataType.BFLOAT16}
+    again, _ = tf2onnx.convert.from_function(tf.function(lambda x: model(x, training=False)), SPEC, opset=18)
+    assert float_types(again) == float_types(alone)  # its table is as it was
+
+
 def test_two_models_in_one_function_may_have_layers_of_one_name() -> None:
     first, second = (one_layer(layers.SpatialDropout1D(0.3, name="drop")) for _ in range(2))
     assert [node.name for node in convert(lambda x, **_: second(first(x))).graph.node if node.domain] == [
