@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import torch_contexts, torch_hooks
+from onnx_spatialdrop.export import torch_contexts, torch_hooks, torch_models
 from onnx_spatialdrop.export.finish import Dropout, finish, require
 from onnx_spatialdrop.export.torch_settle import settle
 
@@ -95,7 +95,7 @@ def export(
             torch.onnx.export(module, args, output, dynamo=dynamo, **arguments)
             return Path(output)
         if dynamo or isinstance(module, torch.export.ExportedProgram):
-            return _owning(torch.onnx.export(module, args, dynamo=True, **arguments).model)
+            return _owning(torch_models.read(torch.onnx.export(module, args, dynamo=True, **arguments)))
         buffer = streams.BytesIO()
         torch.onnx.export(module, args, buffer, dynamo=False, **arguments)
         return ir.from_proto(onnx.load_model_from_string(buffer.getvalue()))
@@ -128,7 +128,7 @@ def exporting(
     empty = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
     finish(empty, dropout, target, mask_inputs=mask_inputs)  # wrong arguments are refused early
     torch = require("torch", "torch")
-    require("onnxscript", "torch")
+    onnxscript = require("onnxscript", "torch")
     torch_hooks.check(torch)
     from onnx_spatialdrop.export import torch_capture, torch_script
 
@@ -158,6 +158,10 @@ def exporting(
         except Exception as error:
             if capture.refusal is not None and error is not capture.refusal:
                 raise capture.refusal from error
+            if capture.programs > before:
+                advised = torch_hooks.advised(torch, onnxscript, error)
+                if advised is not error:
+                    raise advised from error
             raise
         if program is not None:
             if capture.programs == before:
@@ -165,7 +169,9 @@ def exporting(
                     f"torch {torch.__version__} exported without run_decompositions, where dropout is kept; "
                     "use a torch that is known to work (see docs/exporters.md)"
                 )
-            finished(program.model, model)
+            written = torch_models.read(program)
+            finished(written, model)
+            torch_models.write(program, written)
         return program
 
     @contextmanager

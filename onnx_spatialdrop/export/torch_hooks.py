@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from functools import reduce
+from importlib.util import find_spec
 from typing import Any, Final
 
 from onnx_spatialdrop.errors import SpatialDropError
 
-__all__ = ["check", "has_torchscript_exporter"]
+__all__ = ["advised", "check", "has_torchscript_exporter"]
 
 _NEEDED: Final = (
     "_VF",
@@ -52,6 +53,28 @@ def check(torch: Any) -> None:
 def has_torchscript_exporter(torch: Any) -> bool:
     """Return whether symbolics can be registered for ``torch.onnx.export(dynamo=False)``."""
     return all(_has(torch, path) for path in _TORCHSCRIPT)
+
+
+def advised(torch: Any, onnxscript: Any, error: Exception) -> Exception:
+    """Return the error of an export that failed where operators are translated, or one that says what to do about it.
+
+    torch 2.6 has its translations from onnxscript and reads their results as they were in onnxscript 0.2: with 0.3.2 to
+    0.5.6 it exported nothing, with 0.5.7 to 0.7.2 no batch norm. Later ones have a module of translations of their own.
+    """
+    try:
+        own = find_spec("torch.onnx._internal.exporter._torchlib.ops.core")
+    except ModuleNotFoundError:  # not the layout of any torch that was looked at
+        return error
+    if own or isinstance(error, SpatialDropError) or not onnxscript.ir.Model.__module__.startswith("onnx_ir"):
+        return error
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return SpatialDropError(
+        f"torch {torch.__version__} could not export the module with the translations of onnxscript "
+        f'{onnxscript.__version__}; use onnxscript 0.2 (pip install "onnxscript<0.3") or torch 2.7 and newer; '
+        f"torch says: {type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+    )
 
 
 def _has(torch: Any, path: str) -> bool:

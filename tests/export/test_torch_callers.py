@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "onnx_spatialdrop[torch]"')
 
+from export.torch_checks import operators
 from export.torch_marks import TORCH_WARNINGS
 from torch import nn
 from torch.onnx import export as taken_before
@@ -21,6 +22,7 @@ import onnx_spatialdrop as sd
 import onnx_spatialdrop.export.torch as sdt
 
 pytestmark = TORCH_WARNINGS
+IN_TRAINING_MODE = pytest.mark.filterwarnings("ignore:Exporting a model while it is in training mode:UserWarning")
 
 
 def module() -> nn.Module:
@@ -41,7 +43,7 @@ def library(model: nn.Module, file: Path, **arguments: Any) -> None:
 
 
 def nodes(file: Any) -> list[str]:
-    return [node.op_type for node in sd.load(file).graph]
+    return operators(sd.load(file))
 
 
 WRITTEN = ["Conv", "SpatialDropout", "BatchNormalization", "Relu", "SpatialDropout"]
@@ -52,7 +54,7 @@ def test_an_own_call_with_the_table(tmp_path: Path) -> None:
     with sdt.exporting():
         program = torch.onnx.export(module(), (X,), file, dynamo=True, custom_translation_table=sdt.translation_table())
     assert nodes(file) == WRITTEN
-    assert [node.op_type for node in program.model.graph] == WRITTEN
+    assert operators(program.model) == WRITTEN
     program.save(tmp_path / "again.onnx")
     assert nodes(tmp_path / "again.onnx") == WRITTEN
     onnx.checker.check_model(onnx.load(file))
@@ -127,21 +129,21 @@ def test_a_function_taken_by_name_before_writes_no_file_that_loads(tmp_path: Pat
         sd.session(file)
 
 
+@IN_TRAINING_MODE
 def test_the_table_alone_does_nothing(tmp_path: Path) -> None:
     # Why exporting() is needed: torch decomposes dropout before it looks into a table, and says nothing.
     file = tmp_path / "m.onnx"
-    with pytest.warns(UserWarning, match="training mode"):
-        torch.onnx.export(module(), (X,), file, dynamo=True, custom_translation_table=sdt.translation_table())
+    torch.onnx.export(module(), (X,), file, dynamo=True, custom_translation_table=sdt.translation_table())
     assert nodes(file).count("RandomUniformLike") == 2
 
 
+@IN_TRAINING_MODE
 def test_a_table_entry_for_feature_dropout_is_ignored_by_torch(tmp_path: Path) -> None:
     def never(x: Any, p: float, train: bool) -> Any:
         raise AssertionError((x, p, train))
 
     table = {torch.ops.aten.feature_dropout.default: never}
-    with pytest.warns(UserWarning, match="training mode"):
-        torch.onnx.export(module(), (X,), tmp_path / "m.onnx", dynamo=True, custom_translation_table=table)
+    torch.onnx.export(module(), (X,), tmp_path / "m.onnx", dynamo=True, custom_translation_table=table)
     assert nodes(tmp_path / "m.onnx").count("RandomUniformLike") == 2
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "onnx_spatialdrop[torch]"')
 
+from export.torch_checks import Calls, operators
 from export.torch_marks import TORCH_WARNINGS
 from torch import nn
 
@@ -53,4 +56,24 @@ def test_an_export_without_translation_tables_is_too_old(monkeypatch: pytest.Mon
 def test_without_the_torchscript_exporter_the_newer_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.onnx, "register_custom_op_symbolic")
     model = sdt.export(NETWORK, (X,))
-    assert [node.op_type for node in model.graph] == ["Conv", "SpatialDropout", "Relu"]
+    assert operators(model) == ["Conv", "SpatialDropout", "Relu"]
+
+
+def test_a_torch_without_translations_of_its_own_is_told_which_onnxscript_to_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnxscript = pytest.importorskip("onnxscript", reason='pip install "onnx_spatialdrop[torch]"')
+    monkeypatch.setattr(onnxscript.ir.Model, "__module__", "onnx_ir._core")  # as onnxscript 0.3 and newer have it
+    module = Calls(lambda self, x: torch.special.bessel_j0(self.drop(x)), drop=nn.Dropout2d(0.5))
+    with pytest.raises(torch.onnx.OnnxExporterError) as own:
+        sdt.export(module, (X,))
+    assert "bessel_j0" in str(own.value)
+    monkeypatch.setitem(sys.modules, "torch.onnx._internal.exporter._torchlib.ops.core", None)  # as torch 2.6 has none
+    with pytest.raises(sd.SpatialDropError) as error:
+        sdt.export(module, (X,))
+    assert str(error.value).startswith(
+        f"torch {torch.__version__} could not export the module with the translations of onnxscript "
+        f'{onnxscript.__version__}; use onnxscript 0.2 (pip install "onnxscript<0.3") or torch 2.7 and newer; '
+        "torch says: "
+    )
+    assert isinstance(error.value.__cause__, torch.onnx.OnnxExporterError)
