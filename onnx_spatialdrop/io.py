@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnx_spatialdrop import external, files
+from onnx_spatialdrop.collector import collector_paused
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.wellformed import refuse_malformed
 
@@ -61,6 +62,7 @@ def same_kind(function: Callable[Concatenate[Source, PathLike | None, P], Result
     return cast("Rewrite[P]", function)
 
 
+@collector_paused()
 def load(path: PathLike) -> ir.Model:
     """Read an .onnx file; external weights stay on disk until something asks for them.
 
@@ -130,6 +132,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     pending.extend(attribute.graphs)
 
 
+@collector_paused()
 def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write a model atomically: to a temporary file in the same folder, then in the place of ``path``.
 
@@ -174,6 +177,7 @@ def _serialized(model: ir.Model, file: Path) -> bytes:
     return content
 
 
+@collector_paused()
 def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model], T]) -> tuple[Result, T]:
     """Run ``function`` on a model and return the result in the kind that came in, and what ``function`` returned.
 

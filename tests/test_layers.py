@@ -8,6 +8,7 @@ import onnx_spatialdrop
 PACKAGE = Path(onnx_spatialdrop.__file__).parent
 RANKS = {
     "errors": 0,
+    "collector": 0,
     "operator": 1,
     "files": 1,
     "arrays": 2,

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from onnx_spatialdrop.collector import collector_paused
 
 __all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "table", "working"]
 
@@ -105,6 +107,8 @@ class Work:
             self._bar.stop()
 
 
-def working() -> AbstractContextManager[Work]:
+@contextmanager
+def working() -> Iterator[Work]:
     """Return a context in which a bar is drawn if it lasts."""
-    return Work().shown()
+    with collector_paused(), Work().shown() as work:
+        yield work

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.collector import collector_paused
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
@@ -65,6 +66,7 @@ class ExpandPass(ir.passes.InPlacePass):
         self.target = targets.resolve(target)
         self.defaults = defaults and self.target not in targets.NO_DEFAULTS
 
+    @collector_paused()
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)

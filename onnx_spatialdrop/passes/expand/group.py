@@ -53,10 +53,11 @@ class Group:
         self, op_type: str, inputs: Sequence[ir.Value | None], roles: Sequence[str], **attributes: Any
     ) -> tuple[ir.Value, ...]:
         """Append a node of ONNX's default domain and return its outputs, one a role; it is named by the first."""
-        node = ir.node(
+        node = ir.Node(
+            "",
             op_type,
             inputs,
-            {name: _attribute(name, value) for name, value in attributes.items()},
+            [_attribute(name, value) for name, value in attributes.items() if value is not None],
             outputs=[ir.Value(name=f"{self.prefix}/{role}") for role in roles],
             name=f"{self.prefix}/{roles[0]}",
             metadata_props=dict(self._metadata),
@@ -92,11 +93,13 @@ class Group:
         self.nodes.clear()
 
 
-def _attribute(name: str, value: Any) -> Any:
+def _attribute(name: str, value: Any) -> ir.Attr:
     # onnx_ir finds out what a tensor or a list is by protocols, which took a third of the time of a pass.
+    if isinstance(value, ir.Attr):
+        return value
     if isinstance(value, ir.Tensor):
         return ir.AttrTensor(name, value)
-    return ir.AttrInt64s(name, value) if isinstance(value, list) else value
+    return ir.AttrInt64s(name, value) if isinstance(value, list) else ir.convenience.convert_attribute(name, value)
 
 
 def _disconnect(node: ir.Node) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
@@ -17,12 +18,15 @@ from onnx_spatialdrop.passes import switches
 from onnx_spatialdrop.passes.expand import fold
 from onnx_spatialdrop.passes.expand import task as steps
 from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand.routines import Routine, Step, routines
 from onnx_spatialdrop.passes.expand.task import Task
 
 __all__ = ["lower", "lower_int32"]
 
 #: What a name inside a function stands for: a constant that is not a node yet, or a value.
 Meaning = npt.NDArray[Any] | ir.Value
+#: Operators that may boil down to one of their inputs, though not all of them are constant.
+_REDUCIBLE: Final = frozenset({"CastLike", "Where", "ScatterElements", "And", "BitwiseAnd", "BitwiseOr"})
 
 
 def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
@@ -38,15 +42,15 @@ def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype))
 
 
-# The functions are only read, so nodes of one kind share them.
+# They are only read, so nodes of one kind share them.
 @lru_cache(maxsize=32)
-def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[ir.Function]:
-    return body.functions(opset, (rng,), in_float=in_float, guarded=False, dtype=dtype)
+def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[Routine]:
+    return routines(body.functions(opset, (rng,), in_float=in_float, guarded=False, dtype=dtype))
 
 
 @lru_cache(maxsize=32)
-def _body_int32(opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None) -> list[ir.Function]:
-    return body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype)
+def _body_int32(opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None) -> list[Routine]:
+    return routines(body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype))
 
 
 def _type_name(task: Task) -> str | None:
@@ -59,7 +63,7 @@ def _in_float(task: Task) -> bool:
     return task.dtype is not None and task.dtype == np.dtype(ml_dtypes.bfloat16)
 
 
-def _inline(group: Group, task: Task, functions: list[ir.Function]) -> tuple[ir.Value, ir.Value]:
+def _inline(group: Group, task: Task, functions: list[Routine]) -> tuple[ir.Value, ir.Value]:
     training = np.array(True) if task.training is None else task.training
     attributes = _attributes(task)
     inliner = _Inliner(group, functions, task)
@@ -92,51 +96,48 @@ def _step(group: Group, task: Task) -> Meaning:
 class _Inliner:
     """Writes calls of functions into a group, folding what is constant and sharing equal constants."""
 
-    def __init__(self, group: Group, functions: list[ir.Function], task: Task) -> None:
+    def __init__(self, group: Group, functions: list[Routine], task: Task) -> None:
         self._group = group
         self._functions = {function.name: function for function in functions}
         self._task = task
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._constants: dict[tuple[np.dtype[Any], tuple[int, ...], bytes], ir.Value] = {}
 
     def call(
-        self, function: ir.Function, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str
+        self, function: Routine, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str
     ) -> list[Meaning]:
         """Write one call; return what its outputs stand for."""
-        meanings = {id(value): meaning for value, meaning in zip(function.inputs, inputs, strict=True)}
-        for node in function:
-            arguments = [meanings[id(value)] for value in node.inputs if value is not None]
-            given = {name: _resolved(attr, attributes) for name, attr in node.attributes.items()}
-            if node.domain == spec.DOMAIN:
-                inner = f"{path}{node.outputs[0].name}/"
-                results = self.call(self._functions[node.op_type], arguments, given, inner)
+        meanings: list[Meaning] = [*inputs, *function.constants]
+        for step in function.steps:
+            arguments = [meanings[place] for place in step.inputs]
+            if step.function:
+                inner = f"{path}{step.outputs[0]}/"
+                meanings += self.call(self._functions[step.op_type], arguments, step.given(attributes), inner)
             else:
-                results = self._node(node, arguments, given, path)
-            meanings.update({id(out): result for out, result in zip(node.outputs, results, strict=True)})
-        return [meanings[id(value)] for value in function.outputs]
+                meanings += self._node(step, arguments, attributes, path)
+        return [meanings[place] for place in function.outputs]
 
     def value(self, meaning: Meaning) -> ir.Value:
         """Return a value for ``meaning``, a Constant node where it has none yet."""
         if isinstance(meaning, ir.Value):
             return meaning
-        key = (str(meaning.dtype), meaning.shape, meaning.tobytes())
+        key = (meaning.dtype, meaning.shape, meaning.tobytes())
         if key not in self._constants:
             self._constants[key] = self._group.constant(meaning, f"constant_{len(self._constants)}")
         return self._constants[key]
 
-    def _node(self, node: ir.Node, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str) -> list[Meaning]:
-        if node.op_type == "Constant":
-            return [fold.constant_array(attributes)]
-        chosen = self._chosen(node.op_type, inputs)
-        if chosen is not None:
+    def _node(self, step: Step, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str) -> Iterable[Meaning]:
+        op_type, given = step.op_type, step.given(attributes)
+        if op_type == "Constant":
+            return [fold.constant_array(given)]
+        if op_type in _REDUCIBLE and (chosen := self._chosen(op_type, inputs)) is not None:
             return [chosen]
         arrays = [meaning for meaning in inputs if isinstance(meaning, np.ndarray)]
         if len(arrays) == len(inputs):
-            folded = fold.fold(node.op_type, arrays, attributes)
+            folded = fold.fold(op_type, arrays, given)
             if folded is not None:
                 return [folded]
-        roles = [f"{path}{value.name}" for value in node.outputs]
-        plain = {name: ir.Attr(name, attr.type, attr.value) for name, attr in attributes.items()}
-        return list(self._group.outputs(node.op_type, [self.value(meaning) for meaning in inputs], roles, **plain))
+        roles = [path + name for name in step.outputs]
+        return self._group.outputs(op_type, [self.value(meaning) for meaning in inputs], roles, **given)
 
     def _chosen(self, op_type: str, inputs: list[Meaning]) -> Meaning | None:
         """Return the input, or the constant of X's type, that a node boils down to; None where it does not."""
@@ -162,10 +163,3 @@ def _masked(op_type: str, inputs: list[Meaning]) -> Meaning | None:
     if constant.item() == 0:
         return constant if op_type == "BitwiseAnd" else other
     return other if constant.item() == -1 and op_type == "BitwiseAnd" else None
-
-
-def _resolved(attribute: ir.Attr, given: dict[str, ir.Attr]) -> ir.Attr:
-    if not attribute.is_ref():
-        return attribute
-    found = given[attribute.ref_attr_name or ""]
-    return ir.Attr(attribute.name, found.type, found.value)
