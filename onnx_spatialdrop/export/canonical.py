@@ -5,6 +5,7 @@ Only order and generated names change, never what is computed.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -23,7 +24,8 @@ def canonicalize(model: ir.Model) -> None:
        the order they had. Subgraphs likewise.
     2. Initializers follow their first use.
     3. The counter in a generated name ("Relu__23", "Relu__23:0") becomes the number of such names before it; names of
-       graph inputs and outputs stay. So do the names of symbolic dimensions, but for their counters.
+       graph inputs and outputs stay, and nothing else gets their numbers. So do the names of symbolic dimensions, but
+       for their counters.
     """
     _order(model.graph)
     names = _Names(model.graph)
@@ -33,6 +35,7 @@ def canonicalize(model: ir.Model) -> None:
         names.node(node)
     for value in model.graph.outputs:
         names.dims(value)
+    names.register()
 
 
 def _order(graph: ir.Graph) -> None:
@@ -78,8 +81,12 @@ def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 class _Names:
     def __init__(self, graph: ir.Graph) -> None:
         self.kept = {id(value) for value in [*graph.inputs, *graph.outputs]}
+        known = (_COUNTER.search(value.name or "") for value in [*graph.inputs, *graph.outputs])
+        reserved = {match.group() for match in known if match}
+        self.free = (f"__{number}" for number in itertools.count(1) if f"__{number}" not in reserved)
         self.numbers: dict[str, str] = {}
         self.renamed: set[int] = set()
+        self.initializers: list[tuple[ir.Graph, ir.Value]] = []
 
     def node(self, node: ir.Node) -> None:
         for value in [*node.inputs, *node.outputs]:
@@ -95,13 +102,17 @@ class _Names:
         if id(value) not in self.renamed:
             self.renamed.add(id(value))
             if id(value) not in self.kept and value.name and _COUNTER.search(value.name):
-                graph, initializer = value.graph, value.is_initializer()
-                if initializer and graph is not None:
+                graph = value.graph
+                if value.is_initializer() and graph is not None:
                     del graph.initializers[value.name]
+                    self.initializers.append((graph, value))
                 value.name = self.fresh(value.name)
-                if initializer and graph is not None:
-                    graph.register_initializer(value)
             self.dims(value)
+
+    def register(self) -> None:
+        """Give graphs their renamed initializers back, once all are renamed: a new name may be another's old one."""
+        for graph, value in self.initializers:
+            graph.register_initializer(value)
 
     def dims(self, value: ir.Value) -> None:
         if value.shape is not None:
@@ -117,5 +128,7 @@ class _Names:
         match = _COUNTER.search(name)
         if match is None:
             return name
-        number = self.numbers.setdefault(match.group(), f"__{len(self.numbers) + 1}")
-        return name[: match.start()] + number + name[match.end() :]
+        counter = match.group()
+        if counter not in self.numbers:
+            self.numbers[counter] = next(self.free)
+        return name[: match.start()] + self.numbers[counter] + name[match.end() :]

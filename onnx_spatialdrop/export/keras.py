@@ -74,9 +74,9 @@ def export(
         ``output``, or an onnx_ir.Model without one.
 
     Raises:
-        SpatialDropError: Keras or what its backend needs is not installed; a layer cannot be expressed, or the ``rng``
-            that was asked for cannot draw its masks; Keras's own exporter failed (its error is the cause); see finish
-            for the rest.
+        SpatialDropError: Keras or what its backend needs is not installed; the model is not built; a layer cannot be
+            expressed, or the ``rng`` that was asked for cannot draw its masks; Keras's own exporter failed (its error
+            is the cause); see finish for the rest.
     """
     if dropout not in DROPOUT:
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
@@ -85,6 +85,11 @@ def export(
     if not isinstance(model, keras.Model):
         raise SpatialDropError(
             f"export takes a keras.Model of Keras 3, not a {type(model).__module__}.{type(model).__name__} object"
+        )
+    if not model.built and input_signature is None:
+        raise SpatialDropError(
+            f"model {model.name!r} is not built, so that nobody knows its inputs: call it once on data, or begin it "
+            "with a keras.Input"
         )
     backend = backend_of(keras.backend.backend())
     for package in backend.packages:
@@ -111,7 +116,7 @@ def export(
 def _run_exporter(model: Any, file: Path, watch: Watch, backend: Backend, arguments: dict[str, Any]) -> None:
     with watching(watch), backend.exporting(model):
         try:
-            if arguments["input_signature"] is None and model.built:
+            if arguments["input_signature"] is None:
                 from keras.src.export.export_utils import get_input_signature
 
                 # As Keras does, which would refuse a Functional model that was never called.

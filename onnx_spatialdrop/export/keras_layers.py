@@ -46,10 +46,16 @@ def describe_input(layer: Any, inputs: Any, name: str, sizes: Sizes = static_siz
     The arguments are those of shared_axes.
 
     Raises:
-        SpatialDropError: an input of another kind or type, or of a shape that does not fit the layer.
+        SpatialDropError: an input of another kind or type, or of a shape that does not fit the layer; a layer without
+            a generator.
     """
     if not hasattr(inputs, "dtype") or getattr(inputs, "shape", None) is None:
         raise SpatialDropError(f"layer {name!r}: its input is a {type(inputs).__name__}, not one dense tensor")
+    if not hasattr(layer, "seed_generator"):
+        raise SpatialDropError(
+            f"layer {name!r}: its rate was 0 when it was made and is {layer.rate} now; Keras gave it no generator, so "
+            "that it cannot train either; make it with its rate"
+        )
     axes = shared_axes(layer, inputs, name, sizes)
     dtype = str(getattr(inputs.dtype, "name", inputs.dtype)).removeprefix("torch.")
     if dtype not in spec.DTYPES:

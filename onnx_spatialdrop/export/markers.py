@@ -171,6 +171,8 @@ def _replace(marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, st
     node_type = {dtype: kind for kind, dtype in op.FLOAT_TYPES.items()}[spec.DTYPES[call.dtype]]
     if x.dtype is None:
         x.type = ir.TensorType(node_type)
+    if x.shape is None:  # its rank has to be known wherever its mask becomes an input
+        x.shape = old.shape or ir.Shape([None] * call.rank)
     axes = marker.attributes[AXES].as_ints() if AXES in marker.attributes else call.axes
     rng = "philox" if call.draw is None else call.draw.rng
     node = op.spatial_dropout(

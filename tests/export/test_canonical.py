@@ -69,3 +69,27 @@ def test_what_is_computed_stays_and_so_do_the_names_that_no_counter_made(order: 
     np.testing.assert_array_equal(got, expected)
     assert {"named", "max", "loop"} <= {node.name for node in made.graph.node}
     assert [made.graph.input[0].name, made.graph.output[0].name] == ["x", "y"]
+
+
+def test_a_new_name_may_be_the_old_one_of_another_constant() -> None:
+    info = onnx.helper.make_tensor_value_info
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Add", ["x", "const__2"], ["sum__9"], "add__9"),
+                onnx.helper.make_node("Mul", ["sum__9", "const__1"], ["y__1"], "mul__8"),
+            ],
+            "g",
+            [info("x", 1, [3])],
+            [info("y__1", 1, [3])],
+            [onnx.numpy_helper.from_array(np.float32([number]), f"const__{number}") for number in (1, 2)],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    made = canonical(proto)
+    onnx.checker.check_model(made, full_check=True)
+    assert [node.output[0] for node in made.graph.node] == ["sum__3", "y__1"]  # the output keeps its number to itself
+    assert {each.name for each in made.graph.initializer} == {"const__2", "const__4"}
+    x = np.float32([-3, 0.25, 4])
+    np.testing.assert_array_equal(onnx.reference.ReferenceEvaluator(made).run(None, {"x": x})[0], x + 2)

@@ -36,6 +36,15 @@ class TestRefusals:
             'or zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
         )
 
+    def test_a_rate_that_was_set_after_the_layer_was_made_without_one(self) -> None:
+        late = keras.layers.SpatialDropout1D(0.0, name="late")
+        late.rate = 0.25
+        self.check(
+            late,
+            "layer 'late': its rate was 0 when it was made and is 0.25 now; Keras gave it no generator, so that it "
+            "cannot train either; make it with its rate",
+        )
+
     def test_gaussian_dropout_when_element_wise_dropout_is_asked_for(self) -> None:
         self.check(
             keras.layers.GaussianDropout(0.5, name="gauss"),
@@ -49,6 +58,15 @@ class TestRefusals:
             SpatialDropError, match=r"^export takes a keras.Model of Keras 3, not a builtins.int object$"
         ):
             sdk.export(3)
+
+    def test_a_model_whose_inputs_nobody_knows_yet(self) -> None:
+        model = keras.Sequential([keras.layers.Dense(4), keras.layers.SpatialDropout1D(0.3)], name="unbuilt")
+        with pytest.raises(SpatialDropError) as error:
+            sdk.export(model)
+        assert str(error.value) == (
+            "model 'unbuilt' is not built, so that nobody knows its inputs: call it once on data, or begin it with a "
+            "keras.Input"
+        )
 
     def test_another_word_for_rng(self) -> None:
         with pytest.raises(SpatialDropError) as error:

@@ -56,6 +56,14 @@ def test_a_type_that_the_exporter_left_out_is_the_layers_and_sets_the_scale() ->
     assert op.read(node).scale == spec.explicit_scale(0.3, spec.DTYPES["float16"])
 
 
+def test_a_rank_that_the_exporter_left_out_is_the_layers_so_that_its_mask_can_be_an_input() -> None:
+    subject = model(0)
+    replace_markers(subject, by_index(call("a", 1)), 0)
+    assert subject.graph[0].op_type == "Relu"
+    masks = [value for value in expand(subject, form="mask-inputs").graph.inputs if value.name == "a.mask"]
+    assert [len(value.shape or ()) for value in masks] == [4]
+
+
 def test_own_seeds_come_first_and_no_two_are_equal() -> None:
     calls = [call("a", 1), call("b", 2, seed=7), call("c", 3, seed=7), call("b", 2, seed=7), call("d", 4)]
     made = replace_markers(model(0, 1, 2, 3, 4), by_index(*calls), 5)
