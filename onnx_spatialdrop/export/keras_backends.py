@@ -15,6 +15,7 @@ from typing import Any, Final
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import tf2onnx
 from onnx_spatialdrop.export.keras_layers import Sizes, static_sizes
+from onnx_spatialdrop.export.keras_watch import outermost
 from onnx_spatialdrop.export.markers import CALL, MARKER
 from onnx_spatialdrop.operator import spec
 
@@ -97,11 +98,8 @@ def _mark_jax(x: Any, call: int, axes: tuple[int, ...]) -> Any:
 
 
 def _jax_trace(x: Any) -> Any:
-    """Return the outermost trace that ``x`` is part of: jit and scan trace what they hold in traces of their own."""
-    trace, outer = None, getattr(x, "_trace", None)
-    while outer is not None and hasattr(outer, "parent_trace"):
-        trace, outer = outer, outer.parent_trace
-    return trace
+    """Return the outermost trace that ``x`` is part of."""
+    return outermost(getattr(x, "_trace", None), "parent_trace")
 
 
 @cache

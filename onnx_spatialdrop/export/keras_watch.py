@@ -25,7 +25,7 @@ from onnx_spatialdrop.export.keras_layers import (
 )
 from onnx_spatialdrop.export.markers import Call
 
-__all__ = ["Seen", "Watch", "watching"]
+__all__ = ["Seen", "Watch", "outermost", "watching"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,19 @@ class Watch:
             found.append((before[key], total[key]) if key[2] else (0, 0))
             before[key] += 1
         return found
+
+
+def outermost(trace: Any, outer: str) -> Any:
+    """Return the trace around all others: frameworks trace loops and functions in traces of their own.
+
+    Args:
+        trace: one of a framework's, or None.
+        outer: the attribute that holds the trace around one.
+    """
+    found = None
+    while trace is not None and hasattr(trace, outer):
+        found, trace = trace, getattr(trace, outer)
+    return found
 
 
 def _metadata(layer: Any, name: str, state: tuple[int, int]) -> dict[str, str]:

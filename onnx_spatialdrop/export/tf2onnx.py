@@ -19,7 +19,7 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import keras_dialect
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import require
-from onnx_spatialdrop.export.keras_watch import Watch, watching
+from onnx_spatialdrop.export.keras_watch import Watch, outermost, watching
 from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse import FusePass
@@ -95,11 +95,8 @@ def mark(x: Any, call: int, axes: tuple[int, ...]) -> Any:
 
 
 def trace_of(x: Any) -> Any:
-    """Return the outermost graph that ``x`` is part of: loops and functions are traced in graphs of their own."""
-    graph, outer = None, getattr(x, "graph", None)
-    while outer is not None and hasattr(outer, "outer_graph"):
-        graph, outer = outer, outer.outer_graph
-    return graph
+    """Return the outermost graph that ``x`` is part of."""
+    return outermost(getattr(x, "graph", None), "outer_graph")
 
 
 @contextmanager

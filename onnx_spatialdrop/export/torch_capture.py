@@ -17,6 +17,7 @@ import torch
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout
+from onnx_spatialdrop.export.torch_functions import replaced
 from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE
 from onnx_spatialdrop.operator import spec
 
@@ -138,18 +139,9 @@ def _traced_as_training(capture: Capture) -> Iterator[None]:
 
         return dropout
 
-    variables: Any = torch._VF  # where torch.nn.functional looks
     names = [name for name, kind in KINDS.items() if capture.fate(kind, 0.5) == "capture"]
-    originals = {f"{name}{end}": getattr(torch, f"{name}{end}") for name in names for end in ("", "_")}
-    try:
-        for name, original in originals.items():
-            setattr(torch, name, traced(original))
-            setattr(variables, name, traced(original))
+    with replaced({f"{name}{end}": traced(getattr(torch, f"{name}{end}")) for name in names for end in ("", "_")}):
         yield
-    finally:
-        for name, original in originals.items():
-            setattr(torch, name, original)
-            vars(variables).pop(name, None)
 
 
 @contextmanager

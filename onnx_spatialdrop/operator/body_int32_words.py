@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from onnx_spatialdrop.operator.body_int32_helpers import as_int32
-from onnx_spatialdrop.operator.body_words import BLOCKS
+from onnx_spatialdrop.operator.body_words import BLOCKS, ROW
 from onnx_spatialdrop.operator.dialects import DIALECTS, KERAS_TF_KEY, KERAS_TF_MODULUS, Words
 
 __all__ = ["Nonce", "draws", "words"]
@@ -44,7 +44,7 @@ _NONCE: Final = {
 """,
 }
 
-_DRAWS: Final = """
+_DRAWS: Final = f"""
   two_rows = Constant <value_ints = [2, -1]> ()
   by_word = Reshape (terms, two_rows)
   nonces = ReduceSum <keepdims = 1> (by_word, one)
@@ -54,7 +54,7 @@ _DRAWS: Final = """
   nonce_high_ = Reshape (nonce_high, all)
   fixed_low, fixed_high = DOMAIN.SplitInt64 (checked)
   negative_32 = Cast <to = 6> (negative)
-  minus_one = Constant <value = int32 {-1}> ()
+  minus_one = Constant <value = int32 {{-1}}> ()
   by_nonce = Mul (negative_32, minus_one)
   by_step = Sub (minus_one, by_nonce)
   nonce_low_bits = BitwiseAnd (nonce_low_, by_nonce)
@@ -64,16 +64,10 @@ _DRAWS: Final = """
   fixed_high_bits = BitwiseAnd (fixed_high, by_step)
   high = BitwiseOr (nonce_high_bits, fixed_high_bits)
 
-  three = Constant <value_ints = [3]> ()
-  four = Constant <value_ints = [4]> ()
-  entries = ReduceProd <keepdims = 1> (entry_shape)
-  some_rows = Max (rows, one)
-  row = Div (entries, some_rows)
-  first = Squeeze (zero)
-  unit = Squeeze (one)
+{ROW}
   seed_l = Constant <value_int: int = @seed> ()
-  zero_i = Constant <value = int32 {0}> ()
-  unit_i = Constant <value = int32 {1}> ()
+  zero_i = Constant <value = int32 {{0}}> ()
+  unit_i = Constant <value = int32 {{1}}> ()
 """
 
 _PLANE: Final = """

@@ -11,7 +11,7 @@ from typing import Final
 from onnx_spatialdrop.operator import body_threefry, philox
 from onnx_spatialdrop.operator.dialects import DIALECTS, KERAS_TF_KEY, KERAS_TF_MODULUS, Words
 
-__all__ = ["BLOCKS", "DRAWS", "helpers", "is_blocked", "words"]
+__all__ = ["BLOCKS", "DRAWS", "ROW", "helpers", "is_blocked", "words"]
 
 # ONNX Runtime multiplies uint64 from 1.21 on only. int64 products wrap to the same 64 bits.
 _PHILOX_ROUND: Final = f"""
@@ -48,6 +48,16 @@ ROUNDS
 }
 """
 
+#: The length `row` of a row of mask entries, and numbers to count in it.
+ROW: Final = """\
+  three = Constant <value_ints = [3]> ()
+  four = Constant <value_ints = [4]> ()
+  entries = ReduceProd <keepdims = 1> (entry_shape)
+  some_rows = Max (rows, one)
+  row = Div (entries, some_rows)
+  first = Squeeze (zero)
+  unit = Squeeze (one)"""
+
 #: What all dialects draw from: `draws`, one number a row, the length `row` of a row, and the seed.
 DRAWS: Final = f"""
   width = Constant <value_ints = [62]> ()
@@ -63,13 +73,7 @@ DRAWS: Final = f"""
 
   low = Constant <value = uint64 {{4294967295}}> ()
   half = Constant <value = uint64 {{32}}> ()
-  three = Constant <value_ints = [3]> ()
-  four = Constant <value_ints = [4]> ()
-  entries = ReduceProd <keepdims = 1> (entry_shape)
-  some_rows = Max (rows, one)
-  row = Div (entries, some_rows)
-  first = Squeeze (zero)
-  unit = Squeeze (one)
+{ROW}
   seed_i = Constant <value_int: int = @seed> ()
 """
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from onnx_spatialdrop.export.torch_functions import replaced
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.layers import split_name
 from onnx_spatialdrop.verify.framework import Layer
@@ -56,7 +57,6 @@ def _fits(layer: Layer, kind: str, rank: int) -> bool:
 @contextmanager
 def intercepted(module: Any, matcher: Matcher, drop: Drop) -> Iterator[None]:
     """Let ``drop`` stand in for torch's dropouts that the model has, inside the context; all others are off."""
-    variables: Any = torch._VF  # where torch.nn.functional looks
     originals = {f"{name}{end}": getattr(torch, f"{name}{end}") for name in _KINDS for end in ("", "_")}
 
     with _running(module) as running:
@@ -74,15 +74,8 @@ def intercepted(module: Any, matcher: Matcher, drop: Drop) -> Iterator[None]:
 
             return call
 
-        try:
-            for name in originals:
-                for home in (torch, variables):
-                    setattr(home, name, standing_in(name))
+        with replaced({name: standing_in(name) for name in originals}):
             yield
-        finally:
-            for name, original in originals.items():
-                setattr(torch, name, original)
-                vars(variables).pop(name, None)
 
 
 @contextmanager
