@@ -42,6 +42,11 @@ _BLOCKS_TO_ROWS: Final = """
   $padded = Reshape <allowzero = 1> ($dropped, $padded_shape)
   $rows = Slice ($padded, zero, ROW, one)
 """
+_BLOCKS_TO_ROW: Final = """
+  $padded_shape = Constant <value_ints = [1, -1]> ()
+  $padded = Reshape ($dropped, $padded_shape)
+  $rows = Slice ($padded, zero, ROW, one)
+"""
 # Where it fails, ONNX Runtime's message gives the name of the node.
 _END: Final = """
   [rng_or_type_is_unknown_to_the_function_attach_again] drop = Reshape <allowzero = 1> (ROWS, entry_shape)
@@ -57,6 +62,7 @@ def assemble(
     in_float: bool = False,
     guarded: bool = True,
     dtype: str | None = None,
+    single: bool = False,
 ) -> str:
     """Return the text of the main function.
 
@@ -69,14 +75,19 @@ def assemble(
         in_float: values are computed in float32.
         guarded: the function reads ``rng``, and fails where it is none of ``rngs``; else ``rngs`` is one dialect.
         dtype: NumPy's name of X's type; None: the function finds out where it has to.
+        single: step has one element, and no shape depends on what an input holds.
     """
-    text = frame.HEAD + frame.ROWS + draws
+    text = (frame.HEAD_SINGLE + frame.ROWS_SINGLE if single else frame.HEAD + frame.ROWS) + draws
     if dtype is None and any(body_decide.depends_on_type(rng) for rng in rngs):
         text += body_decide.KIND
     text += body_decide.guard(rngs) if guarded else ""
     for rng in rngs:
         part = words(rng) + body_decide.comparison(rng, wide=wide, dtype=dtype)
-        part = part + _BLOCKS_TO_ROWS if body_words.is_blocked(rng) else part.replace("$dropped", "$rows")
+        part = (
+            part + (_BLOCKS_TO_ROW if single else _BLOCKS_TO_ROWS)
+            if body_words.is_blocked(rng)
+            else part.replace("$dropped", "$rows")
+        )
         text += part.replace("ROW", f"{rng}_row" if guarded else "row").replace("$", f"{rng}_")
     rows = [f"{rng}_rows" for rng in rngs]
     if len(rows) > 1:

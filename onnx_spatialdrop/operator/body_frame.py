@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DRAWN", "HEAD", "IN_FLOAT", "IN_T", "ROWS", "TAIL"]
+__all__ = ["DRAWN", "HEAD", "HEAD_SINGLE", "IN_FLOAT", "IN_T", "ROWS", "ROWS_SINGLE", "TAIL"]
 
-HEAD: Final = """
+_START: Final = """
 SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (X, training_mode, step) => (Y, mask)
 {
   zero = Constant <value_ints = [0]> ()
@@ -22,6 +22,11 @@ SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (
   shape = Shape (X)
   axes_ = Constant <value_ints: ints = @axes> ()
   axis_count = Shape (axes_)
+"""
+
+HEAD: Final = (
+    _START
+    + """
   ones_at_axes = Expand (one, axis_count)
   mask_shape = ScatterElements <axis = 0> (shape, axes_, ones_at_axes)
 
@@ -30,6 +35,36 @@ SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (
   step_sum = ReduceSum <keepdims = 1> (steps)
   ever = Equal (step_sum, step_sum)
   ever_f = Cast <to = 1> (ever)
+"""
+)
+
+# For runtimes that have to know all shapes before they run, as far as they do not follow from X's: no shape depends on
+# what `step` and `training_mode` hold, so there is one step, and idle runs draw as well. Sizes that nobody knows yet
+# are only multiplied and added to (tract's other operators take none).
+HEAD_SINGLE: Final = (
+    _START
+    + """
+  zeros_at_axes = Expand (zero, axis_count)
+  rank = Shape (shape)
+  ones = Expand (one, rank)
+  counted = ScatterElements <axis = 0> (ones, axes_, zeros_at_axes)
+  shared = Sub (ones, counted)
+  counted_sizes = Mul (shape, counted)
+  mask_shape = Add (counted_sizes, shared)
+
+  [step_must_have_1_element] steps = Reshape (step, one)
+  rows = Constant <value_ints = [1]> ()
+  ever = Equal (steps, steps)
+  ever_f = Cast <to = 1> (ever)
+"""
+)
+ROWS_SINGLE: Final = """
+  negative = Less (steps, zero)
+  checked = Identity (steps)
+  entry_shape = Identity (mask_shape)
+  entry_zeros = Expand (zero, entry_shape)
+  flat = Reshape (entry_zeros, all)
+  entries = Shape (flat)
 """
 
 # How R rows share out the mask; `checked` and `entry_shape` fail to form, and so stop the run, on a refused step.
@@ -52,6 +87,7 @@ ROWS: Final = """
   inner_ones = Expand (one, inner_rank)
   idle_shape = Concat <axis = 0> (rows, inner_ones)
   entry_shape = Where (training, drawn_shape, idle_shape)
+  entries = ReduceProd <keepdims = 1> (entry_shape)
 """
 
 # ONNX Runtime's Dropout refuses a ratio of 1, so the draw stops short of it and `some` finishes the job. Unseeded, it

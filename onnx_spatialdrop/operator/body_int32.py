@@ -16,9 +16,18 @@ __all__ = ["Nonce", "functions"]
 
 
 @cache
-def _protos(opset: int, rng: str, nonce: Nonce, in_float: bool, dtype: str | None) -> tuple[onnx.FunctionProto, ...]:
+def _protos(
+    opset: int, rng: str, nonce: Nonce, in_float: bool, dtype: str | None, single: bool
+) -> tuple[onnx.FunctionProto, ...]:
     main = body.assemble(
-        [rng], words.draws(nonce), words.words, wide=False, in_float=in_float, guarded=False, dtype=dtype
+        [rng],
+        words.draws(nonce),
+        words.single_words if single else words.words,
+        wide=False,
+        in_float=in_float,
+        guarded=False,
+        dtype=dtype,
+        single=single,
     )
     return body.parse([*body_int32_helpers.helpers(rng), main], opset)
 
@@ -30,6 +39,7 @@ def functions(
     nonce: Nonce = "dropout",
     in_float: bool = False,
     dtype: str | None = None,
+    single: bool = False,
 ) -> list[ir.Function]:
     """Return new functions that define SpatialDropout on int32, helpers first; they are there to be inlined.
 
@@ -42,10 +52,11 @@ def functions(
         nonce: what draws for a negative step.
         in_float: as in body.functions.
         dtype: as in body.functions.
+        single: as in body.assemble; for tract.
 
     Raises:
         FormError: the opset is below 18.
     """
     if opset < body.MIN_OPSET:
         raise FormError(f"the model imports opset {opset}; the int32 body needs {body.MIN_OPSET} or newer")
-    return [ir.serde.deserialize_function(proto) for proto in _protos(opset, rng, nonce, in_float, dtype)]
+    return [ir.serde.deserialize_function(proto) for proto in _protos(opset, rng, nonce, in_float, dtype, single)]

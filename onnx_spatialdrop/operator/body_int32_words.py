@@ -9,13 +9,14 @@ A name that starts with $ belongs to one dialect.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 from onnx_spatialdrop.operator.body_int32_helpers import as_int32
 from onnx_spatialdrop.operator.body_words import BLOCKS, ROW
 from onnx_spatialdrop.operator.dialects import DIALECTS, KERAS_TF_KEY, KERAS_TF_MODULUS, Words
 
-__all__ = ["Nonce", "draws", "words"]
+__all__ = ["Nonce", "draws", "single_words", "words"]
 
 #: Where a negative step's bits come from: Dropout for ONNX Runtime, RandomUniformLike for OpenVINO.
 Nonce = Literal["dropout", "uniform"]
@@ -34,9 +35,9 @@ _NONCE: Final = {
     "uniform": """
   width = Constant <value_ints = [4]> ()
   coins = Expand (ever_f, width)
-  uniforms = RandomUniformLike <dtype = 1> (coins)
+  uniformsLike = RandomUniformLike <dtype = 1> (coins)
   spans = Constant <value = float[4] {65536, 32768, 65536, 32768}> ()
-  spread = Mul (uniforms, spans)
+  spread = Mul (uniformsLike, spans)
   floored = Floor (spread)
   halves_i = Cast <to = 6> (floored)
   weights = Constant <value = int32[4] {1, 65536, 1, 65536}> ()
@@ -158,6 +159,24 @@ _WORDS: Final[dict[Words, str]] = {
 }
 
 
+# For a runtime that knows sizes as terms, not as numbers, and takes terms of one size for different if it has put them
+# in order in two ways: a product divided has one order, a sum has several, so there can be a block in excess. And what
+# has to have the size is added to zeros of it.
+_BLOCKS_SINGLE: Final = """
+  $whole = Div (ROW, four)
+  $blocks = Add ($whole, one)
+  $last = Squeeze ($blocks)
+  $block_i = Range (first, $last, unit)
+"""
+_PLANE_SINGLE: Final = """
+  $block = Cast <to = 6> ($block_i)
+  $plane_axes = Constant <value_ints = [0, 1]> ()
+  $c0 = Unsqueeze ($block, $plane_axes)
+  $c1 = Sub ($c0, $c0)
+"""
+_IN_PLANE: Final = re.compile(r"Expand \((\S+), \$plane\)")
+
+
 def draws(nonce: Nonce) -> str:
     """Return the lines that all dialects share: `low` and `high`, the words of one number a row, and more."""
     return _NONCE[nonce].replace("{POWERS}", as_int32([2**n for n in range(31)] * 2)) + _DRAWS
@@ -166,3 +185,8 @@ def draws(nonce: Nonce) -> str:
 def words(rng: str) -> str:
     """Return the lines that draw `$words`, of the shapes that body_words.words says."""
     return _WORDS[DIALECTS[rng].words]
+
+
+def single_words(rng: str) -> str:
+    """Return the same lines for a body that takes one step."""
+    return _IN_PLANE.sub(r"Add (\1, $c1)", words(rng).replace(BLOCKS, _BLOCKS_SINGLE).replace(_PLANE, _PLANE_SINGLE))

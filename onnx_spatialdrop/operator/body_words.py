@@ -52,7 +52,6 @@ ROUNDS
 ROW: Final = """\
   three = Constant <value_ints = [3]> ()
   four = Constant <value_ints = [4]> ()
-  entries = ReduceProd <keepdims = 1> (entry_shape)
   some_rows = Max (rows, one)
   row = Div (entries, some_rows)
   first = Squeeze (zero)

@@ -20,6 +20,7 @@ __all__ = [
     "is_named_switch",
     "is_switch",
     "require",
+    "single",
 ]
 
 TRAINING_MODE: Final = "training_mode"
@@ -72,6 +73,16 @@ def require(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
     for value in graph.inputs:
         if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
             value.const_value = None
+
+
+def single(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
+    """Declare that steps of the main graph that ``values`` follow have one element, where that is open, in place."""
+    steering = {id(value) for value in behind(values)}
+    for value in graph.inputs:
+        if id(value) in steering and value.dtype == ir.DataType.INT64:
+            dims = None if value.shape is None else tuple(value.shape)
+            if dims is None or (len(dims) == 1 and not isinstance(dims[0], int)):
+                value.shape = ir.Shape([1])
 
 
 def add_switches(graph: ir.Graph, training_mode: bool = False, step: int = -1) -> tuple[ir.Value, ir.Value]:

@@ -34,6 +34,7 @@ RECORDS = zoo.RECORDED | {
 #: The network of Keras with masks as Keras's own layers draw them: model -> file, rng.
 DIALECTS = {
     "digits_keras as keras_tf": ("digits_keras", "keras_tf"),
+    "digits_keras as keras_tf_xla": ("digits_keras", "keras_tf_xla"),
     "digits_keras as keras_jax": ("digits_keras", "keras_jax"),
 }
 RECORDS |= {name: file for name, (file, _) in DIALECTS.items()}
@@ -45,12 +46,17 @@ IMAGES = 6
 
 @dataclass(frozen=True)
 class Probe:
-    """Names of outputs: counts of X and of Y for each mask entry, and the mask ("" where it is not an output)."""
+    """Names of outputs: counts of X and of Y for each mask entry, and the mask ("" where it is not an output).
+
+    ``fed`` is the name of the input that is the mask, with its dimensions; "" where the model draws.
+    """
 
     attributes: spec.Attributes
     x: str
     y: str
     mask: str
+    fed: str = ""
+    dims: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,41 @@ def build(
         AttachPass(defaults=switches != "fed").call(model)
     else:
         model = expand(model, form=form, target=target, defaults=switches != "fed")
+    if form == "mask-inputs":
+        values = {value.name: value for value in model.graph.outputs}
+        probes = _with_masks_fed(probes, model, [values[probe.mask or probe.y] for probe in probes])
     path = folder / f"{name.replace(' ', '_')}.{form}.onnx"
     io.save(model, path)
     with np.load(zoo.FOLDER / f"{RECORDS[name]}.npz") as record:
         images, logits = record["images"][:IMAGES], record["logits"][:IMAGES]
     extra = {"monte_carlo": np.array(True)} if name == "digits_if" else {}
     return Case(path, images, logits, extra, model.graph.outputs[0].name or "", probes)
+
+
+def _with_masks_fed(probes: Sequence[Probe], model: ir.Model, outputs: Sequence[ir.Value]) -> tuple[Probe, ...]:
+    """Return the probes with the inputs that are their masks; ``outputs`` are their masks, which lead there."""
+    inputs = [value for value in model.graph.inputs if (value.name or "").endswith(".mask")]
+    assert len(inputs) == len(probes)
+    found = []
+    for place, (probe, output) in enumerate(zip(probes, outputs, strict=True)):
+        behind = _inputs_behind(output, inputs)
+        value = behind[0] if len(behind) == 1 else inputs[place]  # out of an If all lead to one node
+        assert value.shape is not None
+        dims = tuple(dim if isinstance(dim, int) else IMAGES for dim in value.shape)
+        found.append(dataclasses.replace(probe, fed=value.name or "", dims=dims))
+    assert len({probe.fed for probe in found}) == len(inputs)
+    return tuple(found)
+
+
+def _inputs_behind(output: ir.Value, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+    pending, seen = [output], {output}
+    while pending:
+        producer = pending.pop().producer()
+        for value in producer.inputs if producer is not None else ():
+            if value is not None and value not in seen:
+                seen.add(value)
+                pending.append(value)
+    return [value for value in inputs if value in seen]
 
 
 def _fix(model: ir.Model) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from matrix.cases import EVAL_EXPORTS, RECORDS
-from matrix.verdict import BITS, DRAWN, OFF
+from matrix.cases import DIALECTS, EVAL_EXPORTS, RECORDS
+from matrix.verdict import BITS, DRAWN, FED, OFF
+
+from onnx_spatialdrop.passes.expand.targets import NO_FUNCTIONS
 
 __all__ = ["FORMS", "KINDS", "LEVELS", "OPTIMIZERS", "RUNTIMES", "Cell", "expected", "of_optimizers", "of_runtimes"]
 
 REFUSED, WARNED = "refused", "warned"
-FORMS = ("body", "philox", "philox-int32", "uniform", "dropout", "identity")
+FORMS = ("body", "philox", "philox-int32", "uniform", "dropout", "mask-inputs", "identity")
 #: expand(form="philox-int32", target="openvino") for ONNX Runtime: its fresh draws come from RandomUniformLike.
 FOR_OPENVINO = "philox-int32, openvino"
 GOOD = {
@@ -25,6 +27,7 @@ GOOD = {
     FOR_OPENVINO: BITS,
     "uniform": DRAWN,
     "dropout": DRAWN,
+    "mask-inputs": FED,
     "identity": OFF,
 }
 #: ONNX Runtime's optimisation levels; "layout" is missing from old versions.
@@ -94,6 +97,8 @@ def of_optimizers(*names: str, models: Iterable[str] = KINDS) -> Iterator[Cell]:
 
 def expected(cell: Cell) -> str:
     """Return the outcome that is expected of a cell."""
+    if cell.form == "mask-inputs" and cell.model == "digits_function" and cell.target not in NO_FUNCTIONS:
+        return REFUSED  # calls of a function would share one mask
     if cell.tool in RUNTIMES:
         problem = _runtime_problem(RUNTIMES[cell.tool], cell.form, cell.model)
     else:
@@ -109,11 +114,16 @@ def _runtime_problem(target: str, form: str, model: str) -> str:
     if target == "openvino":
         return {"body": WARNED, "philox": REFUSED, "dropout": REFUSED}.get(form, "")
     if target == "tract":
-        if form not in ("uniform", "identity"):
-            return WARNED if form == "body" else REFUSED
+        if form in ("philox", "dropout"):
+            return REFUSED
+        if form == "body":
+            return WARNED
+        if form == "philox-int32" and model in DIALECTS:
+            return REFUSED
         if model == "digits_float16":  # no Gemm in float16
             return WARNED
-        return WARNED if (model, form) == ("digits_if", "uniform") else ""  # one draw for ever inside If
+        # Inside If it draws once for ever.
+        return WARNED if model == "digits_if" and form in ("philox-int32", "uniform") else ""
     return ""
 
 
@@ -121,7 +131,7 @@ def _is_broken(cell: Cell) -> bool:
     if cell.form == "identity":
         return (cell.tool, cell.model) == ("onnxruntime offline all", "digits_if")
     if cell.tool == "onnxslim":
-        return cell.switches == "default" or cell.form not in ("uniform", FOR_OPENVINO)
+        return cell.switches == "default" or cell.form not in ("uniform", "mask-inputs", FOR_OPENVINO)
     if cell.tool == "onnxsim":
         return cell.switches == "default"
     if cell.tool == "onnxscript":

@@ -10,7 +10,7 @@ from pathlib import Path
 from matrix import javascript, optimizers, runtimes
 from matrix.cases import Case, build
 from matrix.cells import FOR_OPENVINO, OPTIMIZERS, REFUSED, RUNTIMES, WARNED, Cell
-from matrix.verdict import BITS, DRAWN, OFF, judge, plan
+from matrix.verdict import BITS, DRAWN, FED, OFF, judge, plan
 
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.passes.check import check
@@ -20,6 +20,8 @@ __all__ = ["in_javascript", "missing", "outcome"]
 
 #: OpenVINO's 64-bit integers are 32 bits wide.
 LARGE = {"openvino": 2**31 - 2}
+#: Where no shape may depend on what an input holds, all samples share a step.
+SINGLE = ("tract",)
 
 
 def missing(tool: str) -> str:
@@ -83,7 +85,7 @@ def _warnings(path: Path, target: str) -> frozenset[str]:
 def _settle(cell: Cell, case: Case, happened: str) -> str:
     """Return the outcome, which is "warned" only where check warns and it does go wrong."""
     warnings = _warnings(case.path, {**RUNTIMES, **OPTIMIZERS}[cell.tool])
-    if happened not in (BITS, DRAWN, OFF):
+    if happened not in (BITS, DRAWN, FED, OFF):
         return WARNED if warnings else happened
     if cell.tool != "onnxruntime offline all":
         warnings -= {"if-offline"}  # it cannot know at which level somebody will save
@@ -92,13 +94,14 @@ def _settle(cell: Cell, case: Case, happened: str) -> str:
 
 def _run(cell: Cell, case: Case) -> str:
     large = LARGE.get(cell.target, 2**40 + 3) if cell.tool in RUNTIMES else 2**40 + 3
+    single = cell.tool in SINGLE
     runner = runtimes.RUNNERS.get(cell.tool, runtimes.RUNNERS["onnxruntime all"])
     try:
         if cell.tool in OPTIMIZERS:
             optimized = case.path.with_name(f"{cell.tool.replace(' ', '-')}.{case.path.name}")
             optimizers.optimize(cell.tool, case.path, optimized)
             case = dataclasses.replace(case, path=optimized)
-        runs = runner(case, plan(case, large))
+        runs = runner(case, plan(case, large, single))
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises is an outcome
         return f"fails: {type(error).__name__}: {str(error).strip()[:300]}"
-    return judge(case, runs, switched=cell.switches != "fixed", large=large)
+    return judge(case, runs, switched=cell.switches != "fixed", large=large, single=single)

@@ -45,11 +45,13 @@ HEAD = """\
 Written by `tests/matrix/report.py` from what happened when it was run; `tests/matrix/cells.py` says what is expected,
 and `.ci/matrix` checks it. Each cell stands for the files of [models/](../models/README.md) that hold dropout, or held
 it before export: NCHW and NHWC, sequences, float16, If, functions, external weights; and for digits_keras with masks as
-Keras itself draws them (`keras_tf`, `keras_jax`). The eval exports are in `identity` alone.
+Keras itself draws them (`keras_tf`, `keras_tf_xla`, `keras_jax`). The eval exports are in `identity` alone.
 
 - **bits**: masks equal the reference bit for bit, for one step, steps beyond 2^40 (OpenVINO: up to 2^31) and one step
-  a sample; a negative step is fresh in every run; without training the logits are the framework's.
+  a sample (but in tract, which takes one step a run); a negative step is fresh in every run; without training the
+  logits are the framework's.
 - **drawn**: whole maps are dropped, in the right proportion, other ones in every run and in every node.
+- **fed**: the masks are those that were fed, bit for bit.
 - **off**: no dropout; the logits are the framework's.
 - **refused**: `expand(model, target=...)` says no, and what to do instead.
 - **warned**: it does go wrong, and `check(model, target=...)` says so beforehand; [check.md](check.md) lists the rules.
@@ -60,8 +62,10 @@ what ONNX Runtime saves, where the level decides.
 MIDDLE = """
 ONNX Runtime was run at the levels {levels} (1.20.1 has no level layout), without a
 kernel of ours ([native.md](native.md) has it). In onnxruntime-node and onnxruntime-web (wasm, in a headless Chromium)
-the switches have no default, elsewhere they have one where `expand` leaves it. tract draws once for ever inside If, and
-has no Gemm in float16. For onnx's ReferenceEvaluator the seeded forms start anew every run.
+the switches have no default, elsewhere they have one where `expand` leaves it. tract draws once for ever inside If,
+has no Gemm in float16, and does not come back from loading the `philox-int32` of Keras's dialects. A function's calls
+would share one mask, so `mask-inputs` is refused for digits_function, but for targets that have functions written out.
+For onnx's ReferenceEvaluator the seeded forms start anew every run.
 
 ## Optimisers
 
@@ -78,8 +82,8 @@ TITLES = {
 TAIL = """
 So a model that shall go through onnxslim or onnxsim and stay switchable is expanded with `defaults=False`. For onnxslim
 the form is `uniform` (with a batch of any size, or it freezes the draw), or `philox-int32` for OpenVINO where the bits
-matter; or it is run before `insert`, `fuse` or `expand`. What ONNX Runtime saves after optimising loads again for
-models without If, and for others at the levels basic and extended without function bodies.
+matter, or `mask-inputs`; or it is run before `insert`, `fuse` or `expand`. What ONNX Runtime saves after optimising
+loads again for models without If, and for others at the levels basic and extended without function bodies.
 """
 
 

@@ -17,26 +17,36 @@ from onnx_spatialdrop.operator.reference import dropout_mask
 Outputs = dict[str, np.ndarray]
 Feeds = dict[str, np.ndarray]
 
-BITS, DRAWN, OFF = "bits", "drawn", "off"
+BITS, DRAWN, FED, OFF = "bits", "drawn", "fed", "off"
 #: Logits are up to about 30; sums in another order move them by ulps of their type.
 TOLERANCE = {"float32": 5e-5, "float16": 0.06}
 FRESH = [-1]
 
 
-def steps(large: int) -> list[list[int]]:
-    """Return what is fed as ``step``: single ones, one a sample, and two fresh draws."""
-    return [[0], [large], [5, 4, 3, large - 7, 1, 1], FRESH, FRESH]
+def steps(large: int, single: bool = False) -> list[list[int]]:
+    """Return what is fed as ``step``: single ones, one a sample (but where ``single``), and two fresh draws."""
+    return [[0], [large], [large - 7] if single else [5, 4, 3, large - 7, 1, 1], FRESH, FRESH]
 
 
-def plan(case: Case, large: int = 2**40 + 3) -> list[Feeds]:
+def plan(case: Case, large: int = 2**40 + 3, single: bool = False) -> list[Feeds]:
     """Return the feeds of all runs of a case: one in evaluation, then those of ``steps``; names may be missing."""
     common = {"image": case.images, **case.extra}
     off = {"training_mode": np.array(False), "step": np.array(FRESH)}
-    on = [{"training_mode": np.array(True), "step": np.array(step, np.int64)} for step in steps(large)]
-    return [common | each for each in ([off] if not case.probes else [off, *on])]
+    on = [{"training_mode": np.array(True), "step": np.array(step, np.int64)} for step in steps(large, single)]
+    runs = [off] if not case.probes else [off, *on]
+    return [common | each | _masks_to_feed(case.probes, number) for number, each in enumerate(runs)]
 
 
-def judge(case: Case, runs: Sequence[Outputs], *, switched: bool, large: int = 2**40 + 3) -> str:
+def _masks_to_feed(probes: Sequence[Probe], number: int) -> Feeds:
+    """Return other masks for every run, the same for the same run."""
+    return {
+        each.fed: dropout_mask(each.dims, each.attributes.axes, each.attributes.ratio, each.attributes.seed, [number])
+        for each in probes
+        if each.fed
+    }
+
+
+def judge(case: Case, runs: Sequence[Outputs], *, switched: bool, large: int = 2**40 + 3, single: bool = False) -> str:
     """Return the verdict on the outputs of the runs of ``plan``.
 
     Args:
@@ -44,6 +54,7 @@ def judge(case: Case, runs: Sequence[Outputs], *, switched: bool, large: int = 2
         runs: the outputs of its runs, in order.
         switched: the model has switches, so that the first run is one of evaluation.
         large: the argument that ``plan`` was given.
+        single: likewise.
     """
     if not case.probes or switched:
         problem = _evaluation(case, runs[0])
@@ -57,9 +68,14 @@ def judge(case: Case, runs: Sequence[Outputs], *, switched: bool, large: int = 2
     problem = _right_draws(case.probes, draws, masks)
     if problem:
         return f"wrong: {problem}"
+    if case.probes[0].fed:
+        first = len(runs) - len(draws)
+        pairs = enumerate(zip(masks, draws, strict=True), first)
+        right = all(_are_fed(case.probes, *pair, number) for number, pair in pairs)
+        return FED if right else "wrong: masks are not those that were fed"
     if not switched:
         return DRAWN
-    drawn = zip(masks, draws, steps(large), strict=True)
+    drawn = zip(masks, draws, steps(large, single), strict=True)
     if all(_is_expected(case.probes, *each) for each in drawn):
         return BITS
     return DRAWN
@@ -84,6 +100,15 @@ def _is_expected(probes: Sequence[Probe], masks: Sequence[np.ndarray], run: Outp
         if not np.array_equal(mask[seen], expected[seen]):
             return False
     return True
+
+
+def _are_fed(probes: Sequence[Probe], masks: Sequence[np.ndarray], run: Outputs, number: int) -> bool:
+    fed = _masks_to_feed(probes, number)
+    seen = [np.ones_like(mask) if probe.mask else run[probe.x] > 0 for probe, mask in zip(probes, masks, strict=True)]
+    return all(
+        np.array_equal(mask[where], fed[probe.fed][where])
+        for probe, mask, where in zip(probes, masks, seen, strict=True)
+    )
 
 
 def _evaluation(case: Case, run: Outputs) -> str:

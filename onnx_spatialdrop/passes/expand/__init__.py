@@ -58,6 +58,7 @@ class ExpandPass(ir.passes.InPlacePass):
     8. With "mask-inputs", the mask of each node becomes an input of the main graph, without a default, after those that
        are there. Inside If, Loop and Scan the branch reads it from outside; a node in a function is refused.
     9. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
+    10. For the targets of targets.SINGLE_STEP, the input ``step`` is declared to have one element.
     """
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
@@ -87,6 +88,8 @@ class ExpandPass(ir.passes.InPlacePass):
         prune.drop_domain(model)
         if not self.defaults:
             switches.require(model.graph, switched)  # case 7
+        if self.target in targets.SINGLE_STEP:
+            switches.single(model.graph, switched)  # case 10
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(
@@ -98,7 +101,7 @@ class ExpandPass(ir.passes.InPlacePass):
         try:
             for site, dtype, mask in zip(sites, dtypes, masks, strict=True):
                 attributes = op.read(site.node)
-                form = self._form(site)
+                form = self._form(site, attributes.rng)
                 training = switches.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
                     written.append((site.node, Group("", {}), None))
@@ -120,10 +123,10 @@ class ExpandPass(ir.passes.InPlacePass):
             raise
         return written
 
-    def _form(self, site: scopes.Site) -> str:
+    def _form(self, site: scopes.Site, rng: str) -> str:
         where = op.describe(site.node)
         if self.form is None:
-            return targets.choose(self.target, site.opset, where)  # case 2
+            return targets.choose(self.target, site.opset, where, rng)  # case 2
         targets.check(self.form, self.target, site.opset, where)
         return self.form
 

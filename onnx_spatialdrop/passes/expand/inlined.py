@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import body, body_int32, dialects, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import switches
-from onnx_spatialdrop.passes.expand import fold
+from onnx_spatialdrop.passes.expand import fold, targets
 from onnx_spatialdrop.passes.expand import task as steps
 from onnx_spatialdrop.passes.expand.group import Group
 from onnx_spatialdrop.passes.expand.routines import Routine, Step, routines
@@ -36,10 +37,28 @@ def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
 
 def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the int32 function body to ``group``; return Y and the mask."""
-    # OpenVINO refuses Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
-    nonce: body_int32.Nonce = "uniform" if task.target == "openvino" else "dropout"
+    # OpenVINO and tract refuse Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
+    single = task.target in targets.SINGLE_STEP
+    if single:
+        _refuse_for_single(task)
+    nonce: body_int32.Nonce = "uniform" if single or task.target == "openvino" else "dropout"
     rng, in_float, dtype = task.attributes.rng, _in_float(task), _type_name(task)
-    return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype))
+    return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype, single))
+
+
+def _refuse_for_single(task: Task) -> None:
+    rng = task.attributes.rng
+    if not targets.runs_dialect("philox-int32", task.target, rng):
+        raise FormError(
+            f"{task.where}: {task.target} does not come back from loading the form 'philox-int32' of rng {rng!r}; use "
+            "form='mask-inputs' or 'uniform'"
+        )
+    dims = None if task.step.shape is None else tuple(task.step.shape)
+    if dims is not None and any(isinstance(dim, int) and dim != 1 for dim in dims):
+        raise FormError(
+            f"{task.where}: form 'philox-int32' takes one step a run in {task.target}, and this node's step has the "
+            f"shape {list(dims)}; use form='mask-inputs' or 'uniform'"
+        )
 
 
 # They are only read, so nodes of one kind share them.
@@ -49,8 +68,10 @@ def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[Routi
 
 
 @lru_cache(maxsize=32)
-def _body_int32(opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None) -> list[Routine]:
-    return routines(body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype))
+def _body_int32(
+    opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None, single: bool
+) -> list[Routine]:
+    return routines(body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype, single=single))
 
 
 def _type_name(task: Task) -> str | None:

@@ -6,7 +6,18 @@ from typing import Final
 
 from onnx_spatialdrop.errors import FormError
 
-__all__ = ["ALIASES", "FORMS", "NO_DEFAULTS", "NO_FUNCTIONS", "TARGETS", "check", "choose", "resolve"]
+__all__ = [
+    "ALIASES",
+    "FORMS",
+    "NO_DEFAULTS",
+    "NO_FUNCTIONS",
+    "SINGLE_STEP",
+    "TARGETS",
+    "check",
+    "choose",
+    "resolve",
+    "runs_dialect",
+]
 
 FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "mask-inputs", "identity")
 
@@ -27,7 +38,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     "onnxruntime-node": _ONNXRUNTIME,
     "onnxruntime-web": _ONNXRUNTIME,
     "openvino": {"philox-int32": (18, None), "uniform": (9, None)},
-    "tract": {"uniform": (9, None)},
+    "tract": {"philox-int32": (18, None), "uniform": (9, None)},
     "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21), "philox": (18, 21), "philox-int32": (18, 21)},
     "onnx2torch": {"dropout": (12, 18)},
     "onnx2pytorch": {"uniform": (9, None)},
@@ -42,6 +53,10 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
 #: Targets that take an input with a default for a constant, or cannot feed it (ONNX Runtime's JavaScript interface
 #: leaves such a feed out without a word), so that a switch must lose its default to remain one.
 NO_DEFAULTS: Final = frozenset({"onnxruntime-node", "onnxruntime-web", "openvino", "tract", "onnx2pytorch"})
+
+#: Targets that have to know all shapes before they run, so that neither how many steps there are nor whether anything
+#: is drawn can depend on what is fed: one step a run.
+SINGLE_STEP: Final = frozenset({"tract"})
 
 #: Targets that know no model-local functions: those are written out where they are called.
 NO_FUNCTIONS: Final = frozenset({"openvino", "tract"})
@@ -67,6 +82,11 @@ def resolve(target: str) -> str:
     if name not in TARGETS:
         raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
     return name
+
+
+def runs_dialect(form: str, target: str, rng: str) -> bool:
+    """Return whether ``target`` runs ``form`` for nodes that draw by ``rng``; tract does not come back from others."""
+    return form != "philox-int32" or target not in SINGLE_STEP or rng == "philox"
 
 
 def check(form: str, target: str, opset: int, where: str) -> None:
@@ -95,14 +115,14 @@ def check(form: str, target: str, opset: int, where: str) -> None:
         )
 
 
-def choose(target: str, opset: int, where: str) -> str:
-    """Return the best form for ``target`` at ``opset``.
+def choose(target: str, opset: int, where: str, rng: str = "philox") -> str:
+    """Return the best form for ``target`` at ``opset`` for a node that draws by ``rng``.
 
     Raises:
         FormError: there is none.
     """
     for form, (first, last) in TARGETS[target].items():
-        if opset >= first and (last is None or opset <= last):
+        if opset >= first and (last is None or opset <= last) and runs_dialect(form, target, rng):
             return form
     spans = ", ".join(f"{form!r} at opset {_span(*span)}" for form, span in TARGETS[target].items())
     raise FormError(
