@@ -117,7 +117,8 @@ def linear(options: argparse.Namespace) -> Iterator[str]:
         cells = [each if isinstance(each, str) else f"{each['cpu']:.3f}" for each in told]
         seconds = [each["cpu"] for each in told if not isinstance(each, str)]
         cells += ["not measured"] * (len(sizes) - len(told))
-        cells.append(f"{seconds[-1] / seconds[-2]:.1f}" if len(seconds) == len(told) else "")
+        whole = len(seconds) == len(told) and seconds[-2] >= 0.001  # below that the clock says nothing
+        cells.append(f"{seconds[-1] / seconds[-2]:.1f}" if whole else "")
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
