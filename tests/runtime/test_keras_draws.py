@@ -1,4 +1,4 @@
-"""The masks that Keras's own layers drew, bit for bit from the Python kernel, the body and both written-out forms.
+"""The masks that Keras's own layers drew, bit for bit from both kernels, the body and both written-out forms.
 
 Every rate, seed, step and layer with -m slow; by default a few of each dialect and type.
 """
@@ -16,6 +16,7 @@ from keras_draws import SEEDS, STEPS, Draw, draws
 from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator.dialects import ratio_for
 from onnx_spatialdrop.operator.spec import DTYPES
 
@@ -57,6 +58,7 @@ def in_evaluator(model: onnx.ModelProto) -> Run:
 
 
 RUNNERS: dict[str, Callable[[onnx.ModelProto], Run]] = {
+    "native": lambda model: in_onnxruntime(model, lambda each: sd.session(each, "native")),
     "python": lambda model: in_onnxruntime(model, lambda each: sd.session(each, "python")),
     "body": lambda model: in_onnxruntime(sd.attach(model), lambda each: ort_session(each, "ORT_DISABLE_ALL")),
     "philox": lambda model: in_onnxruntime(sd.expand(model, form="philox")),
@@ -70,6 +72,8 @@ RUNNERS: dict[str, Callable[[onnx.ModelProto], Run]] = {
 
 
 def check(rng: str, dtype: str, runner: str, every: int) -> None:
+    if runner == "native" and native.missing_reason() is not None:
+        pytest.skip("the native library is not built here")
     count = 0
     for model, calls in layers(rng, dtype, every):
         narrow = dtype == "bfloat16" and "Reference" not in runner  # onnxruntime's Python API takes no bfloat16
