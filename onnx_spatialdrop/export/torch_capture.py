@@ -18,7 +18,7 @@ import torch
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout
 from onnx_spatialdrop.export.torch_functions import replaced
-from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE
+from onnx_spatialdrop.export.torch_settle import DOMAIN, OP_TYPE, qualified
 from onnx_spatialdrop.operator import spec
 
 __all__ = ["KINDS", "Capture", "capturing", "description", "modes", "translation_table"]
@@ -207,7 +207,7 @@ def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> No
     if fate == "off":
         node.args = (x, ratio, False)
         return
-    layer = next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0]
+    layer = qualified(next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0])
     if not (in_place or node.args[2]) and _uses(node) > 1:
         capture.refusal = SpatialDropError(
             f"layer {layer!r} of the exported program was in inference mode when torch.export.export ran, which then "

@@ -20,7 +20,7 @@ from onnx_spatialdrop.passes.layers import CALL_KEY, LAYER_KEY
 from onnx_spatialdrop.passes.seeds import derive_seeds
 from onnx_spatialdrop.passes.switches import add_switches, constant_of
 
-__all__ = ["DOMAIN", "OP_TYPE", "settle"]
+__all__ = ["DOMAIN", "OP_TYPE", "qualified", "settle"]
 
 #: A domain that no runtime knows: a file in which a placeholder was left over does not load.
 DOMAIN: Final = "onnx_spatialdrop.torch"
@@ -196,6 +196,17 @@ def _layer(node: ir.Node, modules: Sequence[str]) -> str:
         matching = (name for last in (part, once) for name in (*inside, *modules) if _last(name) == last)
         found = next(matching, f"{found}.{part}" if found else part)
     return found
+
+
+def qualified(path: str) -> str:
+    """Return a module's qualified name; strict programs of torch 2.6 have ``getattr(L['self'].a, '1').b`` for a.1.b."""
+    if not path.startswith(("L[", "getattr(")):
+        return path
+    found, count = path, 1
+    while count:
+        found, count = re.subn(r"getattr\(([^()]*), '([^']*)'\)", r"\1.\2", found)
+    found = re.sub(r"^L\['\w+'\]", "", found).replace("._modules", "")
+    return re.sub(r"\['?([^'\]]*)'?\]", r".\1", found).strip(".")
 
 
 def _last(name: str) -> str:
