@@ -18,7 +18,8 @@ from onnx_spatialdrop.operator.dialects import DIALECTS, KERAS_TF_KEY, KERAS_TF_
 
 __all__ = ["Nonce", "draws", "single_words", "words"]
 
-#: Where a negative step's bits come from: Dropout for ONNX Runtime, RandomUniformLike for OpenVINO.
+#: Where a negative step's bits come from: Dropout for ONNX Runtime, RandomUniformLike for OpenVINO and tract, which
+#: reads it as one only if the node's name ends in "Like".
 Nonce = Literal["dropout", "uniform"]
 
 _NONCE: Final = {
