@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx_spatialdrop.infos import Infos
 from onnx_spatialdrop.interned import Interned, is_ascii
 from onnx_spatialdrop.spans import INFO, INITIALIZER, INPUT, NODE, OUTPUT, Spans
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_tensor, refuse_type
+from onnx_spatialdrop.wellformed_values import MalformedError, refuse_tensor, refuse_type, text
 from onnx_spatialdrop.wire import table
 
 __all__ = ["Flags", "Ints", "NotPlainError", "PlainFile", "chosen", "need"]
@@ -92,6 +92,8 @@ class PlainFile:
 
     def _read_model(self) -> None:
         graph = self.spans.rest.graph
+        for name in (graph.name, *(entry.domain for entry in self.spans.rest.opset_import)):
+            text(name)
         self._given: dict[bytes, Any] = {value.name.encode(): value.type for value in graph.input}
         self._tensors = {tensor.name.encode(): tensor for tensor in graph.initializer}
         self.opsets = {

@@ -64,8 +64,9 @@ def _check(contents: Iterable[bytes]) -> dict[bytes, str]:
             need(not any(tensor.data_location for tensor in (attribute.t, *attribute.tensors)))
             need(not any(mark in content for mark in MARKS))  # the operator's own draws without their tags
             refuse_attribute(attribute, "")
+            attribute.s.decode()  # where it is no UTF-8, wellformed.py decides
             names[content] = attribute.name
-    except (MalformedError, DecodeError):
+    except (MalformedError, DecodeError, UnicodeDecodeError):
         raise NotPlainError from None
     return names
 

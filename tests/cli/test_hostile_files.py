@@ -204,3 +204,16 @@ def test_a_model_nested_deeply_in_memory_is_refused() -> None:
         top.name = "g"
     with pytest.raises(sd.ModelFileError, match="nested too deeply|cannot be"):
         sd.remove(model)
+
+
+def test_what_the_short_way_leaves_alone_is_checked_all_the_same(tmp_path: Path) -> None:
+    """to-inference on the bytes wrote a graph with such a name, and nobody could read it again."""
+    node, value = helper.make_node("Relu", ["x"], ["y"]), helper.make_tensor_value_info
+    pad = helper.make_node("AutoPad", ["x"], ["z"], mode="edge")
+    graph = helper.make_graph([node, pad], "main_graph", [value("x", 1, [1])], [value("y", 1, [1])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+    for old in (b"main_graph", b"edge"):
+        file = tmp_path / "model.onnx"
+        file.write_bytes(model.replace(old, b"\xff" + old[1:]))
+        assert contract.breach(("to-inference",), file) == ""
+        assert main(["to-inference", str(file)]) == 1
