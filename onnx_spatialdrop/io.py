@@ -14,10 +14,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnx_spatialdrop import external, files
 from onnx_spatialdrop.collector import collector_paused
 from onnx_spatialdrop.errors import ModelFileError
-from onnx_spatialdrop.wellformed import refuse_malformed
+from onnx_spatialdrop.storage import external, files
+from onnx_spatialdrop.storage.wellformed import refuse_malformed
 
 __all__ = [
     "PathLike",

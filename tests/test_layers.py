@@ -1,4 +1,4 @@
-"""Imports go one way: operator <- io <- passes <- kernels <- runtime <- export, training <- verify <- cli."""
+"""Imports go one way: operator, storage, io, passes, kernels, runtime, export and training, verify, cli."""
 
 import ast
 from pathlib import Path
@@ -10,17 +10,7 @@ RANKS = {
     "errors": 0,
     "collector": 0,
     "operator": 1,
-    "files": 1,
-    "arrays": 2,
-    "wire": 1,
-    "interned": 1,
-    "spans": 2,
-    "plainwrite": 3,
-    "wellformed": 2,
-    "wellformed_values": 1,
-    "infos": 2,
-    "plainfile": 3,
-    "external": 2,
+    "storage": 2,
     "io": 3,
     "passes": 4,
     "kernels": 5,

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from rich.markup import escape
 
 import onnx_spatialdrop
-from onnx_spatialdrop import arrays, io
+from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import plain, refuse, screen, table
 from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
 from onnx_spatialdrop.operator import reference
@@ -26,6 +26,7 @@ from onnx_spatialdrop.passes.find import find
 from onnx_spatialdrop.passes.fuse import fuse
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.runtime.session import KERNELS, choose, session
+from onnx_spatialdrop.storage import arrays
 
 __all__ = ["add"]
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onnx_spatialdrop import arrays
 from onnx_spatialdrop.cli.check import FINDINGS
 from onnx_spatialdrop.cli.terminal import print_json, screen, table
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
 from onnx_spatialdrop.runtime.session import KERNELS
+from onnx_spatialdrop.storage import arrays
 from onnx_spatialdrop.verify import RUNTIMES, verify
 
 __all__ = ["add"]

@@ -22,8 +22,8 @@ from onnx_spatialdrop.passes.patterns.frozen import SIZES
 from onnx_spatialdrop.passes.patterns.sources import SOURCES
 from onnx_spatialdrop.passes.patterns.stripped import MARKS
 from onnx_spatialdrop.passes.plain_attributes import check_attributes
-from onnx_spatialdrop.plainfile import Ints, NotPlainError, PlainFile, chosen, need
-from onnx_spatialdrop.plainwrite import Edits, write
+from onnx_spatialdrop.storage.plainfile import Ints, NotPlainError, PlainFile, chosen, need
+from onnx_spatialdrop.storage.plainwrite import Edits, write
 
 __all__ = ["plain_inference"]
 

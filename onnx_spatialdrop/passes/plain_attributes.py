@@ -12,13 +12,13 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.interned import Interned, words
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.patterns.stripped import MARKS
-from onnx_spatialdrop.plainfile import Ints, NotPlainError, PlainFile, chosen, need
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_attribute
-from onnx_spatialdrop.wire import Fields
+from onnx_spatialdrop.storage.interned import Interned, words
+from onnx_spatialdrop.storage.plainfile import Ints, NotPlainError, PlainFile, chosen, need
+from onnx_spatialdrop.storage.wellformed_values import MalformedError, refuse_attribute
+from onnx_spatialdrop.storage.wire import Fields
 
 __all__ = ["check_attributes"]
 

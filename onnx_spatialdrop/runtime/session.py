@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import external, io
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import KernelError, ModelFileError
 from onnx_spatialdrop.kernels import native, python
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.lower import LowerPass
 from onnx_spatialdrop.passes.scopes import Site, spatial_dropouts
+from onnx_spatialdrop.storage import external
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from onnx_spatialdrop import arrays, files, io
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import ModelFileError, VerifyError
+from onnx_spatialdrop.storage import arrays, files
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
 __all__ = ["Recording", "write"]

@@ -119,7 +119,7 @@ class TestOutputs:
         """A limit on the size of files makes write(2) fail half way, as a full disk does."""
         import resource
 
-        from onnx_spatialdrop import files
+        from onnx_spatialdrop.storage import files
 
         if not unnamed:
             monkeypatch.setattr(files, "_unnamed", lambda _: None)
@@ -160,7 +160,7 @@ class TestOutputs:
 
 
 _SLOW_WRITE = """
-import sys, time, onnx_spatialdrop.files as files
+import sys, time, onnx_spatialdrop.storage.files as files
 from onnx_spatialdrop.cli import main
 place = files.Pending.place
 def slow(self):

@@ -49,10 +49,14 @@ def corpus() -> list[Path]:
 
 @cache
 def pairs() -> tuple[Pair, ...]:
-    """Return the good models that there are recordings of, those of torch with their masks as inputs."""
+    """Return the good models that there are recordings of, those of torch with their masks as inputs.
+
+    Networks in bfloat16 are left out: they need another runtime or tolerance than verify's own.
+    """
     found = [
         Pair(file.read_bytes(), file.with_suffix(".npz").read_bytes())
         for file in sorted((_DATA / "keras_masks").glob("*.onnx"))
+        if "bfloat16" not in file.stem
     ]
     for file in sorted((_DATA / "torch_masks").glob("*.npz")):
         expanded = sd.expand(onnx.load(_DATA / "torch" / f"{file.stem}.onnx"), form="mask-inputs")

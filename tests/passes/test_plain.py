@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop import io, wire
+from onnx_spatialdrop import io
 from onnx_spatialdrop.passes.plain import plain_inference
 from onnx_spatialdrop.passes.to_inference import InferencePass
+from onnx_spatialdrop.storage import wire
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*(ROOT / "models").glob("*.onnx"), *(ROOT / "tests" / "data").rglob("*.onnx")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import external, io
+from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import ModelFileError, SpecError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
@@ -22,6 +22,7 @@ from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
 from onnx_spatialdrop.passes.patterns.sources import is_source
 from onnx_spatialdrop.passes.ties import is_tied
+from onnx_spatialdrop.storage import external
 
 __all__ = ["check"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_spatialdrop.interned import Interned
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_type
-from onnx_spatialdrop.wire import Table
+from onnx_spatialdrop.storage.interned import Interned
+from onnx_spatialdrop.storage.wellformed_values import MalformedError, refuse_type
+from onnx_spatialdrop.storage.wire import Table
 
 __all__ = ["Infos"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import ModelFileError
-from onnx_spatialdrop.files import Pending
+from onnx_spatialdrop.storage.files import Pending
 
 __all__ = ["Copy", "check", "dangling", "folders", "homeless", "moved_to", "set_folder"]
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnx_spatialdrop.infos import Infos
-from onnx_spatialdrop.interned import Interned, is_ascii
-from onnx_spatialdrop.spans import INFO, INITIALIZER, INPUT, NODE, OUTPUT, Spans
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_tensor, refuse_type, text
-from onnx_spatialdrop.wire import table
+from onnx_spatialdrop.storage.infos import Infos
+from onnx_spatialdrop.storage.interned import Interned, is_ascii
+from onnx_spatialdrop.storage.spans import INFO, INITIALIZER, INPUT, NODE, OUTPUT, Spans
+from onnx_spatialdrop.storage.wellformed_values import MalformedError, refuse_tensor, refuse_type, text
+from onnx_spatialdrop.storage.wire import table
 
 __all__ = ["Flags", "Ints", "NotPlainError", "PlainFile", "chosen", "need"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from fuzz import contract
 
-from onnx_spatialdrop import arrays
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.storage import arrays
 
 WHAT = "holds no arrays"
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop.wire import blocks
+from onnx_spatialdrop.storage.wire import blocks
 
 __all__ = ["Interned", "is_ascii", "words"]
 

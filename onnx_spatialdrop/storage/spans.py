@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnx_spatialdrop.wire import LENGTH, VARINT, number, varint
+from onnx_spatialdrop.storage.wire import LENGTH, VARINT, number, varint
 
 __all__ = ["GRAPH", "INFO", "INITIALIZER", "INPUT", "NODE", "OUTPUT", "Spans"]
 

@@ -12,11 +12,11 @@ from building import dropout_model
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from onnx_spatialdrop import wire
 from onnx_spatialdrop.passes.plain import plain_inference
-from onnx_spatialdrop.spans import INFO, INPUT, NODE, Spans
+from onnx_spatialdrop.storage import wire
+from onnx_spatialdrop.storage.spans import INFO, INPUT, NODE, Spans
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[2] / "models"
 GRAPH = 7
 METADATA = b"\x82\x01\x08\x0a\x03key\x12\x01v"  # field 16: its tag takes two bytes
 

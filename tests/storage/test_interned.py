@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_spatialdrop import interned
-from onnx_spatialdrop.interned import Interned, is_ascii
+from onnx_spatialdrop.storage import interned
+from onnx_spatialdrop.storage.interned import Interned, is_ascii
 
 PIECES = st.lists(
     st.one_of(st.binary(max_size=40), st.sampled_from((b"", b"\0", b"\0\0", b"a" * 8, b"a" * 9))), max_size=30

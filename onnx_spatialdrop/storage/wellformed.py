@@ -11,7 +11,13 @@ import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
 from onnx_spatialdrop.errors import ModelFileError
-from onnx_spatialdrop.wellformed_values import MalformedError, refuse_attribute, refuse_tensor, refuse_type, text
+from onnx_spatialdrop.storage.wellformed_values import (
+    MalformedError,
+    refuse_attribute,
+    refuse_tensor,
+    refuse_type,
+    text,
+)
 
 __all__ = ["refuse_malformed"]
 

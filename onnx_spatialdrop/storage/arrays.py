@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop import files
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.storage import files
 
 __all__ = ["Array", "read"]
 

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from google.protobuf.message import Message
 
-from onnx_spatialdrop.plainfile import Ints, PlainFile, need
-from onnx_spatialdrop.spans import GRAPH, INFO, NODE, Spans
-from onnx_spatialdrop.wire import LENGTH, varint
+from onnx_spatialdrop.storage.plainfile import Ints, PlainFile, need
+from onnx_spatialdrop.storage.spans import GRAPH, INFO, NODE, Spans
+from onnx_spatialdrop.storage.wire import LENGTH, varint
 
 __all__ = ["Edits", "write"]
 

@@ -1,0 +1,1 @@
+"""Model files as bytes: checked before anything runs, replaced whole, weights left where they are."""
