@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import torch_contexts, torch_hooks, torch_models
+from onnx_spatialdrop.export import torch_contexts, torch_dims, torch_hooks, torch_models
 from onnx_spatialdrop.export.finish import Dropout, finish, require
 from onnx_spatialdrop.export.torch_settle import settle
 
@@ -91,6 +91,8 @@ def export(
     )
     with context:
         torch = require("torch", "torch")
+        if "dynamic_shapes" in arguments:
+            arguments["dynamic_shapes"] = torch_dims.named(arguments["dynamic_shapes"])
         if output is not None:
             torch.onnx.export(module, args, output, dynamo=dynamo, **arguments)
             return Path(output)
