@@ -111,12 +111,24 @@ def from_proto(proto: onnx.ModelProto, where: str = "the model") -> ir.Model:
         model = ir.from_proto(proto)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # RecursionError too
         raise ModelFileError(f"{where}: is not a readable ONNX model: {first_line(error)}") from error
-    for scope in (model.graph, *model.graph.subgraphs()):
-        for value in scope.initializers.values():
-            # onnx_ir would write this metadata beside the proto's own copy of it.
-            if isinstance(value.const_value, ir.TensorProtoTensor):
-                value.const_value.metadata_props.clear()
+    for tensor in _tensors(model):
+        # onnx_ir would write this metadata beside the proto's own copy of it.
+        if isinstance(tensor, ir.TensorProtoTensor):
+            tensor.metadata_props.clear()
     return model
+
+
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for scope in (graph, *graph.subgraphs()):
+            for value in scope.initializers.values():
+                yield value.const_value
+        for node in graph.all_nodes():
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield attribute.as_tensor()
+                elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
+                    yield from attribute.as_tensors()
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

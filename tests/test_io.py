@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -230,6 +231,25 @@ def test_what_onnx_ir_would_lose_is_refused() -> None:
         sd.ModelFileError, match="the model: holds training_info, which onnx_ir would lose; take it out"
     ):
         sd.remove(model)
+
+
+def test_metadata_of_tensors_in_attributes_is_not_doubled() -> None:
+    head = '<ir_version: 10, opset_import: ["": 20, "own": 1]> g (float[N] x, bool c) => (float[N] y)'
+    inner = "t () => (float[1] a) { a = Constant <value = float[1] {1.0}> () }"
+    model = onnx.parser.parse_model(
+        f"{head} {{ k = Constant <value = float[1] {{2.0}}> () b = If (c) <then_branch = {inner}, "
+        f"else_branch = {inner}> d = own.F (x) e = Mul (k, b) y = Mul (d, e) }}"
+        ' <domain: "own", opset_import: ["": 20]> F (x) => (y) '
+        "{ k = Constant <value = float[1] {3.0}> () y = Mul (x, k) }"
+    )
+    branch = model.graph.node[1].attribute[0].g
+    tensors = [nodes[0].attribute[0].t for nodes in (model.graph.node, branch.node, model.functions[0].node)]
+    for tensor in tensors:
+        tensor.metadata_props.add(key="made by", value="hand")
+    got = sd.assign_seeds(sd.assign_seeds(model))
+    branch = got.graph.node[1].attribute[0].g
+    again = [nodes[0].attribute[0].t for nodes in (got.graph.node, branch.node, got.functions[0].node)]
+    assert [list(tensor.metadata_props) for tensor in again] == [list(tensor.metadata_props) for tensor in tensors]
 
 
 def test_metadata_of_initializers_is_not_doubled(external: Path) -> None:
