@@ -48,7 +48,7 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
   } else if (KeepsAll()) {
     path->scale[type](to, from, end - begin, scale, hints);
   } else if (DropsAll()) {
-    path->zero(to, (end - begin) * size, reach == Reach::kStream);
+    path->zero(to, (end - begin) * size, reach == Reach::kStream, nullptr);
   } else {
     const size_t slab_size = plan.repeats * plan.width * plan.inner;
     while (begin < end) {

@@ -58,7 +58,10 @@ struct Path {
   void (*select[kTypeCount])(void* to, const void* from, Pattern pattern, size_t count, Scale scale,
                              const Hints& hints);
   void (*copy)(void* to, const void* from, size_t bytes, const Hints& hints);
-  void (*zero)(void* to, size_t bytes, bool stream);
+  // Zeros, past the caches if `stream` says so. `passed`, unless null, is what would be read meanwhile: `to` itself,
+  // where the zeros are among what stays in the caches, or X, whose lines are asked for although nobody reads them,
+  // because memory that is read without a gap comes faster than what is behind a short one.
+  void (*zero)(void* to, size_t bytes, bool stream, const char* passed);
   void (*fence)();
 };
 

@@ -105,10 +105,11 @@ void FarLoop(typename V::Element* to, const typename V::Element* from, size_t co
   constexpr size_t kAhead = kAheadBytes / sizeof(Element);
   size_t i = Unaligned<V>(to, count);
   if (i != 0) tail(to, from, 0, i);
-  const size_t ahead = count < kAhead ? count : kAhead, turn = count - ahead;
+  const bool goes_on = hints.next == reinterpret_cast<const char*>(from + count);
+  const size_t ahead = goes_on || count > kAhead ? kAhead : count, turn = goes_on ? count : count - ahead;
   Beside<V> beside;
   if (kMove == Move::kStream && hints.zeros != nullptr) beside.Take(*hints.zeros, count * sizeof(Element));
-  if (kMove == Move::kStream && hints.next != reinterpret_cast<const char*>(from + count)) {
+  if (kMove == Move::kStream && !goes_on) {
     constexpr size_t kAheadOfGap = kAheadOfGapBytes / sizeof(Element);
     const size_t gap_turn = count < kAheadOfGap ? 0 : count - kAheadOfGap;
     i = FarVectors<V, kMove>(to, from, i, gap_turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
@@ -202,17 +203,38 @@ void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
       [](Element* t, const Element* f, size_t at, size_t n) { memcpy(t + at, f + at, n); });
 }
 
+// A step of zeros, and as many lines asked for, for writing where they are zeroed themselves.
+template <class V, Move kMove>
+void ZeroStep(typename V::Element* to, const char* passed) {
+  constexpr size_t kStep = 4 * V::kLanes;
+  if (passed != nullptr) {
+    for (size_t line = 0; line < kStep; line += 64) {
+      __builtin_prefetch(passed + kAheadBytes + line, kMove == Move::kInPlace ? 1 : 0, 3);
+    }
+  }
+#pragma GCC unroll 16
+  for (size_t k = 0; k < kStep; k += V::kLanes) {
+    kMove == Move::kInPlace ? V::Store(to + k, V::Zero()) : V::Stream(to + k, V::Zero());
+  }
+}
+
 template <class V>
-void ZeroLoop(void* to_, size_t bytes, bool stream) {
-  if (!stream) {
+void ZeroLoop(void* to_, size_t bytes, bool stream, const char* passed) {
+  if (!stream && passed == nullptr) {
     memset(to_, 0, bytes);
     return;
   }
+  constexpr size_t kStep = 4 * V::kLanes;
   auto* to = static_cast<typename V::Element*>(to_);
-  const size_t head = Unaligned<V>(to, bytes);
-  memset(to, 0, head);
-  size_t i = head;
-  for (; i + V::kLanes <= bytes; i += V::kLanes) V::Stream(to + i, V::Zero());
+  size_t i = Unaligned<V>(to, bytes);
+  memset(to, 0, i);
+  for (; i + kStep <= bytes; i += kStep) {
+    const char* line = passed == nullptr ? nullptr : passed + i;
+    stream ? ZeroStep<V, Move::kStream>(to + i, line) : ZeroStep<V, Move::kInPlace>(to + i, line);
+  }
+  for (; i + V::kLanes <= bytes; i += V::kLanes) {
+    stream ? V::Stream(to + i, V::Zero()) : V::Store(to + i, V::Zero());
+  }
   memset(to + i, 0, bytes - i);
 }
 

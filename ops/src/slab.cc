@@ -6,10 +6,20 @@ namespace spatialdrop {
 namespace {
 
 // A map of at least this many bytes is scaled or zeroed as a whole; smaller ones go through a pattern of bytes.
-constexpr size_t kWholeMapBytes = 4 << 10;
+constexpr size_t kWholeMapBytes = 2 << 10;
 constexpr size_t kPatternSize = 8 << 10;
 // Short rows are repeated to about this many bytes: more would share the nearest cache with the lines on their way.
 constexpr size_t kTileSize = 512;
+
+// Dropped maps of at most this many bytes are passed over as if they were read: beyond a gap a processor has to find
+// the stream again, which takes as long as reading about so much. In place their zeros then stay with the rest.
+constexpr size_t kPassedBytes = 12 << 10;
+constexpr size_t kPassedInPlaceBytes = 16 << 10;
+
+size_t PassedBytes(const Draw& draw) {
+  if (draw.x == draw.y) return draw.reach == Reach::kNear ? 0 : kPassedInPlaceBytes;
+  return draw.reach == Reach::kStream ? kPassedBytes : 0;
+}
 
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
@@ -36,7 +46,8 @@ void Spread(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern
 // Writes elements [begin, end) of one slab, numbered from the slab's first element.
 class SlabWriter {
  public:
-  SlabWriter(const Draw& draw, size_t slab) : draw_(draw), size_(kTypeSize[draw.type]) {
+  SlabWriter(const Draw& draw, size_t slab)
+      : draw_(draw), size_(kTypeSize[draw.type]), in_place_(draw.x == draw.y), passed_(PassedBytes(draw)) {
     const Plan& plan = draw.plan;
     const size_t offset = slab * plan.repeats * plan.width * plan.inner * size_;
     x_ = static_cast<const char*>(draw.x) + offset;
@@ -60,31 +71,58 @@ class SlabWriter {
     return buffer;
   }
 
-  // Dropped maps are never read, and kept ones are left alone where there is nothing to multiply by.
+  // Runs of maps of one fate: kept ones are left alone where there is nothing to multiply by, dropped ones never read.
   void WriteMaps(size_t begin, size_t end) {
-    const size_t inner = draw_.plan.inner, width = draw_.plan.width;
-    size_t known_to = 0;  // kept_ holds entries up to here, relative to `known_from`
-    size_t known_from = 0;
-    while (begin < end) {
-      const size_t map = begin / inner, entry = map % width;
-      const size_t stop = Min(end, (map + 1) * inner);
-      if (entry < known_from || entry >= known_to) {
-        const size_t maps_left = (end - 1) / inner - map + 1;
-        known_from = entry;
-        known_to = Min(width, entry + Min(maps_left, kPatternSize));
-        kept_ = Entries(known_from, known_to, scratch_);
-      }
-      size_t next = stop;
-      for (size_t e = entry + 1; e < known_to && kept_[e - known_from] == 0; ++e) next += inner;
-      Zeros zeros{y_ + stop * size_, (Min(next, end) - stop) * size_};
-      if (kept_[entry - known_from] == 0) {
-        zeros = {y_ + begin * size_, (Min(next, end) - begin) * size_};
-      } else {
-        Scale(begin, stop - begin, next, &zeros);
-      }
-      draw_.path->zero(zeros.to, zeros.bytes, draw_.reach == Reach::kStream);
-      begin = Min(next, end);
+    while (begin < end) begin = IsKept(begin, end) ? KeepRun(begin, end) : DropRun(begin, end);
+  }
+
+  // These two return where they stopped.
+  size_t KeepRun(size_t begin, size_t end) {
+    const size_t stop = EndOfRun(begin, end);
+    // A run also ends with its row, and where no more is known.
+    const size_t next = stop < end && IsKnown(stop) && !IsKept(stop, end) ? EndOfRun(stop, end) : stop;
+    if (IsPassed(next - stop)) {
+      Scale(begin, stop - begin, stop, nullptr);
+      return stop;
     }
+    Zeros zeros{y_ + stop * size_, (next - stop) * size_};
+    Scale(begin, stop - begin, next, &zeros);
+    draw_.path->zero(zeros.to, zeros.bytes, draw_.reach == Reach::kStream, nullptr);
+    return next;
+  }
+
+  size_t DropRun(size_t begin, size_t end) {
+    const size_t stop = EndOfRun(begin, end);
+    const bool passed = IsPassed(stop - begin), stays = passed && in_place_;
+    draw_.path->zero(y_ + begin * size_, (stop - begin) * size_, draw_.reach == Reach::kStream && !stays,
+                     passed ? x_ + begin * size_ : nullptr);
+    return stop;
+  }
+
+  bool IsPassed(size_t elements) const { return elements * size_ <= passed_; }
+
+  // Whether the map of element `at` is kept; draws what is not known yet of maps up to that of element end - 1.
+  bool IsKept(size_t at, size_t end) {
+    const size_t inner = draw_.plan.inner, width = draw_.plan.width, map = at / inner, entry = map % width;
+    if (!IsKnown(at)) {
+      known_from_ = entry;
+      known_to_ = Min(width, entry + Min((end - 1) / inner - map + 1, kPatternSize));
+      kept_ = Entries(known_from_, known_to_, scratch_);
+    }
+    return kept_[entry - known_from_] != 0;
+  }
+
+  bool IsKnown(size_t at) const {
+    const size_t entry = at / draw_.plan.inner % draw_.plan.width;
+    return known_from_ <= entry && entry < known_to_;
+  }
+
+  // Where maps that share the fate of element `at` end, as far as this row goes and is known: at most `end`.
+  size_t EndOfRun(size_t at, size_t end) const {
+    const size_t inner = draw_.plan.inner, map = at / inner, entry = map % draw_.plan.width;
+    size_t other = entry + 1;
+    while (other < known_to_ && kept_[other - known_from_] == kept_[entry - known_from_]) ++other;
+    return Min(end, (map + other - entry) * inner);
   }
 
   // May also write some of the zeros, and takes them off their front.
@@ -172,10 +210,14 @@ class SlabWriter {
 
   const Draw& draw_;
   const size_t size_;
+  const bool in_place_;
+  const size_t passed_;
   const char* x_;
   char* y_;
   size_t first_entry_;
   const uint8_t* kept_ = nullptr;
+  // In a slab of whole maps, the entries that kept_ begins and ends with.
+  size_t known_from_ = 0, known_to_ = 0;
   // Left as they are until written: clearing them would cost more than a small tensor.
   uint8_t scratch_[kPatternSize];
   uint8_t pattern_[kPatternSize + kTileSize + kLeastPeriod];

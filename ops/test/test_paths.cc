@@ -142,9 +142,14 @@ void TestBytes(const Path& path) {
     path.copy(to.data() + skip, from.data() + skip, bytes, hints);
     path.fence();
     CHECK(memcmp(to.data() + skip, from.data() + skip, bytes) == 0, "%s: copy of %zu bytes", path.name, bytes);
-    path.zero(to.data() + skip, bytes, stream);
+    to.resize(skip + bytes + 70, 0xAB);
+    const uint8_t* passed = trial % 3 == 0 ? nullptr : stream ? from.data() : to.data() + skip;
+    path.zero(to.data() + skip, bytes, stream, reinterpret_cast<const char*>(passed));
     path.fence();
-    for (size_t i = 0; i < to.size(); ++i) CHECK(to[i] == (i < skip ? 0xAB : 0), "%s: zero", path.name);
+    for (size_t i = 0; i < to.size(); ++i) {
+      const bool written = i >= skip && i < skip + bytes;
+      CHECK(to[i] == (written ? 0 : 0xAB), "%s: zero, byte %zu of %zu", path.name, i, bytes);
+    }
   }
 }
 
