@@ -33,10 +33,23 @@ void Partial(typename V::Element* to, const typename V::Element* from, size_t co
 enum class Move { kStream, kInPlace };
 
 // How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
+// What is only read comes past the outer caches, for a shorter stay in the nearest; what is written in place stays.
 // No multiple of 4 KiB: lines a page apart take each other's places in the nearest cache.
-constexpr size_t kAheadBytes = 10 << 10;
+constexpr size_t kAheadToRead = 6 << 10;
+constexpr size_t kAheadToWrite = 14 << 10;
 // The same across memory that is skipped, into the second cache: processors take a while to follow a stream again.
 constexpr size_t kAheadOfGapBytes = 18 << 10;
+
+template <Move kMove>
+constexpr size_t kAheadBytes = kMove == Move::kInPlace ? kAheadToWrite : kAheadToRead;
+
+// Asks for the lines of `bytes` from `ahead` on.
+template <Move kMove>
+void Ask(const char* ahead, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) {
+    kMove == Move::kInPlace ? __builtin_prefetch(ahead + line, 1, 3) : __builtin_prefetch(ahead + line, 0, 0);
+  }
+}
 
 // What is done beside each step of a loop: as many lines are asked for, from `gap_end` on unless that is null, and
 // `rate` times as many zeros are written.
@@ -79,9 +92,7 @@ size_t FarVectors(typename V::Element* to, const typename V::Element* from, size
   constexpr size_t kStep = kUnroll * V::kLanes;
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
   for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
-    for (size_t line = 0; line < kStepBytes; line += 64) {
-      __builtin_prefetch(ahead + line, kMove == Move::kInPlace ? 1 : 0, 3);
-    }
+    Ask<kMove>(ahead, kStepBytes);
     typename V::Word word[kUnroll];
 #pragma GCC unroll 16
     for (size_t k = 0; k < kUnroll; ++k) word[k] = function(V::Load(from + i + k * V::kLanes), i + k * V::kLanes);
@@ -102,7 +113,7 @@ template <class V, Move kMove, class Function, class Tail>
 void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const Hints& hints,
              Function function, Tail tail) {
   using Element = typename V::Element;
-  constexpr size_t kAhead = kAheadBytes / sizeof(Element);
+  constexpr size_t kAhead = kAheadBytes<kMove> / sizeof(Element);
   size_t i = Unaligned<V>(to, count);
   if (i != 0) tail(to, from, 0, i);
   const bool goes_on = hints.next == reinterpret_cast<const char*>(from + count);
@@ -207,11 +218,7 @@ void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
 template <class V, Move kMove>
 void ZeroStep(typename V::Element* to, const char* passed) {
   constexpr size_t kStep = 4 * V::kLanes;
-  if (passed != nullptr) {
-    for (size_t line = 0; line < kStep; line += 64) {
-      __builtin_prefetch(passed + kAheadBytes + line, kMove == Move::kInPlace ? 1 : 0, 3);
-    }
-  }
+  if (passed != nullptr) Ask<kMove>(passed + kAheadBytes<kMove>, kStep);
 #pragma GCC unroll 16
   for (size_t k = 0; k < kStep; k += V::kLanes) {
     kMove == Move::kInPlace ? V::Store(to + k, V::Zero()) : V::Stream(to + k, V::Zero());

@@ -13,7 +13,7 @@ constexpr size_t kTileSize = 512;
 
 // Dropped maps of at most this many bytes are passed over as if they were read: beyond a gap a processor has to find
 // the stream again, which takes as long as reading about so much. In place their zeros then stay with the rest.
-constexpr size_t kPassedBytes = 12 << 10;
+constexpr size_t kPassedBytes = 8 << 10;
 constexpr size_t kPassedInPlaceBytes = 16 << 10;
 
 size_t PassedBytes(const Draw& draw) {
