@@ -9,26 +9,20 @@ ratios are between medians of the same loop. It asserts nothing: a loaded machin
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from native_peers import Peer, peers
+from native_peers import peer_row, peers
 from native_sessions import DRAWN, ELEMENT, bound_run, draw_run, drop_model, node_chain
+from native_timing import BUFFERS, aligned, copier, interleaved, machine
 
 from onnx_spatialdrop.operator import spec
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MIB = 2**20
-#: How many pairs of buffers the rows beside memcpy are measured with.
-BUFFERS = 5
 PATHS = ("avx512", "avx2", "portable")
 LAYOUTS = {"NCHW": ((64, 64, 64), [2, 3]), "NHWC": ((64, 64, 64), [1, 2])}
 #: At most this many times memcpy's time; what the project set out to reach.
@@ -55,57 +49,6 @@ class Row:
         times = f"{self.ours * 1e3:.3f} | {self.other * 1e3:.3f} | {self.ours / self.other:.2f}"
         others = f"{min(self.ratios):.2f} - {max(self.ratios):.2f}" if self.ratios else ""
         return f"| {self.case} | {times} | {others} | {self.limit / self.other:.2f} | {self.goal} |"
-
-
-def interleaved(rounds: int, threads: int, *functions: Callable[[], object]) -> list[float]:
-    """Return the median time of each function, all called in turn, ``rounds`` times after one unmeasured round.
-
-    Each is called twice, and the second call measured, so that what it finds in the caches is what it left there:
-    otherwise whoever leaves lines to be written back would have the next one pay for them.
-
-    With one thread, a call that another process pushed off its core (wall time beyond processor time by a tenth) is
-    not counted, and the loop goes on for up to twenty times as long to have enough of the others.
-    """
-    counted: list[list[float]] = [[] for _ in functions]
-    every: list[list[float]] = [[] for _ in functions]
-    for turn in range(20 * rounds + 1):
-        for function, good, all_ in zip(functions, counted, every, strict=True):
-            function()
-            start, cpu = time.perf_counter(), time.process_time()
-            function()
-            wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-            if turn > 0:
-                all_.append(wall)
-                if threads > 1 or wall < 1.1 * cpu + 5e-6:
-                    good.append(wall)
-        if min(map(len, counted)) >= rounds:
-            break
-    return [statistics.median(good or all_) for good, all_ in zip(counted, every, strict=True)]
-
-
-def copier(to: np.ndarray, source: np.ndarray) -> Callable[[], object]:
-    """Return glibc's memcpy of one array onto another."""
-    memcpy = ctypes.CDLL(None).memcpy
-    memcpy.restype, memcpy.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    return lambda: memcpy(to.ctypes.data, source.ctypes.data, source.nbytes)
-
-
-def aligned(shape: tuple[int, ...], itemsize: int, numbers: bool = False) -> np.ndarray:
-    """Return bytes of the given shape at a multiple of 64, as ONNX Runtime's own tensors are, all pages touched.
-
-    With ``numbers`` they are small numbers of both signs in every type of that size: memory moves equal or zero bytes
-    faster than such as tensors hold.
-    """
-    size = int(np.prod(shape)) * itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    buffer = raw[start : start + size]
-    if numbers:
-        top = itemsize - 1
-        buffer[:] = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-        buffer.reshape(-1, itemsize)[:, top] &= 0x80
-        buffer.reshape(-1, itemsize)[:, top] |= 0x3C
-    return buffer
 
 
 def compared(
@@ -182,37 +125,6 @@ def small_node(rounds: int) -> str:
     return f"{(many - few) / 200 * 1e6:.2f}"
 
 
-def peer_row(peer: Peer, rounds: int, threads: int) -> str:
-    """Return the row of one peer, the median of ``BUFFERS`` sets of buffers, or the reason why there is none."""
-    if peer.missing:
-        return f"| {peer.name} | {peer.case} | | | {peer.missing} | | {peer.goal} |"
-    measured = []
-    for _ in range(BUFFERS):
-        x, y, z = (aligned(peer.shape, 4, numbers) for numbers in (True, False, False))
-        ours, theirs = interleaved(rounds // 3, threads, peer.ours(x, y, threads), peer.run(x, z, threads))
-        measured.append((theirs / ours, ours, theirs))
-    measured.sort()
-    factor, ours, theirs = measured[BUFFERS // 2]
-    others = f"{measured[0][0]:.1f} - {measured[-1][0]:.1f}"
-    return f"| {peer.name} | {peer.case} | {ours * 1e3:.3f} | {theirs * 1e3:.3f} | {factor:.1f} | {others} | {peer.goal} |"
-
-
-def machine() -> str:
-    """Return one paragraph about the machine and what ran on it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", "").split()
-    path = "avx512" if "avx512bw" in flags else "avx2" if "avx2" in flags else "portable"
-    folders = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")
-    caches = sorted({f"L{(c / 'level').read_text().strip()} {(c / 'size').read_text().strip()}" for c in folders})
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"{facts.get('model name', 'unknown')} ({platform.machine()}), {os.cpu_count()} cores, {', '.join(caches)}; "
-        f"{' '.join(platform.libc_ver())}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
-        f"numpy {np.__version__}; path {os.environ.get('ONNX_SPATIALDROP_CPU', path)}; load average {load}."
-    )
-
-
 def document(rounds: int, threads: int) -> Iterator[str]:
     """Yield the lines of docs/benchmarks.md, each as soon as it has been measured."""
     yield "# Benchmarks of the native kernel\n"
@@ -243,7 +155,8 @@ def document(rounds: int, threads: int) -> Iterator[str]:
         yield draw_row(rng, rounds)
     yield ""
     yield "## Beside what else does this work\n"
-    yield "float32, out of place; times in ms; factor: how much faster, and of all the buffers that it is the median of."
+    yield "float32, out of place; times in ms; factor: how much faster, as the median of as many buffers and"
+    yield "with each of them."
     yield "ONNX's Dropout draws for every element, because the standard has no other.\n"
     yield "| peer | case | kernel | peer | factor | of all | goal |\n|---|---|---|---|---|---|---|"
     for peer in peers():

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from native_sessions import ELEMENT, bound_run, drop_model
+from native_timing import BUFFERS, aligned, interleaved
 from onnx import TensorProto, helper, numpy_helper
 
 MIB_32 = (32, 64, 64, 64)
@@ -102,7 +103,7 @@ def dropout(shape: Sequence[int], ratio: float) -> onnx.ModelProto:
     return standard_model(nodes, constants, shape)
 
 
-def torch_run(x: np.ndarray, y: np.ndarray, threads: int) -> Callable[[], object]:
+def torch_run(x: np.ndarray, _y: np.ndarray, threads: int) -> Callable[[], object]:
     """Return torch's dropout2d on the same values; it makes its own Y."""
     import torch
 
@@ -145,3 +146,19 @@ def peers() -> list[Peer]:
             for ratio in (0.2, 0.5)
         ),
     ]
+
+
+def peer_row(peer: Peer, rounds: int, threads: int) -> str:
+    """Return the row of one peer, the median of ``BUFFERS`` sets of buffers, or the reason why there is none."""
+    if peer.missing:
+        return f"| {peer.name} | {peer.case} | | | {peer.missing} | | {peer.goal} |"
+    measured = []
+    for _ in range(BUFFERS):
+        x, y, z = (aligned(peer.shape, 4, numbers) for numbers in (True, False, False))
+        ours, theirs = interleaved(rounds // 3, threads, peer.ours(x, y, threads), peer.run(x, z, threads))
+        measured.append((theirs / ours, ours, theirs))
+    measured.sort()
+    factor, ours, theirs = measured[BUFFERS // 2]
+    others = f"{measured[0][0]:.1f} - {measured[-1][0]:.1f}"
+    times = f"{ours * 1e3:.3f} | {theirs * 1e3:.3f} | {factor:.1f}"
+    return f"| {peer.name} | {peer.case} | {times} | {others} | {peer.goal} |"
