@@ -159,6 +159,6 @@ def peer_row(peer: Peer, rounds: int, threads: int) -> str:
         measured.append((theirs / ours, ours, theirs))
     measured.sort()
     factor, ours, theirs = measured[BUFFERS // 2]
-    others = f"{measured[0][0]:.1f} - {measured[-1][0]:.1f}"
-    times = f"{ours * 1e3:.3f} | {theirs * 1e3:.3f} | {factor:.1f}"
+    others = f"{measured[0][0]:.2f} - {measured[-1][0]:.2f}"
+    times = f"{ours * 1e3:.3f} | {theirs * 1e3:.3f} | {factor:.2f}"
     return f"| {peer.name} | {peer.case} | {times} | {others} | {peer.goal} |"

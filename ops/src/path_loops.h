@@ -52,20 +52,22 @@ void Ask(const char* ahead, size_t bytes) {
 }
 
 // What is done beside each step of a loop: as many lines are asked for, from `gap_end` on unless that is null, and
-// `rate` times as many zeros are written.
+// zeros are written, spread evenly over the loop.
 template <class V>
 struct Beside {
   const char* gap_end = nullptr;
   Zeros zeros{nullptr, 0};
-  size_t rate = 0;
+  size_t bytes = 1, zero_bytes = 0;  // of the whole loop, and of the zeros beside it
+  size_t due = 0;                    // zeros that should be written by now and are not: steps, times `bytes`
 
-  // Takes over what is to be zero, for a loop over `bytes`; it begins with a whole vector.
-  void Take(Zeros all, size_t bytes) {
+  // Takes over what is to be zero, for a loop over `loop_bytes`; it begins with a whole vector.
+  void Take(Zeros all, size_t loop_bytes) {
     using Element = typename V::Element;
     const size_t head = Unaligned<V>(all.to, all.bytes / sizeof(Element)) * sizeof(Element);
     memset(all.to, 0, head);
     zeros = {all.to + head, all.bytes - head};
-    rate = (all.bytes + bytes - 1) / bytes;
+    bytes = loop_bytes;
+    zero_bytes = all.bytes;
   }
 
   template <size_t kStepBytes>
@@ -74,7 +76,8 @@ struct Beside {
       for (size_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(gap_end + line, 0, 2);
       gap_end += kStepBytes;
     }
-    for (size_t r = 0; r < rate && zeros.bytes >= kStepBytes; ++r) {
+    due += zero_bytes;
+    for (; due >= bytes && zeros.bytes >= kStepBytes; due -= bytes) {
       for (size_t at = 0; at < kStepBytes; at += V::kLanes * sizeof(typename V::Element)) {
         V::Stream(reinterpret_cast<typename V::Element*>(zeros.to + at), V::Zero());
       }
