@@ -29,7 +29,10 @@ _AXES: Final[dict[str, dict[str, tuple[int, ...]]]] = {
     "SpatialDropout3D": {"channels_last": (1, 2, 3), "channels_first": (2, 3, 4)},
 }
 # What the refusals offer.
-_WAY_OUT: Final = 'export with dropout="inference", or put a SpatialDropout or Dropout layer in its place'
+_WAY_OUT: Final = (
+    'export with dropout="inference" (with tf2onnx: outside exporting()), or put a SpatialDropout or Dropout layer in '
+    "its place"
+)
 
 
 Sizes = Callable[[Any], tuple[int | None, ...]]

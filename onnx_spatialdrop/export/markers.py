@@ -110,7 +110,7 @@ def _check_complete(calls: Mapping[int, Call], present: set[int]) -> None:
             raise SpatialDropError(
                 f"layer {call.layer!r}: its dropout was traced but is not in the exported graph (the exporter folded "
                 "or dropped it, as it does where the layer's input is a constant or its output is unused); export with "
-                'dropout="inference", or take the layer out of the call'
+                'dropout="inference" (with tf2onnx: outside exporting()), or take the layer out of the call'
             )
 
 

@@ -33,7 +33,8 @@ class TestRefusals:
         self.check(
             keras.layers.AlphaDropout(0.5, noise_shape=(None, 1, None), name="alpha"),
             "layer 'alpha': AlphaDropout replaces values by a constant and is no case of SpatialDropout, which keeps "
-            'or zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
+            'or zeroes; export with dropout="inference" (with tf2onnx: outside exporting()), or put a '
+            "SpatialDropout or Dropout layer in its place",
         )
 
     def test_a_rate_that_was_set_after_the_layer_was_made_without_one(self) -> None:
@@ -49,7 +50,8 @@ class TestRefusals:
         self.check(
             keras.layers.GaussianDropout(0.5, name="gauss"),
             "layer 'gauss': GaussianDropout multiplies by noise and is no case of SpatialDropout, which keeps or "
-            'zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
+            'zeroes; export with dropout="inference" (with tf2onnx: outside exporting()), or put a '
+            "SpatialDropout or Dropout layer in its place",
             elementwise=True,
         )
 
@@ -102,7 +104,7 @@ class TestRefusals:
             OnWeights(name="custom"),
             "layer 'custom/connect': its dropout was traced but is not in the exported graph (the exporter folded or "
             "dropped it, as it does where the layer's input is a constant or its output is unused); export with "
-            'dropout="inference", or take the layer out of the call',
+            'dropout="inference" (with tf2onnx: outside exporting()), or take the layer out of the call',
         )
 
     @pytest.mark.parametrize("name", [name for backend, name in BEYOND_KERAS if backend == BACKEND])

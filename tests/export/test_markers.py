@@ -92,7 +92,7 @@ def test_a_layer_that_is_not_in_the_file_is_refused() -> None:
     assert str(error.value) == (
         "layer 'b': its dropout was traced but is not in the exported graph (the exporter folded or dropped it, as it "
         "does where the layer's input is a constant or its output is unused); "
-        'export with dropout="inference", or take the layer out of the call'
+        'export with dropout="inference" (with tf2onnx: outside exporting()), or take the layer out of the call'
     )
 
 

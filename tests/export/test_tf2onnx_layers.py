@@ -165,7 +165,8 @@ def test_models_that_are_made_and_called_on_data_inside_of_the_block_are_left_al
         (
             layers.AlphaDropout(0.5, noise_shape=(None, 1, None), name="alpha"),
             "layer 'alpha': AlphaDropout replaces values by a constant and is no case of SpatialDropout, which keeps "
-            'or zeroes; export with dropout="inference", or put a SpatialDropout or Dropout layer in its place',
+            'or zeroes; export with dropout="inference" (with tf2onnx: outside exporting()), or put a '
+            "SpatialDropout or Dropout layer in its place",
         ),
     ],
 )
