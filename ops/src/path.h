@@ -46,6 +46,9 @@ struct Pattern {
 
 constexpr size_t kLeastPeriod = 64;
 
+// Loops take steps of so many bytes at most; what is left of a loop behind its last step takes longer.
+constexpr size_t kMostStepBytes = 256;
+
 // `to` and `from` are equal or do not overlap.
 struct Path {
   const char* name;

@@ -94,6 +94,7 @@ size_t FarVectors(typename V::Element* to, const typename V::Element* from, size
   constexpr size_t kUnroll = 4;
   constexpr size_t kStep = kUnroll * V::kLanes;
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
+  static_assert(kStepBytes <= kMostStepBytes, "blocks are to end with a step");
   for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
     Ask<kMove>(ahead, kStepBytes);
     typename V::Word word[kUnroll];
@@ -130,9 +131,13 @@ void FarLoop(typename V::Element* to, const typename V::Element* from, size_t co
     beside.gap_end = hints.next + (i < gap_turn ? 0 : (i - gap_turn) * sizeof(Element));
   }
   i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
-  i = FarVectors<V, kMove>(to, from, i, count, hints.next + (i < turn ? 0 : (i - turn) * sizeof(Element)), beside,
-                           function);
+  const char* line = goes_on ? reinterpret_cast<const char*>(from + i + ahead)
+                             : hints.next + (i < turn ? 0 : (i - turn) * sizeof(Element));
+  const size_t asked = i;
+  i = FarVectors<V, kMove>(to, from, i, count, line, beside, function);
   if (beside.zeros.to != nullptr) *hints.zeros = beside.zeros;
+  // A loop that follows at once finds these lines missing otherwise, each a wait for memory.
+  Ask<kMove>(line + (i - asked) * sizeof(Element), (count - i) * sizeof(Element));
   for (; i + V::kLanes <= count; i += V::kLanes) {
     const auto word = function(V::Load(from + i), i);
     kMove == Move::kStream ? V::Stream(to + i, word) : V::Store(to + i, word);

@@ -8,6 +8,10 @@ namespace {
 // A map of at least this many bytes is scaled or zeroed as a whole; smaller ones go through a pattern of bytes.
 constexpr size_t kWholeMapBytes = 2 << 10;
 constexpr size_t kPatternSize = 8 << 10;
+constexpr size_t kPageSize = 4 << 10;
+// Of a long row about so many elements are given a pattern at a time, within a page: a larger one leaves the nearest
+// cache before it is read, and one across two pages takes a third longer.
+constexpr size_t kBlockSize = 2 << 10;
 // Short rows are repeated to about this many bytes: more would share the nearest cache with the lines on their way.
 constexpr size_t kTileSize = 512;
 
@@ -103,13 +107,16 @@ class SlabWriter {
 
   // Whether the map of element `at` is kept; draws what is not known yet of maps up to that of element end - 1.
   bool IsKept(size_t at, size_t end) {
-    const size_t inner = draw_.plan.inner, width = draw_.plan.width, map = at / inner, entry = map % width;
-    if (!IsKnown(at)) {
-      known_from_ = entry;
-      known_to_ = Min(width, entry + Min((end - 1) / inner - map + 1, kPatternSize));
-      kept_ = Entries(known_from_, known_to_, scratch_);
-    }
+    const size_t map = at / draw_.plan.inner, entry = map % draw_.plan.width;
+    if (!IsKnown(at)) Know(entry, entry + (end - 1) / draw_.plan.inner - map + 1);
     return kept_[entry - known_from_] != 0;
+  }
+
+  // Draws entries `first` to `last` of the row, or as many of them as there are and as one draws at once.
+  void Know(size_t first, size_t last) {
+    known_from_ = first;
+    known_to_ = Min(Min(draw_.plan.width, last), first + kPatternSize);
+    kept_ = Entries(known_from_, known_to_, scratch_);
   }
 
   bool IsKnown(size_t at) const {
@@ -138,9 +145,9 @@ class SlabWriter {
     }
   }
 
-  void Select(size_t begin, size_t count, Pattern pattern) {
+  void Select(size_t begin, size_t count, Pattern pattern, size_t next) {
     draw_.path->select[draw_.type](y_ + begin * size_, x_ + begin * size_, pattern, count, draw_.scale,
-                                   draw_.HintsFor(x_ + (begin + count) * size_));
+                                   draw_.HintsFor(x_ + next * size_));
   }
 
   void WritePatterns(size_t begin, size_t end) {
@@ -171,27 +178,30 @@ class SlabWriter {
       memcpy(pattern_ + have, pattern_, more);
       have += more;
     }
-    Select(begin, end - begin, {pattern_ + phase, period});
+    Select(begin, end - begin, {pattern_ + phase, period}, end);
   }
 
-  // Part of a long row, from its element `at` to at most its element `end`; returns where it stopped.
+  // Part of a long row, from its element `at` to at most its element `end`; returns where it stopped: where a line of Y
+  // begins and the path's loop ends, unless it is at the end.
   size_t WriteBlock(size_t row_start, size_t at, size_t end) {
-    const size_t stop = PreparePattern(at, end);
-    Select(row_start + at, stop - at, {kept_, stop - at});
+    size_t stop = 0;
+    const uint8_t* pattern = PatternFor(at, end, kBlockSize, &stop);
+    const size_t past = reinterpret_cast<uintptr_t>(y_ + (row_start + stop) * size_) % kMostStepBytes / size_;
+    if (stop < end && stop - at > past) stop -= past;
+    Select(row_start + at, stop - at, {pattern, stop - at}, row_start + stop);
     return stop;
   }
 
-  // Sets kept_ for elements [at, stop) of the row; stop <= end.
-  size_t PreparePattern(size_t at, size_t end) {
-    const size_t inner = draw_.plan.inner;
-    const size_t first = at / inner;
-    const size_t last = Min((end - 1) / inner + 1, first + kPatternSize / inner);
-    kept_ = Entries(first, last, scratch_);
-    if (inner != 1) {
-      Spread(kept_, last - first, inner, pattern_);
-      kept_ = pattern_ + (at - first * inner);
-    }
-    return Min(end, last * inner);
+  // The bytes for elements [at, *stop) of the row, about `size` of them; *stop <= end.
+  const uint8_t* PatternFor(size_t at, size_t end, size_t size, size_t* stop) {
+    const size_t inner = draw_.plan.inner, first = at / inner, row_last = (end - 1) / inner + 1;
+    const size_t last = Min(row_last, (at + size - 1) / inner + 1);
+    if (first < known_from_ || last > known_to_) Know(first, row_last);
+    *stop = Min(end, last * inner);
+    const uint8_t* kept = kept_ + (first - known_from_);
+    if (inner == 1) return kept;
+    Spread(kept, last - first, inner, pattern_);
+    return pattern_ + (at - first * inner);
   }
 
   // Long rows: a block of columns at a time, so that its entries are drawn once for all rows.
@@ -199,10 +209,12 @@ class SlabWriter {
     const size_t row = draw_.plan.width * draw_.plan.inner;
     const size_t first_row = begin / row, last_row = (end - 1) / row;
     for (size_t column = 0; column < row;) {
-      const size_t stop = PreparePattern(column, row);
+      size_t stop = 0;
+      const uint8_t* pattern = PatternFor(column, row, kPatternSize - draw_.plan.inner + 1, &stop);
       for (size_t r = first_row; r <= last_row; ++r) {
         const size_t from = Max(r * row + column, begin), to = Min(r * row + stop, end);
-        if (from < to) Select(from, to - from, {kept_ + (from - r * row - column), to - from});
+        const size_t next = r < last_row ? (r + 1) * row + column : first_row * row + stop;
+        if (from < to) Select(from, to - from, {pattern + (from - r * row - column), to - from}, next);
       }
       column = stop;
     }
@@ -216,11 +228,11 @@ class SlabWriter {
   char* y_;
   size_t first_entry_;
   const uint8_t* kept_ = nullptr;
-  // In a slab of whole maps, the entries that kept_ begins and ends with.
+  // The entries of the row that kept_ begins and ends with.
   size_t known_from_ = 0, known_to_ = 0;
   // Left as they are until written: clearing them would cost more than a small tensor.
   uint8_t scratch_[kPatternSize];
-  uint8_t pattern_[kPatternSize + kTileSize + kLeastPeriod];
+  alignas(kPageSize) uint8_t pattern_[kPatternSize + kTileSize + kLeastPeriod];
 };
 
 }  // namespace
