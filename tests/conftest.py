@@ -1,9 +1,18 @@
-"""What the installed ONNX Runtime cannot load is skipped with the reason."""
+"""What the installed ONNX Runtime cannot load is skipped with the reason; interrupts arrive however tests are started."""
+
+import signal
 
 import onnxruntime
 import pytest
 
 _OLD = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 24)
+
+
+def pytest_configure() -> None:
+    # A job in the background of a shell script is started with interrupts ignored, and so are all its children.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
