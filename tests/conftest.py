@@ -1,4 +1,4 @@
-"""What the installed ONNX Runtime cannot load is skipped with the reason; interrupts arrive however tests are started."""
+"""Skips what the installed ONNX Runtime cannot load, with the reason; lets interrupts arrive however tests start."""
 
 import signal
 
