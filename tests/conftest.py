@@ -1,5 +1,6 @@
-"""Skips what the installed ONNX Runtime cannot load, with the reason; lets interrupts arrive however tests start."""
+"""Skips what the installed ONNX Runtime cannot load, with the reason; lets programs run as users start them."""
 
+import os
 import signal
 
 import onnxruntime
@@ -9,6 +10,7 @@ _OLD = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1,
 
 
 def pytest_configure() -> None:
+    os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a program could not write as it ended
     # A job in the background of a shell script is started with interrupts ignored, and so are all its children.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) == signal.SIG_IGN:

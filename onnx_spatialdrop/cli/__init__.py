@@ -91,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SpatialDropError as error:
             refuse(_with_file(str(error), arguments))
         except BrokenPipeError:  # the reader of stdout has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _SIGNALLED + signal.SIGPIPE
         except KeyboardInterrupt as stop:
             return _SIGNALLED + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
@@ -168,9 +167,19 @@ def _streams() -> Iterator[None]:
             elif isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         yield
+        _let_go_of_unwritten()
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is nothing:
                 setattr(sys, name, None)
+
+
+def _let_go_of_unwritten() -> None:
+    """Drop what stdout could not take: Python would try it again as it ends, complain, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
