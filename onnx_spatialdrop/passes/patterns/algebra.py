@@ -13,7 +13,6 @@ from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import draws, selection, views
 from onnx_spatialdrop.passes.patterns.constants import UNARY, cast_target
 from onnx_spatialdrop.passes.patterns.forms import (
-    Affine,
     Curve,
     Form,
     NotRepresentableError,
@@ -79,7 +78,7 @@ def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
         return _cast(node, form)
     if op_type == "Clip":
         return _clip(node, form, operands)
-    if isinstance(form, Affine | Curve):
+    if isinstance(form, Curve):
         return draws.of_one(node, form)
     if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
         raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
@@ -91,7 +90,7 @@ def _of_one(node: ir.Node, form: Form, operands: Operands) -> Form:
 
 def _cast(node: ir.Node, form: Form) -> Form:
     target = cast_target(node) or np.dtype(np.float32)
-    if isinstance(form, Affine | Curve):
+    if isinstance(form, Curve):
         if is_float(target):
             narrow = is_float(form.dtype) and target.itemsize > form.dtype.itemsize
             return replace(form, dtype=form.dtype if narrow else target)
@@ -119,7 +118,7 @@ def _clip(node: ir.Node, form: Form, operands: Operands) -> Form:
 
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> Form:
     left, right = operands.form(node.inputs[0]), operands.form(node.inputs[1])
-    if isinstance(left, Affine | Curve) or isinstance(right, Affine | Curve):
+    if isinstance(left, Curve) or isinstance(right, Curve):
         return draws.with_constant(node, op_type, operands)
     if cut_apart(left, right) and all(isinstance(form, Step) and form.x is None for form in (left, right)):
         return draws.combined(node, op_type, [form for form in (left, right) if form is not None])

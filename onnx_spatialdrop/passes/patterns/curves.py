@@ -58,7 +58,7 @@ def pick(cuts: tuple[float, ...], first: Any, second: Any) -> Expression:
 @lru_cache(maxsize=4096)
 def pieces(expression: Expression) -> Pieces | None:
     """Return the two values of a function and where they change; None where it has more."""
-    ends: np.ndarray = (np.arange(_GRID) + 0.5) / _GRID
+    ends: np.ndarray = np.array([2.0**-40, *((np.arange(_GRID) + 0.5) / _GRID), 1.0 - 2.0**-40])
     values = _values(expression, ends)
     if np.isnan(values).any():
         return None

@@ -12,14 +12,12 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns import curves
 from onnx_spatialdrop.passes.patterns.forms import (
-    Affine,
     Curve,
     Form,
     Layout,
     NotRepresentableError,
     Step,
     half_ulp,
-    step_of,
 )
 from onnx_spatialdrop.passes.patterns.operands import Operands
 
@@ -40,23 +38,21 @@ FUNCTIONS: Final = frozenset(
 _BOOLEAN: Final = frozenset({*COMPARISONS, "And", "Not", "Or", "Xor"})
 
 
-def of_one(node: ir.Node, form: Affine | Curve) -> Form:
+def of_one(node: ir.Node, form: Curve) -> Form:
     """Return the form of an op of the draw alone."""
-    if node.op_type == "Neg" and isinstance(form, Affine):
-        return form.map(lambda u: -u)
     if node.op_type not in FUNCTIONS:
         raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
     return _form((node.op_type, _expression(form)), form.layout, _dtype(node.op_type, form.dtype), form.dtype)
 
 
-def cut_off(form: Affine | Curve, target: np.dtype[Any]) -> Form:
+def cut_off(form: Curve, target: np.dtype[Any]) -> Form:
     """Return the draw cast to an integer or to bool."""
     if target == np.bool_:
         return _form(("Not", ("Equal", _expression(form), 0.0)), form.layout, target, form.dtype)
     return _form(("Truncate", _expression(form)), form.layout, target, form.dtype)
 
 
-def clipped(form: Affine | Curve, low: float, high: float) -> Form:
+def clipped(form: Curve, low: float, high: float) -> Form:
     """Return the draw cut off at bounds."""
     return _form(("Min", ("Max", _expression(form), low), high), form.layout, form.dtype, form.dtype)
 
@@ -72,32 +68,13 @@ def with_constant(node: ir.Node, op_type: str, operands: Operands) -> Form:
     first = forms[0] is not None
     draw, constant = forms[0 if first else 1], node.inputs[1 if first else 0]
     number = None if constant is None else operands.number(constant)
-    if number is None or constant is None or not isinstance(draw, Affine | Curve):
+    if number is None or constant is None or not isinstance(draw, Curve):
         raise NotRepresentableError(_uncut(what, op_type))
     c, layout = float(number), operands.spread(draw.layout, constant)
     if layout is not draw.layout:
         draw = replace(draw, layout=layout)
-    if isinstance(draw, Affine):
-        found = _of_line(draw, op_type, c, first)
-        if found is not None:
-            return found
     parts = (_expression(draw), c) if first else (c, _expression(draw))
     return _form(_named(op_type, draw.dtype, *parts), draw.layout, _dtype(op_type, draw.dtype), draw.dtype)
-
-
-def _of_line(draw: Affine, op_type: str, c: float, first: bool) -> Form | None:
-    """Return what stays a line, or is cut once; None for anything else."""
-    if op_type in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
-        less = op_type.startswith("Less") == first
-        return step_of(draw, c, less, not less, np.dtype(np.bool_))
-    functions: dict[str, Callable[[float], float]] = {
-        "Add": lambda u: u + c,
-        "Sub": (lambda u: u - c) if first else (lambda u: c - u),
-        "Mul": lambda u: u * c,
-    }
-    if c and first and draw.dtype.kind not in "iu":
-        functions["Div"] = lambda u: u / c
-    return draw.map(functions[op_type]) if op_type in functions else None
 
 
 def combined(node: ir.Node, op_type: str, forms: list[Form | float]) -> Form:
@@ -135,8 +112,6 @@ def _dtype_of(form: Form) -> np.dtype[Any]:
 
 
 def _expression(form: Form) -> curves.Expression:
-    if isinstance(form, Affine):
-        return curves.line(form.start, form.slope)
     if isinstance(form, Curve):
         return form.expression
     return curves.pick(form.cuts or (form.threshold,), *form.offset.tolist())

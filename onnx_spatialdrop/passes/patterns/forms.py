@@ -6,8 +6,7 @@ depends on the draw is x * factor + offset, with one factor and one offset an ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -18,7 +17,6 @@ from onnx_spatialdrop.passes.patterns.curves import Expression
 from onnx_spatialdrop.passes.patterns.dimension import Dims, Like
 
 __all__ = [
-    "Affine",
     "Curve",
     "Form",
     "Layout",
@@ -28,7 +26,6 @@ __all__ = [
     "Step",
     "half_ulp",
     "recover",
-    "step_of",
 ]
 
 
@@ -52,23 +49,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Affine:
-    """The draw itself: ``slope`` times a uniform number in [0, 1), plus ``start``."""
-
-    slope: float
-    start: float
-    layout: Layout
-    dtype: np.dtype[Any]
-
-    def map(self, function: Callable[[float], float]) -> Affine:
-        """Return the draw after an increasing or decreasing linear function."""
-        start, end = function(self.start), function(self.start + self.slope)
-        return replace(self, start=start, slope=end - start)
-
-
-@dataclass(frozen=True)
 class Curve:
-    """Any other function of the uniform number that does not take two values; see curves.py."""
+    """A function of the uniform number that does not take two values, such as the draw itself; see curves.py."""
 
     expression: Expression
     layout: Layout
@@ -133,25 +115,7 @@ class Step:
     cuts: tuple[float, ...] = ()
 
 
-Form = Affine | Curve | Step
-
-
-def step_of(affine: Affine, cut: float, below: Any, above: Any, dtype: np.dtype[Any]) -> Step:
-    """Return the mask that is ``below`` where the draw is less than ``cut``, and ``above`` elsewhere.
-
-    A cut outside the range of the draw makes both outcomes the same: nothing is random.
-
-    Raises:
-        NotRepresentableError: the draw is no draw.
-    """
-    if affine.slope == 0:
-        raise NotRepresentableError("the draw is multiplied by 0")
-    threshold = (cut - affine.start) / affine.slope
-    outcomes = (above, below) if affine.slope < 0 else (below, above)
-    if not 0.0 < threshold < 1.0:
-        threshold, outcomes = 0.5, (outcomes[threshold <= 0.0],) * 2
-    precision = half_ulp(affine.dtype) / abs(affine.slope)
-    return Step(threshold, np.zeros(2), np.array(outcomes, dtype), affine.layout, precision)
+Form = Curve | Step
 
 
 def half_ulp(dtype: np.dtype[Any]) -> float:

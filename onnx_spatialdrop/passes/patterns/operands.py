@@ -14,7 +14,6 @@ from onnx_spatialdrop.passes.patterns.constants import Constants, dtype_of
 from onnx_spatialdrop.passes.patterns.dimension import Like
 from onnx_spatialdrop.passes.patterns.dims import Shapes
 from onnx_spatialdrop.passes.patterns.forms import (
-    Affine,
     Curve,
     Form,
     Layout,
@@ -79,7 +78,7 @@ class Operands:
         if value is None:
             raise NotRepresentableError("an input is missing")
         form = self.forms.get(value)
-        if isinstance(form, Affine | Curve):
+        if isinstance(form, Curve):
             raise NotRepresentableError("the draw is used beside its own mask")
         if form is not None:
             return form

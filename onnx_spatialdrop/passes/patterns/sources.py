@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants, dtype_of
+from onnx_spatialdrop.passes.patterns.curves import line
 from onnx_spatialdrop.passes.patterns.dimension import Dims, Like
 from onnx_spatialdrop.passes.patterns.dims import Shapes
-from onnx_spatialdrop.passes.patterns.forms import Affine, Form, Layout, Level, Scaled, Step, half_ulp, recover
+from onnx_spatialdrop.passes.patterns.forms import Curve, Form, Layout, Level, Scaled, Step, half_ulp, recover
 
 __all__ = ["SOURCES", "Source", "is_source", "read_source", "switched_off"]
 
@@ -93,7 +94,7 @@ def _uniform(node: ir.Node, shapes: Shapes) -> Source:
         return Source(node, reason="the shape of the draw could not be derived", notes=notes)
     low, high = node.attributes.get_float("low", 0.0), node.attributes.get_float("high", 1.0)
     dtype = _float_type(node)
-    draw = Affine(high - low, low, Layout(dims, dims), dtype)
+    draw = Curve(line(low, high - low), Layout(dims, dims), dtype)
     return Source(node, {node.outputs[0]: draw}, notes=notes)
 
 
