@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.passes.report import Record
+from onnx_spatialdrop.passes.fuse.report import Record
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"

@@ -24,7 +24,7 @@ import tensorflow as tf
 import tf2onnx
 from keras import layers
 
-from onnx_spatialdrop.passes import replace
+from onnx_spatialdrop.graph import replace
 from onnx_spatialdrop.passes.insert import insert
 
 __all__ = ["build", "build_1d", "build_eval_export", "build_train_export"]

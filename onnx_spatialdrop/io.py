@@ -14,8 +14,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
-from onnx_spatialdrop.collector import collector_paused
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.storage import external, files
 from onnx_spatialdrop.storage.wellformed import refuse_malformed
 
@@ -62,7 +62,7 @@ def same_kind(function: Callable[Concatenate[Source, PathLike | None, P], Result
     return cast("Rewrite[P]", function)
 
 
-@collector_paused()
+@gc_paused()
 def load(path: PathLike) -> ir.Model:
     """Read an .onnx file; external weights stay on disk until something asks for them.
 
@@ -144,7 +144,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     pending.extend(attribute.graphs)
 
 
-@collector_paused()
+@gc_paused()
 def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write a model atomically: to a temporary file in the same folder, then in the place of ``path``.
 
@@ -189,7 +189,7 @@ def _serialized(model: ir.Model, file: Path) -> bytes:
     return content
 
 
-@collector_paused()
+@gc_paused()
 def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model], T]) -> tuple[Result, T]:
     """Run ``function`` on a model and return the result in the kind that came in, and what ``function`` returned.
 

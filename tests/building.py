@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph.controls import add_switches
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes.switches import add_switches
 
 #: Three nodes: x -> conv -> h -> y.
 NETWORK = """

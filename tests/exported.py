@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.passes.report import Record, Report
+from onnx_spatialdrop.passes.fuse.report import Record, Report
 
 DATA = Path(__file__).parent / "data"
 #: file -> exporter, layer, what it holds, what is expected as [kind, ratio, rank, axes], the same exporter's eval file.

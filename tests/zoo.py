@@ -10,10 +10,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
 FOLDER = Path(__file__).parents[1] / "models"
 

@@ -20,7 +20,7 @@ from onnx_spatialdrop.cli import check, demo, doctor, fuse, insert, inspect, rew
 from onnx_spatialdrop.cli.terminal import refuse
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.io import first_line
-from onnx_spatialdrop.runtime import apart
+from onnx_spatialdrop.runtime import child_process
 
 __all__ = ["main", "parser"]
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _apart(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Run a command in a process of its own; end it with this one, also where it is deep in a runtime."""
-    child = apart.start("from onnx_spatialdrop.cli import main; sys.exit(main(sys.argv[1:]))", *argv)
+    child = child_process.start("from onnx_spatialdrop.cli import main; sys.exit(main(sys.argv[1:]))", *argv)
     try:
         code = child.wait()
     except BaseException:
@@ -120,7 +120,7 @@ def _apart(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         child.kill()
         child.wait()
         raise
-    died = apart.death(code)
+    died = child_process.death(code)
     if died:
         refuse(_with_file(f"{arguments.verb} {died} while it ran the model", arguments))
     return 1 if died else code

@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import plain, print_json, screen, table, working
-from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.graph.scopes import default_opset
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.find import Found, find_nodes
-from onnx_spatialdrop.passes.scopes import default_opset
 
 __all__ = ["add", "runs_where"]
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from onnx_spatialdrop.collector import collector_paused
+from onnx_spatialdrop.gc_pause import gc_paused
 
 __all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "table", "working"]
 
@@ -110,5 +110,5 @@ class Work:
 @contextmanager
 def working() -> Iterator[Work]:
     """Return a context in which a bar is drawn if it lasts."""
-    with collector_paused(), Work().shown() as work:
+    with gc_paused(), Work().shown() as work:
         yield work

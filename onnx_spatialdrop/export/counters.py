@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.dialects import DIALECTS
-from onnx_spatialdrop.passes.names import Names
 
-__all__ = ["NEXT_STEP_KEY", "Counted", "Draw", "Steps", "count", "own_seeds"]
+__all__ = ["NEXT_STEP_KEY", "Counted", "Draw", "StepInputs", "count", "own_seeds"]
 
 #: metadata_props of a model: the step of the training call that the framework's model would make next.
 NEXT_STEP_KEY: Final = "onnx_spatialdrop.next_step"
@@ -96,7 +96,7 @@ def own_seeds(draws: Sequence[Draw], taken: set[int]) -> list[int]:
     return found
 
 
-class Steps:
+class StepInputs:
     """The steps of a model's nodes, made of its input ``step``; equal ones are made once."""
 
     def __init__(self, model: ir.Model, step: ir.Value) -> None:

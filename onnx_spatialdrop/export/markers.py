@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import counters
+from onnx_spatialdrop.graph import controls, replace, scopes
+from onnx_spatialdrop.graph.layers import CALL_KEY
 from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import replace, scopes, seeds, switches
-from onnx_spatialdrop.passes.layers import CALL_KEY
+from onnx_spatialdrop.passes import seeds
 
 __all__ = ["AXES", "CALL", "MARKER", "VECTORIZED", "Call", "replace_markers"]
 
@@ -85,7 +86,7 @@ def replace_markers(
     found.sort(key=lambda node: node.attributes[CALL].as_int())
     made: list[ir.Node] = []
     if found:
-        training_mode, step = switches.add_switches(model.graph, always)
+        training_mode, step = controls.add_switches(model.graph, always)
         if always:
             model.graph.inputs.remove(training_mode)
         taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
@@ -120,7 +121,7 @@ def _steps(model: ir.Model, order: Sequence[Call], step: ir.Value) -> list[ir.Va
         return [step] * len(order)
     counted, upcoming = counters.count(draws)
     model.metadata_props[counters.NEXT_STEP_KEY] = str(upcoming)
-    steps, each = counters.Steps(model, step), iter(counted)
+    steps, each = counters.StepInputs(model, step), iter(counted)
     values = [step if call.draw is None else steps.value(next(each)) for call in order]
     steps.insert()
     return values

@@ -16,10 +16,10 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export import keras_dialect
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import require
-from onnx_spatialdrop.export.keras_watch import Watch, outermost, watching
+from onnx_spatialdrop.export.keras import dialect
+from onnx_spatialdrop.export.keras.call_recorder import CallRecorder, outermost, watching
 from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse import FusePass
@@ -50,17 +50,17 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
         SpatialDropError: there is no such ``rng``; TensorFlow or tf2onnx is not installed; ``large_model=True``, whose
             weights are outside of the model while it is converted; a layer that cannot be expressed.
     """
-    keras_dialect.check(rng)
+    dialect.check(rng)
     require("tensorflow", "tf2onnx")
     require("tf2onnx", "tf2onnx")
     import tensorflow as tf
 
-    watch = Watch(mark, elementwise, trace=trace_of, tracing=lambda: not tf.executing_eagerly())
+    watch = CallRecorder(mark, elementwise, trace=trace_of, tracing=lambda: not tf.executing_eagerly())
 
     def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
         model = ir.from_proto(proto)
         if watch.seen:
-            replace_markers(model, watch.calls(keras_dialect.chooser(rng)), seed)
+            replace_markers(model, watch.calls(dialect.chooser(rng)), seed)
         watch.seen.clear()  # the next conversion in this block traces anew
         FusePass(elementwise=elementwise, training_mode=False, seed=seed).call(model)
         canonicalize(model)

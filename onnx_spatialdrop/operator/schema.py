@@ -8,7 +8,8 @@ import onnx.shape_inference
 from onnx.defs import OpSchema
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
 
 __all__ = ["register_schema", "schema"]
 

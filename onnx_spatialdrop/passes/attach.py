@@ -8,9 +8,10 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import scopes, switches
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
 
 __all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach", "renew"]
 
@@ -58,7 +59,7 @@ class AttachPass(ir.passes.InPlacePass):
         model.functions.clear()
         model.functions.update(ours | others)  # case 7
         if not self.defaults:  # case 8
-            switches.require(
+            controls.require(
                 model.graph, [value for site in sites for value in site.node.inputs[1:] if value is not None]
             )
         model.opset_imports[spec.DOMAIN] = spec.VERSION

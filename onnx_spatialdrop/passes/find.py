@@ -8,9 +8,9 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes, switches
 
 __all__ = ["Found", "find", "find_nodes"]
 
@@ -113,7 +113,7 @@ def _steered_by(value: ir.Value | None) -> str:
     if value.is_graph_input():
         default = value.const_value
         return f"input {value.name}" if default is None else f"switch {value.name} ({_plain(default.numpy())})"
-    constant = switches.constant_of(value)
+    constant = controls.constant_of(value)
     return f"computed by {value.name}" if constant is None else f"constant {_plain(constant)}"
 
 

@@ -15,9 +15,10 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import attach, scopes, seeds, switches
+from onnx_spatialdrop.passes import attach, seeds
 
 __all__ = ["After", "InsertPass", "insert"]
 
@@ -69,7 +70,7 @@ class InsertPass(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         taken = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
         derived = seeds.derive_seeds(self.seed, len(targets), taken)  # case 5
-        training_mode, step = switches.add_switches(model.graph)  # case 4
+        training_mode, step = controls.add_switches(model.graph)  # case 4
         first, names = next(iter(model.graph), None), _names(model.graph)
         for x, seed, shared in zip(targets, derived, axes, strict=True):
             x.type, x.shape = known[x]

@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph import prune, replace, scopes
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import prune, replace, scopes
-from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["CONTRIB", "MASK_OP", "LowerPass"]
 

@@ -14,13 +14,14 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from onnx_spatialdrop.operator import body, spec
-from onnx_spatialdrop.passes import switches
-from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY
-from onnx_spatialdrop.passes.patterns.constants import UNARY
-from onnx_spatialdrop.passes.patterns.frozen import SIZES
-from onnx_spatialdrop.passes.patterns.sources import SOURCES
-from onnx_spatialdrop.passes.patterns.stripped import MARKS
+from onnx_spatialdrop.analysis.sources import SOURCES
+from onnx_spatialdrop.graph import controls
+from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY
+from onnx_spatialdrop.graph.constants import UNARY
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
+from onnx_spatialdrop.passes.fuse.frozen import SIZES
+from onnx_spatialdrop.passes.fuse.untagged import MARKS
 from onnx_spatialdrop.passes.plain_attributes import check_attributes
 from onnx_spatialdrop.storage.plainfile import Ints, NotPlainError, PlainFile, chosen, need
 from onnx_spatialdrop.storage.plainwrite import Edits, write
@@ -29,7 +30,7 @@ __all__ = ["plain_inference"]
 
 _DROPOUT, _SPATIAL = b"Dropout", spec.OP_TYPE.encode()
 _DEFAULT: Final = (b"", b"ai.onnx")
-#: Ops that lift.py moves dropout through; where there is a Transpose, layouts.py and tidy.py have work, too.
+#: Ops that hoist.py moves dropout through; where there is a Transpose, transposes.py and tidy.py have work, too.
 _VIEWS: Final = frozenset({b"Squeeze", b"Unsqueeze"})
 #: What a number may be worked out of by patterns/constants.py, one operand deep; and what it may come out of.
 _THROUGH: Final = frozenset(name.encode() for name in UNARY) | {
@@ -84,7 +85,7 @@ class _Inference:
         added = self._added_infos()
         done = bool(len(self._spatial) or ratios)
         # The long way makes switches for what it recognises, and takes the model's own if they have these names.
-        names = (switches.TRAINING_MODE.encode(), switches.STEP.encode())
+        names = (controls.TRAINING_MODE.encode(), controls.STEP.encode())
         need(not ratios or not any(file.name(number) in names for number in file.inputs))
         gone, dropped = self._unused(np.flatnonzero(feeding).tolist(), ratios)
         lost = file.makes[chosen(len(file.nodes), gone)[file.makes_rows]]

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes.patterns.stripped import MARKS
+from onnx_spatialdrop.passes.fuse.untagged import MARKS
 from onnx_spatialdrop.storage.interned import Interned, words
 from onnx_spatialdrop.storage.plainfile import Ints, NotPlainError, PlainFile, chosen, need
 from onnx_spatialdrop.storage.wellformed_values import MalformedError, refuse_attribute

@@ -8,9 +8,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph import prune, replace, scopes
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import prune, replace, scopes
-from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["RemovePass", "remove"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
-from onnx_spatialdrop.passes import scopes
 
 __all__ = ["SeedsPass", "assign_seeds", "derive_seeds"]
 

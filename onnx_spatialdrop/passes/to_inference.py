@@ -11,16 +11,16 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.passes import prune, replace, scopes
+from onnx_spatialdrop.analysis.sources import switched_off
+from onnx_spatialdrop.graph import prune, replace, scopes
+from onnx_spatialdrop.graph.constants import Constants
+from onnx_spatialdrop.graph.tidy import tidy_views
+from onnx_spatialdrop.graph.transposes import cancel_transposes
 from onnx_spatialdrop.passes.fuse import FusePass
-from onnx_spatialdrop.passes.layouts import settle_layouts
-from onnx_spatialdrop.passes.patterns.constants import Constants
-from onnx_spatialdrop.passes.patterns.sources import switched_off
-from onnx_spatialdrop.passes.patterns.stripped import idle_products
+from onnx_spatialdrop.passes.fuse.report import Report
+from onnx_spatialdrop.passes.fuse.untagged import idle_products
 from onnx_spatialdrop.passes.plain import plain_inference
 from onnx_spatialdrop.passes.remove import RemovePass
-from onnx_spatialdrop.passes.report import Report
-from onnx_spatialdrop.passes.tidy import tidy_views
 
 __all__ = ["InferencePass", "file_to_inference", "to_inference"]
 
@@ -54,7 +54,7 @@ class InferencePass(ir.passes.InPlacePass):
         around = [x for x in sources if x is not None]
         opset = scopes.default_opset(model.graph, model)
         tidy_views(model, around, opset)  # case 4
-        tidy_views(model, settle_layouts(model, around, opset), opset)
+        tidy_views(model, cancel_transposes(model, around, opset), opset)
         return ir.passes.PassResult(model, modified=modified or self.removed > 0)
 
 

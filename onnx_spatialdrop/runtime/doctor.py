@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import KernelError
+from onnx_spatialdrop.graph.controls import add_switches
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node, reference, spec
-from onnx_spatialdrop.passes.switches import add_switches
-from onnx_spatialdrop.runtime import apart
+from onnx_spatialdrop.runtime import child_process
 from onnx_spatialdrop.runtime.session import KERNELS, Kernel, choose, session
 
 __all__ = ["KernelReport", "Report", "doctor"]
@@ -84,7 +84,7 @@ def _version(package: str) -> str:
 def _try_all() -> tuple[KernelReport, ...]:
     """Try each kernel in a process of its own: a library that is damaged takes its process with it."""
     code = f"from {__name__} import report; report(sys.argv[1])"
-    running = [(kernel, apart.start(code, kernel, output=subprocess.PIPE)) for kernel in KERNELS]
+    running = [(kernel, child_process.start(code, kernel, output=subprocess.PIPE)) for kernel in KERNELS]
     return tuple(_finished(kernel, process) for kernel, process in running)
 
 
@@ -99,7 +99,7 @@ def _finished(kernel: Kernel, process: subprocess.Popen[bytes]) -> KernelReport:
         process.kill()
         process.communicate()
         raise
-    died = apart.death(process.returncode)
+    died = child_process.death(process.returncode)
     if died:
         return KernelReport(kernel, False, f"the process that tried it {died}: reinstall the package behind it")
     try:

@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import KernelError, ModelFileError
+from onnx_spatialdrop.graph.scopes import Site, spatial_dropouts
 from onnx_spatialdrop.kernels import native, python
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.lower import LowerPass
-from onnx_spatialdrop.passes.scopes import Site, spatial_dropouts
 from onnx_spatialdrop.storage import external
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _needs_types(model: ir.Model, sites: list[Site]) -> bool:
 
 def _refuse_homeless(model: ir.Model, options: onnxruntime.SessionOptions) -> None:
     """Refuse external data that nobody can find: a ModelProto does not say where it was read from."""
-    lost = [tensor for tensor in external.homeless(model) if not Path(tensor.location).is_file()]
+    lost = [tensor for tensor in external.without_base_dir(model) if not Path(tensor.location).is_file()]
     if not lost:
         return
     try:

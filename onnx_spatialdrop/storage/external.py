@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.storage.files import Pending
 
-__all__ = ["Copy", "check", "dangling", "folders", "homeless", "moved_to", "set_folder"]
+__all__ = ["Copy", "check", "dangling", "folders", "moved_to", "set_folder", "without_base_dir"]
 
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
@@ -90,7 +90,7 @@ def dangling(model: ir.Model) -> list[ir.ExternalTensor]:
     return found
 
 
-def homeless(model: ir.Model) -> list[ir.ExternalTensor]:
+def without_base_dir(model: ir.Model) -> list[ir.ExternalTensor]:
     """Return the external tensors of which the model does not know in which folder they lie."""
     return [tensor for tensor in _tensors(model) if tensor.base_dir == ""]
 

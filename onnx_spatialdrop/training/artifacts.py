@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import TrainerError
-from onnx_spatialdrop.passes import scopes, switches
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.passes.expand.gradients import GradientsPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
@@ -142,11 +142,11 @@ def _training_model(prepared: ir.Model, form: str | None) -> ir.Model:
     model = prepared.clone()
     GradientsPass().call(model)
     nodes = [site.node for site in scopes.spatial_dropouts(model)]
-    for training in switches.behind(node.inputs[1] for node in nodes):
-        if switches.is_switch(training):
+    for training in controls.behind(node.inputs[1] for node in nodes):
+        if controls.is_switch(training):
             _fix_on(model, training)
-    for step in switches.behind(node.inputs[2] for node in nodes):
-        if switches.is_switch(step):
+    for step in controls.behind(node.inputs[2] for node in nodes):
+        if controls.is_switch(step):
             # Without its default it stays an input where the form draws by it, and is pruned where it does not.
             model.graph.initializers.pop(step.name or "", None)
             step.const_value = None

@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import FormError, SpecError, TrainerError
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import reference, spec
-from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass, OpsetPass
 from onnx_spatialdrop.training.parameters import chosen, in_memory
 

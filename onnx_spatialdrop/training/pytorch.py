@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import TrainerError
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.training.parameters import chosen, in_memory, trainable
 

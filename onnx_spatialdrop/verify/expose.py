@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import VerifyError
+from onnx_spatialdrop.graph import controls, input_types, layers, scopes
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import known, layers, scopes, switches
-from onnx_spatialdrop.passes.names import Names
+from onnx_spatialdrop.passes.fuse.tagged import ExpandedRegion, tagged_regions
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass
-from onnx_spatialdrop.passes.patterns.groups import Group, tagged_groups
 from onnx_spatialdrop.verify.framework import Layer
 
 __all__ = ["Dropout", "ExposePass", "Exposed", "expose"]
@@ -84,9 +84,9 @@ class ExposePass(ir.passes.InPlacePass):
 def _nodes(model: ir.Model) -> list[Dropout]:
     """Return the SpatialDropout nodes, and the groups of nodes that stand for one with its mask as an input."""
     sites = scopes.spatial_dropouts(model)
-    groups = [group for group in tagged_groups(model) if group.mask_input is not None]
+    groups = [group for group in tagged_regions(model) if group.mask_input is not None]
     names = layers.layer_names([*(site.node for site in sites), *map(_carrier, groups)])
-    facts = known.known_inputs(model, sites, shapes=True)
+    facts = input_types.known_inputs(model, sites, shapes=True)
     found = [
         Dropout(_layer(name, site.node.name, op.read(site.node), *fact), *_ends(site.node))
         for name, site, fact in zip(names, sites, facts, strict=False)
@@ -123,7 +123,7 @@ def _layer(
     )
 
 
-def _carrier(group: Group) -> ir.Node:
+def _carrier(group: ExpandedRegion) -> ir.Node:
     """Return a node that is called as the one that the group stands for."""
     output = ir.Value(name=group.y.name)
     return ir.Node("", "Carrier", [], outputs=[output], name=group.name, metadata_props=group.metadata)
@@ -139,7 +139,7 @@ def _dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
-def _applied(graph: ir.Graph, group: Group) -> ir.Value:
+def _applied(graph: ir.Graph, group: ExpandedRegion) -> ir.Value:
     """Return the mask that the group applies, whatever its input holds: the opposite of what its last Where asks."""
     node = group.y.producer()
     while node is not None and node.op_type == "Cast":
@@ -159,7 +159,7 @@ def _check(dropout: Dropout, model: ir.Model) -> None:
             f"{where}: stands inside an If, Loop or Scan, which does not let its mask out; "
             "export the model without control flow around it"
         )
-    training = switches.constant_of(dropout.training_mode)
+    training = controls.constant_of(dropout.training_mode)
     if training is not None and not training.all():  # case 4
         raise VerifyError(f"{where}: its training_mode is constantly false, so it never drops; export it with a switch")
 
@@ -221,7 +221,7 @@ def _exposed(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], di
     outputs = tuple(value.name or "" for value in model.graph.outputs)
     exposing.call(model)
     steering: dict[str, npt.NDArray[Any]] = {}
-    for value in switches.behind(value for d in exposing.dropouts for value in (d.training_mode, d.step)):
+    for value in controls.behind(value for d in exposing.dropouts for value in (d.training_mode, d.step)):
         if value.graph is model.graph:
             is_step = value.dtype == ir.DataType.INT64
             rank = 0 if value.shape is None else len(value.shape)

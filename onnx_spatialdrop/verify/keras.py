@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from onnx_spatialdrop.errors import VerifyError
-from onnx_spatialdrop.export.keras_layers import dropout_classes, layer_name, shared_axes
-from onnx_spatialdrop.passes.layers import call_name
+from onnx_spatialdrop.export.keras.layers import dropout_classes, layer_name, shared_axes
+from onnx_spatialdrop.graph.layers import call_name
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
 __all__ = ["KerasRun"]

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.kernels import python
-from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.runtime.session import Kernel, choose, session
 from onnx_spatialdrop.verify.expose import expose

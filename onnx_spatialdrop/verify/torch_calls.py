@@ -9,9 +9,9 @@ from typing import Any, Final
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from onnx_spatialdrop.export.torch_functions import replaced
+from onnx_spatialdrop.export.torch.functions import replaced
+from onnx_spatialdrop.graph.layers import split_name
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes.layers import split_name
 from onnx_spatialdrop.verify.framework import Layer
 
 __all__ = ["Drop", "Matcher", "intercepted"]

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 from onnx_spatialdrop.runtime.session import session
 
 __all__ = ["BACKEND", "BEYOND_KERAS", "close", "keras", "nodes", "run", "seeds_by_layer"]

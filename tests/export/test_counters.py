@@ -11,13 +11,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.export.counters import NEXT_STEP_KEY, Counted, Draw, Steps, count, own_seeds
+from onnx_spatialdrop.export.counters import NEXT_STEP_KEY, Counted, Draw, StepInputs, count, own_seeds
 from onnx_spatialdrop.export.markers import CALL, MARKER, Call, replace_markers
+from onnx_spatialdrop.graph import controls
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import reference, spec
 from onnx_spatialdrop.operator.dialects import KERAS_TF_MODULUS, ratio_for
 from onnx_spatialdrop.operator.evaluator import SpatialDropout
-from onnx_spatialdrop.passes import switches
 
 
 class TestCount:
@@ -62,8 +62,8 @@ def test_seeds_of_one_stream_differ_and_draw_the_same(rng: str, seed: int) -> No
 
 def test_steps_are_computed_from_the_models_own_and_equal_ones_once() -> None:
     model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="g"), ir_version=9)
-    _, step = switches.add_switches(model.graph)
-    steps = Steps(model, step)
+    _, step = controls.add_switches(model.graph)
+    steps = StepInputs(model, step)
     asked = [Counted(), Counted(2, 0), Counted(2, 1, 1), Counted(1, 5), Counted(1, 0, 2), Counted(2, 0)]
     values = [steps.value(counted) for counted in asked]
     assert values[0] is step

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import keras as sdk
-from onnx_spatialdrop.export.keras_backends import backend_of
+from onnx_spatialdrop.export.keras.backends import backend_of
 from onnx_spatialdrop.export.tf2onnx import exporting
 
 

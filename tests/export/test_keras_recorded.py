@@ -13,11 +13,11 @@ import pytest
 from keras_recordings import FOLDER, differences, paths
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import attach, detach
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.remove import remove
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,9 +14,9 @@ import pytest
 from keras_networks import build, forced
 
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import reference
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 from onnx_spatialdrop.runtime.session import session
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 from onnx_spatialdrop.runtime.session import session
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

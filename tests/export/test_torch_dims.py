@@ -4,12 +4,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='torch is not installed: pip install "onnx_spatialdrop[torch]"')
 
-from onnx_spatialdrop.export import torch_dims
+from onnx_spatialdrop.export.torch import dims
 
 
 def test_every_name_is_one_dimension_wherever_it_stands() -> None:
     shapes = {"x": {0: "batch", 2: torch.export.Dim.AUTO}, "more": [("batch", None, "width"), None]}
-    made = torch_dims.with_dims(shapes, {})
+    made = dims.with_dims(shapes, {})
     batch = made["x"][0]
     assert batch.__name__ == "batch"
     assert made["x"][2] is torch.export.Dim.AUTO
@@ -24,4 +24,4 @@ def test_a_torch_that_knows_names_gets_them() -> None:
     if torch.__version__.startswith("2.6."):
         pytest.skip("torch 2.6 does not know names")
     shapes = ({0: "batch"},)
-    assert torch_dims.named(shapes) is shapes
+    assert dims.named(shapes) is shapes

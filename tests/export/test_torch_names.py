@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_spatialdrop.export.torch_settle import qualified
+from onnx_spatialdrop.export.torch.placeholders import qualified
 
 
 @pytest.mark.parametrize(

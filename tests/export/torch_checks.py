@@ -15,7 +15,7 @@ from torch import nn
 
 import onnx_spatialdrop as sd
 import onnx_spatialdrop.export.torch as sdt
-from onnx_spatialdrop.passes.layers import LAYER_KEY
+from onnx_spatialdrop.graph.layers import LAYER_KEY
 
 exporters = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
 

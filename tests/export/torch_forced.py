@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from onnx_spatialdrop import reference
+from onnx_spatialdrop.graph.layers import LAYER_KEY
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes.layers import LAYER_KEY
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
 _PATCHED = ("feature_dropout", "feature_dropout_", "dropout", "dropout_")
 

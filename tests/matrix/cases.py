@@ -17,12 +17,12 @@ import onnx_ir as ir
 import zoo
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.fuse import fuse
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
 #: Model -> the record of the framework that it was trained in.
 RECORDS = zoo.RECORDED | {

@@ -14,7 +14,8 @@ from native_models import assert_right, drop_node, make_model, make_session, num
 from onnx import TensorProto, helper
 
 from onnx_spatialdrop.kernels import native
-from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
 
 CASE = {"axes": [1], "ratio": 0.5, "seed": 7}
 LEVELS = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from onnx_spatialdrop import FormError, attach, reference
-from onnx_spatialdrop.operator import body, spec
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import body
 
 #: Opsets that this ONNX Runtime knows; 23 and 24 came with 1.24 and need not be known before.
 NEW = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24)

@@ -14,8 +14,10 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import reference
-from onnx_spatialdrop.operator import body, body_decide, dialects, spec
-from onnx_spatialdrop.passes.switches import add_switches
+from onnx_spatialdrop.graph.controls import add_switches
+from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator.bodies import body
+from onnx_spatialdrop.operator.bodies import decide as decide_lines
 
 PAIRS = [(rng, name) for rng, dialect in dialects.DIALECTS.items() for name in dialect.tests]
 FRAMEWORKS = spec.RNGS[1:]
@@ -81,7 +83,7 @@ Decide <ratio> (X, {rng}_words) => ({rng}_dropped)
   one = Constant <value_ints = [1]> ()
   all = Constant <value_ints = [-1]> ()
   ratio_ = Constant <value_float: float = @ratio> ()
-{body_decide.KIND}{body_decide.comparison(rng, wide=True).replace("$", f"{rng}_")}
+{decide_lines.KIND}{decide_lines.comparison(rng, wide=True).replace("$", f"{rng}_")}
 }}"""
     make, ends = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     names = [f"{index}" for index in range(len(ratios))]

@@ -15,10 +15,10 @@ from onnx import version_converter
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass, OpsetPass
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
 
 @pytest.mark.parametrize("name", ["digits_torch", "digits_keras", "digits_function", "digits_external"])

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_spatialdrop.passes.switches import add_switches, constant_of, is_switch
+from onnx_spatialdrop.graph.controls import add_switches, constant_of, is_switch
 
 
 def graph(*inputs: ir.Value) -> ir.Graph:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import scopes
 
 
 def gradient(

@@ -12,9 +12,9 @@ from keras_networks import COUNTING, NETWORKS, VERIFIED
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io
 from onnx_spatialdrop.export.counters import NEXT_STEP_KEY
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes.scopes import spatial_dropouts
 from onnx_spatialdrop.verify import Recording, verify
 
 FOLDER = Path(__file__).parents[1] / "data" / "keras_masks"

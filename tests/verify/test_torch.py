@@ -19,8 +19,8 @@ from export.torch_networks import NETWORKS, Network  # noqa: E402
 import onnx_spatialdrop as sd  # noqa: E402
 import onnx_spatialdrop.export.torch as sdt  # noqa: E402
 from onnx_spatialdrop.errors import VerifyError  # noqa: E402
-from onnx_spatialdrop.passes.layers import CALL_KEY, LAYER_KEY  # noqa: E402
-from onnx_spatialdrop.passes.scopes import spatial_dropouts  # noqa: E402
+from onnx_spatialdrop.graph.layers import CALL_KEY, LAYER_KEY  # noqa: E402
+from onnx_spatialdrop.graph.scopes import spatial_dropouts  # noqa: E402
 from onnx_spatialdrop.verify import FrameworkStep, Verification, verify  # noqa: E402
 from onnx_spatialdrop.verify.torch import TorchRun, draw_masks  # noqa: E402
 

@@ -10,18 +10,18 @@ import onnx
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.analysis.sources import is_source
+from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.errors import ModelFileError, SpecError
+from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.graph.constants import MALFORMED, Constants
+from onnx_spatialdrop.graph.ties import is_tied
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import scopes
 from onnx_spatialdrop.passes.check import targets
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import RULES, Rule, Where
-from onnx_spatialdrop.passes.patterns.constants import MALFORMED, Constants
-from onnx_spatialdrop.passes.patterns.dims import Shapes
-from onnx_spatialdrop.passes.patterns.frozen import frozen_masks
-from onnx_spatialdrop.passes.patterns.sources import is_source
-from onnx_spatialdrop.passes.ties import is_tied
+from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
 from onnx_spatialdrop.storage import external
 
 __all__ = ["check"]

@@ -11,11 +11,11 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis.sources import switched_off
+from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.graph.constants import Constants
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes.patterns.constants import Constants
-from onnx_spatialdrop.passes.patterns.dims import Shapes
-from onnx_spatialdrop.passes.patterns.sources import switched_off
 
 __all__ = ["RULES", "Rule", "Where"]
 

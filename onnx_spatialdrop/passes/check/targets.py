@@ -11,14 +11,14 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis.sources import switched_off
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph.build import NODE_KEY
+from onnx_spatialdrop.graph.controls import is_switch
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import Rule, Where
 from onnx_spatialdrop.passes.expand import targets
-from onnx_spatialdrop.passes.expand.group import NODE_KEY
-from onnx_spatialdrop.passes.patterns.sources import switched_off
-from onnx_spatialdrop.passes.switches import is_switch
 
 __all__ = ["OPTIMIZERS", "frozen_switches", "resolve", "rules_for"]
 

@@ -13,16 +13,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.collector import collector_paused
 from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.gc_pause import gc_paused
+from onnx_spatialdrop.graph import controls, input_types, prune, replace, scopes
+from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, NodeBuilder, tags
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
-from onnx_spatialdrop.passes import known, prune, remove, replace, scopes, switches
+from onnx_spatialdrop.passes import remove
 from onnx_spatialdrop.passes.expand import dropout, inlined, mask_inputs, targets, trainers, uniform
-from onnx_spatialdrop.passes.expand.group import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, Group, tags
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
-from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
@@ -36,7 +37,7 @@ _LOWER: Final = {
 }
 
 #: A node, what stands for it, and the values for Y and the mask; None: the node is to be removed.
-_Written = tuple[ir.Node, Group, tuple[ir.Value, ir.Value] | None]
+_Written = tuple[ir.Node, NodeBuilder, tuple[ir.Value, ir.Value] | None]
 
 
 class ExpandPass(ir.passes.InPlacePass):
@@ -67,14 +68,14 @@ class ExpandPass(ir.passes.InPlacePass):
         self.target = targets.resolve(target)
         self.defaults = defaults and self.target not in targets.NO_DEFAULTS
 
-    @collector_paused()
+    @gc_paused()
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 9
         steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
-        switched = switches.behind(steering.values())
+        switched = controls.behind(steering.values())
         names = Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         written = self._write_out(model, sites, masks, names)
@@ -87,9 +88,9 @@ class ExpandPass(ir.passes.InPlacePass):
         prune.prune_unused(model, steering.values())  # case 6
         prune.drop_domain(model)
         if not self.defaults:
-            switches.require(model.graph, switched)  # case 7
+            controls.require(model.graph, switched)  # case 7
         if self.target in targets.SINGLE_STEP:
-            switches.single(model.graph, switched)  # case 10
+            controls.single(model.graph, switched)  # case 10
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(
@@ -97,14 +98,14 @@ class ExpandPass(ir.passes.InPlacePass):
     ) -> list[_Written]:
         """Return each node with the group that stands for it; nothing is in the model yet."""
         draws, written = _Draws(), list[_Written]()
-        dtypes = [_dtype(kind) for kind, _ in known.known_inputs(model, sites)]
+        dtypes = [_dtype(kind) for kind, _ in input_types.known_inputs(model, sites)]
         try:
             for site, dtype, mask in zip(sites, dtypes, masks, strict=True):
                 attributes = op.read(site.node)
                 form = self._form(site, attributes.rng)
-                training = switches.constant_of(site.node.inputs[1])
+                training = controls.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
-                    written.append((site.node, Group("", {}), None))
+                    written.append((site.node, NodeBuilder("", {}), None))
                     continue
                 task = _task(site, attributes, dtype, self.target, draws, mask)
                 y = site.node.outputs[0]
@@ -112,7 +113,7 @@ class ExpandPass(ir.passes.InPlacePass):
                 carried = tags(site.node.name or "", attributes, site.node.metadata_props)
                 if mask is not None:
                     carried[MASK_KEY] = mask.name or ""
-                group = Group(prefix, carried)  # case 5
+                group = NodeBuilder(prefix, carried)  # case 5
                 written.append((site.node, group, None))
                 results = _LOWER[form](group, task)
                 group.keep_only(results if _is_used(site.node.outputs[1]) else results[:1])
@@ -171,7 +172,7 @@ def _task(
         opset=site.opset,
         x=x,
         dtype=dtype,
-        training=None if switches.constant_of(training) is not None else training,
+        training=None if controls.constant_of(training) is not None else training,
         step=step,
         target=target,
         draw=draws.of(attributes.seed),
@@ -187,7 +188,7 @@ def _is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def _replace(node: ir.Node, group: Group, results: tuple[ir.Value, ir.Value]) -> None:
+def _replace(node: ir.Node, group: NodeBuilder, results: tuple[ir.Value, ir.Value]) -> None:
     assert node.graph is not None
     node.graph.insert_before(node, group.nodes)
     for old, new in zip(node.outputs, results, strict=True):

@@ -12,10 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph.build import NodeBuilder
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes.expand import task as steps
-from onnx_spatialdrop.passes.expand import uniform
-from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand import lowering, uniform
 from onnx_spatialdrop.passes.expand.task import Task
 
 __all__ = ["BY_VALUE", "lower"]
@@ -24,7 +23,7 @@ __all__ = ["BY_VALUE", "lower"]
 BY_VALUE: Final = frozenset({"onnxruntime-training", "onnx2torch"})
 
 
-def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append Dropout on ones and the product with X to ``group``; return Y and the mask.
 
     Raises:
@@ -37,17 +36,17 @@ def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
         mask = group.add("Less", ones, uniform.threshold(group, task), role="mask")
     else:
         _, mask = _dropout(group, task, ones)
-    return steps.drop(group, task, mask), mask
+    return lowering.drop(group, task, mask), mask
 
 
-def _ones(group: Group, task: Task, dtype: ir.DataType) -> ir.Value:
+def _ones(group: NodeBuilder, task: Task, dtype: ir.DataType) -> ir.Value:
     # Nothing is less than itself, NaN included; no optimiser was seen to know.
-    corner = steps.corner(group, task)
+    corner = lowering.corner(group, task)
     never = group.add("Less", corner, corner, role="never")
     return group.add("Cast", group.add("Not", never, role="always"), role="ones", to=dtype)
 
 
-def _dropout(group: Group, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _dropout(group: NodeBuilder, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Value]:
     ratio = group.constant(np.float32(task.attributes.ratio), "ratio")
     training = group.constant(np.array(True), "training") if task.training is None else task.training
     inputs = [ones, ratio, training]
@@ -69,7 +68,7 @@ def _dropout(group: Group, task: Task, ones: ir.Value) -> tuple[ir.Value, ir.Val
     return value, mask
 
 
-def _by_value(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+def _by_value(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     ratio = task.attributes.ratio
     if ratio == 1.0 and task.target != "onnx2torch":
         raise FormError(
@@ -86,8 +85,8 @@ def _by_value(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
     is_double = dtype == np.float64
     value, mask = _dropout(group, task, _ones(group, task, ir.DataType.DOUBLE if is_double else ir.DataType.FLOAT))
     if task.dtype not in (np.float32, np.float64):
-        value = steps.in_type(group, task, value, "weights")
-    return steps.weigh(group, task, value), mask
+        value = lowering.in_type(group, task, value, "weights")
+    return lowering.weigh(group, task, value), mask
 
 
 def _epsilon(dtype: np.dtype[np.floating]) -> float:

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph import replace
+from onnx_spatialdrop.graph.build import NodeBuilder
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import replace
-from onnx_spatialdrop.passes.expand.group import Group
-from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["GradientsPass"]
 
@@ -85,7 +85,7 @@ def _write_out(node: ir.Node, rank: int, names: Names) -> None:
     x, scale, bias, mean, variance = node.inputs[:5]
     y, graph = node.outputs[0], node.graph
     assert graph is not None
-    group = Group(names.prefix(f"{y.name or node.name}/batch_norm"), {})
+    group = NodeBuilder(names.prefix(f"{y.name or node.name}/batch_norm"), {})
     dtype = np.dtype(np.float32) if variance is None or variance.dtype is None else variance.dtype.numpy()
     epsilon = group.constant(np.array(node.attributes.get_float("epsilon", 1e-5), dtype), "epsilon")
     # One element a channel, and as many axes after it as X has.
@@ -105,7 +105,7 @@ def _add_states(node: ir.Node, names: Names) -> None:
     assert x is not None
     assert recurrence is not None
     assert graph is not None
-    group = Group(names.prefix(f"{node.outputs[0].name or node.name}/state"), {})
+    group = NodeBuilder(names.prefix(f"{node.outputs[0].name or node.name}/state"), {})
     # X is (steps, samples, features), or with layout 1 (samples, steps, features); R is (directions, gates, hidden).
     by_sample = node.attributes.get_int("layout", 0) == 1
     zero, one, two, three = (group.constant(np.array([n], np.int64), f"number_{n}") for n in range(4))

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.operator import body, body_int32, dialects, spec
+from onnx_spatialdrop.graph import controls
+from onnx_spatialdrop.graph.build import NodeBuilder
+from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.passes import switches
-from onnx_spatialdrop.passes.expand import fold, targets
-from onnx_spatialdrop.passes.expand import task as steps
-from onnx_spatialdrop.passes.expand.group import Group
-from onnx_spatialdrop.passes.expand.routines import Routine, Step, routines
+from onnx_spatialdrop.operator.bodies import body, int32
+from onnx_spatialdrop.passes.expand import fold, lowering, targets
+from onnx_spatialdrop.passes.expand.routines import Instruction, Routine, routines
 from onnx_spatialdrop.passes.expand.task import Task
 
 __all__ = ["lower", "lower_int32"]
@@ -30,18 +30,18 @@ Meaning = npt.NDArray[Any] | ir.Value
 _REDUCIBLE: Final = frozenset({"CastLike", "Where", "ScatterElements", "And", "BitwiseAnd", "BitwiseOr"})
 
 
-def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the function body to ``group``; return Y and the mask."""
     return _inline(group, task, _body(task.opset, task.attributes.rng, _in_float(task), _type_name(task)))
 
 
-def lower_int32(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+def lower_int32(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the int32 function body to ``group``; return Y and the mask."""
     # OpenVINO and tract refuse Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
     single = task.target in targets.SINGLE_STEP
     if single:
         _refuse_for_single(task)
-    nonce: body_int32.Nonce = "uniform" if single or task.target == "openvino" else "dropout"
+    nonce: int32.Nonce = "uniform" if single or task.target == "openvino" else "dropout"
     rng, in_float, dtype = task.attributes.rng, _in_float(task), _type_name(task)
     return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype, single))
 
@@ -69,9 +69,9 @@ def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[Routi
 
 @lru_cache(maxsize=32)
 def _body_int32(
-    opset: int, rng: str, nonce: body_int32.Nonce, in_float: bool, dtype: str | None, single: bool
+    opset: int, rng: str, nonce: int32.Nonce, in_float: bool, dtype: str | None, single: bool
 ) -> list[Routine]:
-    return routines(body_int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype, single=single))
+    return routines(int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype, single=single))
 
 
 def _type_name(task: Task) -> str | None:
@@ -84,7 +84,7 @@ def _in_float(task: Task) -> bool:
     return task.dtype is not None and task.dtype == np.dtype(ml_dtypes.bfloat16)
 
 
-def _inline(group: Group, task: Task, functions: list[Routine]) -> tuple[ir.Value, ir.Value]:
+def _inline(group: NodeBuilder, task: Task, functions: list[Routine]) -> tuple[ir.Value, ir.Value]:
     training = np.array(True) if task.training is None else task.training
     attributes = _attributes(task)
     inliner = _Inliner(group, functions, task)
@@ -101,14 +101,14 @@ def _attributes(task: Task) -> dict[str, ir.Attr]:
     return dict(carrier.attributes)
 
 
-def _step(group: Group, task: Task) -> Meaning:
-    constant = switches.constant_of(task.step)
+def _step(group: NodeBuilder, task: Task) -> Meaning:
+    constant = controls.constant_of(task.step)
     if constant is None or constant.size > 1:
         return task.step
     if constant.size == 1 and constant.item() >= 0:
         return constant.reshape(-1)
     # A fresh draw every run must depend on the data, or optimisers take it for a constant and freeze it.
-    corner = steps.corner(group, task)
+    corner = lowering.corner(group, task)
     none = group.add("Less", corner, corner, role="never")
     nothing = group.add("ReduceSum", group.add("Cast", none, role="zeros", to=7), role="nothing", keepdims=0)
     return group.add("Add", task.step, nothing, role="fresh_step")
@@ -117,7 +117,7 @@ def _step(group: Group, task: Task) -> Meaning:
 class _Inliner:
     """Writes calls of functions into a group, folding what is constant and sharing equal constants."""
 
-    def __init__(self, group: Group, functions: list[Routine], task: Task) -> None:
+    def __init__(self, group: NodeBuilder, functions: list[Routine], task: Task) -> None:
         self._group = group
         self._functions = {function.name: function for function in functions}
         self._task = task
@@ -146,7 +146,9 @@ class _Inliner:
             self._constants[key] = self._group.constant(meaning, f"constant_{len(self._constants)}")
         return self._constants[key]
 
-    def _node(self, step: Step, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str) -> Iterable[Meaning]:
+    def _node(
+        self, step: Instruction, inputs: list[Meaning], attributes: dict[str, ir.Attr], path: str
+    ) -> Iterable[Meaning]:
         op_type, given = step.op_type, step.given(attributes)
         if op_type == "Constant":
             return [fold.constant_array(given)]

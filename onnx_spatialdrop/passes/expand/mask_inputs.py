@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph import input_types, layers, scopes
+from onnx_spatialdrop.graph.build import NodeBuilder
+from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import known, layers, scopes
-from onnx_spatialdrop.passes.expand import task as steps
-from onnx_spatialdrop.passes.expand.group import Group
+from onnx_spatialdrop.passes.expand import lowering
 from onnx_spatialdrop.passes.expand.task import Task
-from onnx_spatialdrop.passes.names import Names
 
 __all__ = ["FORM", "declare", "lower"]
 
@@ -39,7 +39,7 @@ def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list
     """
     inputs = []
     labels = layers.layer_names(site.node for site in sites)
-    for site, label, (_, shape) in zip(sites, labels, known.known_inputs(model, sites, shapes=True), strict=True):
+    for site, label, (_, shape) in zip(sites, labels, input_types.known_inputs(model, sites, shapes=True), strict=True):
         where = op.describe(site.node)
         if isinstance(site.scope, ir.Function):
             raise FormError(
@@ -59,7 +59,7 @@ def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list
     return inputs
 
 
-def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
+def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append Mul and Where on the mask input to ``group``; return Y and the mask.
 
     Y = where(training and not mask, +0, X * where(training, scale, 1)), as operator/body.py has it: values last, and a
@@ -73,13 +73,13 @@ def lower(group: Group, task: Task) -> tuple[ir.Value, ir.Value]:
         gone = group.add("And", group.add("Not", given, role="drop"), task.training, role="gone")
     kept = group.add("Not", gone, role="mask")
     x = group.add("Cast", task.x, role="x_float", to=ir.DataType.FLOAT) if task.dtype == _BFLOAT16 else task.x
-    scale = steps.scale_of(task)
+    scale = lowering.scale_of(task)
     zero, one = np.zeros((), scale.dtype), np.ones((), scale.dtype)
-    factor = steps.switched(group, task.training, scale, one, "factor")
+    factor = lowering.switched(group, task.training, scale, one, "factor")
     nothing = group.constant(zero, "zero")
     if task.dtype is None:
-        factor = steps.in_type(group, task, factor, "factor_like")
-        nothing = steps.in_type(group, task, nothing, "zero_like")
+        factor = lowering.in_type(group, task, factor, "factor_like")
+        nothing = lowering.in_type(group, task, nothing, "zero_like")
     y = group.add("Where", gone, nothing, group.add("Mul", x, factor, role="scaled"), role="chosen")
     if task.dtype == _BFLOAT16:
         y = group.add("Cast", y, role="rounded", to=ir.DataType.BFLOAT16)

@@ -11,10 +11,10 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import fold
 
-__all__ = ["Routine", "Step", "routines"]
+__all__ = ["Instruction", "Routine", "routines"]
 
 
-class Step(NamedTuple):
+class Instruction(NamedTuple):
     """A node of a function.
 
     Attributes:
@@ -51,7 +51,7 @@ class Routine(NamedTuple):
 
     name: str
     constants: list[npt.NDArray[Any]]
-    steps: list[Step]
+    steps: list[Instruction]
     outputs: tuple[int, ...]
 
 
@@ -69,14 +69,14 @@ def _routine(function: ir.Function) -> Routine:
             constants.append(np.asarray(fold.constant_array(dict(node.attributes))))
         else:
             others.append(node)
-    steps = list[Step]()
+    steps = list[Instruction]()
     for node in others:
         inputs = tuple(places[id(value)] for value in node.inputs if value is not None)
         for value in node.outputs:
             places[id(value)] = len(places)
         names = tuple(value.name or "" for value in node.outputs)
         attributes = tuple(map(_attribute, node.attributes.values()))
-        steps.append(Step(node.op_type, node.domain == spec.DOMAIN, inputs, names, attributes))
+        steps.append(Instruction(node.op_type, node.domain == spec.DOMAIN, inputs, names, attributes))
     return Routine(function.name, constants, steps, tuple(places[id(value)] for value in function.outputs))
 
 

@@ -40,8 +40,8 @@ def record() -> None:
 
     from onnx_spatialdrop.errors import SpatialDropError
     from onnx_spatialdrop.export import keras as sdk
+    from onnx_spatialdrop.graph.scopes import spatial_dropouts
     from onnx_spatialdrop.operator import node as op
-    from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
     backend = keras.backend.backend()
     for name in NETWORKS:
@@ -78,8 +78,8 @@ def table() -> None:
     from keras_recordings import differences, paths
 
     from onnx_spatialdrop import io
+    from onnx_spatialdrop.graph.scopes import spatial_dropouts
     from onnx_spatialdrop.operator import node as op
-    from onnx_spatialdrop.passes.scopes import spatial_dropouts
 
     rows = [
         "| backend, network | opset | nodes (inference) | SpatialDropout: axes | inference | masks forced |",

@@ -13,7 +13,8 @@ from expanding import assert_binomial, draw, ort_session, with_float_ends
 from onnx.reference import ReferenceEvaluator
 
 from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.operator import body_int32, spec
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.bodies import int32
 from onnx_spatialdrop.operator.reference import spatial_dropout
 from onnx_spatialdrop.passes.expand import expand
 
@@ -173,5 +174,5 @@ def test_the_int32_form_computes_words_in_int32() -> None:
 
 def test_the_int32_body_needs_bitwise_operators() -> None:
     with pytest.raises(FormError) as error:
-        body_int32.functions(17)
+        int32.functions(17)
     assert str(error.value) == "the model imports opset 17; the int32 body needs 18 or newer"

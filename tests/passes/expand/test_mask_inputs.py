@@ -17,10 +17,10 @@ from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.graph.layers import CALL_KEY, LAYER_KEY
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.reference import spatial_dropout
 from onnx_spatialdrop.passes.expand import MASK_KEY, expand
-from onnx_spatialdrop.passes.layers import CALL_KEY, LAYER_KEY
 
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 MASK = np.random.default_rng(2).random((5, 4, 1, 1)) < 0.6

@@ -1,0 +1,170 @@
+"""What ONNX's element-wise ops do to a draw, a mask and a product: the forms of their results. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.analysis import draws, selection, views
+from onnx_spatialdrop.analysis.operands import Operands, is_float
+from onnx_spatialdrop.analysis.two_valued import common_root, common_threshold, different_thresholds, join_layouts
+from onnx_spatialdrop.analysis.values import AbstractValue, Curve, NotRepresentableError, TwoValued
+from onnx_spatialdrop.graph.constants import UNARY, cast_target
+from onnx_spatialdrop.operator.node import describe
+
+__all__ = ["evaluate"]
+
+
+def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
+    """Return the form of the node's first output.
+
+    Raises:
+        NotRepresentableError: the result is no form that dropout is made of; the message says why.
+    """
+    if node.domain not in ("", "ai.onnx"):
+        raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
+    if node.op_type in _ARITHMETIC or node.op_type in draws.COMPARISONS or node.op_type in _LOGICAL:
+        return _binary(node, node.op_type, operands)
+    if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
+        form = operands.form(node.inputs[0])
+        if form is None:
+            raise NotRepresentableError(f"{describe(node)} ({node.op_type}) takes it for a parameter")
+        return _of_one(node, form, operands)
+    if node.op_type == "Where":
+        return selection.where(node, operands)
+    if node.op_type == "Einsum" and len(node.inputs) == 2:
+        a, b = selection.einsum_operands(node, operands)
+        return _joined(node, "Mul", a, b, operands)
+    if node.op_type == "Sum" and len(node.inputs) == 2:
+        return _binary(node, "Add", operands)
+    raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
+
+
+_ONE_TENSOR: Final = frozenset({"CastLike", "Clip"}) | views.OPS
+_LOGICAL: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "And": np.logical_and,
+    "Or": np.logical_or,
+    "Xor": np.logical_xor,
+}
+_ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Pow": np.power,
+    "Max": np.maximum,
+    "Min": np.minimum,
+}
+
+
+def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractValue:
+    op_type = node.op_type
+    if op_type == "Identity":
+        return form
+    if op_type in views.OPS:
+        if isinstance(form, TwoValued) and form.x is not None:
+            raise NotRepresentableError(f"{describe(node)} ({op_type}) rearranges it")
+        return replace(form, layout=views.view(node, form.layout, operands.context.shapes))
+    if op_type in ("Cast", "CastLike"):
+        return _cast(node, form)
+    if op_type == "Clip":
+        return _clip(node, form, operands)
+    if isinstance(form, Curve):
+        return draws.of_one(node, form)
+    if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
+        raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
+    with np.errstate(all="ignore"):
+        if form.x is not None:
+            return replace(form, factor=-form.factor, offset=-form.offset)
+        return replace(form, offset=np.asarray(UNARY[op_type](form.offset)))
+
+
+def _cast(node: ir.Node, form: AbstractValue) -> AbstractValue:
+    target = cast_target(node) or np.dtype(np.float32)
+    if isinstance(form, Curve):
+        if is_float(target):
+            narrow = is_float(form.dtype) and target.itemsize > form.dtype.itemsize
+            return replace(form, dtype=form.dtype if narrow else target)
+        if target.kind in "ib":
+            return draws.cut_off(form, target)
+        raise NotRepresentableError(f"{describe(node)} casts the draw to {target}")
+    if form.x is not None:
+        raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
+    return replace(form, offset=form.offset.astype(target))
+
+
+def _clip(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractValue:
+    if isinstance(form, TwoValued) and form.x is not None:
+        raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
+    bounds = [node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)]
+    for position, value in enumerate(node.inputs[1:]):
+        number = operands.number(value)
+        if value is not None and number is None:
+            raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
+        bounds[position] = bounds[position] if number is None else float(number)
+    if not isinstance(form, TwoValued):
+        return draws.clipped(form, *bounds)
+    return replace(form, offset=np.clip(form.offset, bounds[0], bounds[1]).astype(form.offset.dtype))
+
+
+def _binary(node: ir.Node, op_type: str, operands: Operands) -> AbstractValue:
+    left, right = operands.form(node.inputs[0]), operands.form(node.inputs[1])
+    if isinstance(left, Curve) or isinstance(right, Curve):
+        return draws.with_constant(node, op_type, operands)
+    if different_thresholds(left, right) and all(
+        isinstance(form, TwoValued) and form.x is None for form in (left, right)
+    ):
+        return draws.combined(node, op_type, [form for form in (left, right) if form is not None])
+    like = left if left is not None else right
+    if like is None:
+        raise NotRepresentableError("it does not depend on the draw")
+    a, b = operands.general(node.inputs[0], like), operands.general(node.inputs[1], like)
+    return _joined(node, op_type, a, b, operands)
+
+
+def _joined(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: Operands) -> TwoValued:
+    if a.x is not None or b.x is not None:
+        return _product(node, op_type, a, b, operands)
+    function = {**draws.COMPARISONS, **_LOGICAL, **_ARITHMETIC}[op_type]
+    with np.errstate(all="ignore"):
+        offset = np.asarray(function(a.offset, b.offset))
+    if op_type in _ARITHMETIC:
+        offset = offset.astype(a.offset.dtype)
+    return replace(common_threshold(a, b), offset=offset, layout=join_layouts(a, b, operands.context.shapes))
+
+
+def _product(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: Operands) -> TwoValued:
+    what = f"{describe(node)} ({op_type})"
+    layout = join_layouts(a, b, operands.context.shapes)
+    with np.errstate(all="ignore"):
+        if op_type in ("Mul", "Div"):
+            if (a.x is not None and b.x is not None) or (op_type == "Div" and b.x is not None):
+                raise NotRepresentableError(f"{what} combines two activations")
+            if op_type == "Div":
+                factor, offset = _over(a.factor, b.offset), _over(a.offset, b.offset)
+                return replace(common_threshold(a, b), factor=factor, offset=offset, layout=layout, x=a.x)
+            x, mask = (a, b) if a.x is not None else (b, a)
+            scale = np.asarray(mask.offset, np.float64)
+            factor, offset = x.factor * scale, x.offset * mask.offset
+            return replace(common_threshold(x, mask), factor=factor, offset=offset, layout=layout, x=x.x)
+        if op_type in ("Add", "Sub"):
+            random = [operands.form(value) is not None for value in node.inputs]
+            if (a.x is not None and not random[0] and b.x is None) or (
+                b.x is not None and not random[1] and a.x is None
+            ):
+                raise NotRepresentableError(f"{what} adds the noise to an activation instead of multiplying it")
+            root, sign = common_root(what, a, b), 1 if op_type == "Add" else -1
+            factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
+            return replace(common_threshold(a, b), factor=factor, offset=offset, layout=layout, x=root)
+    if op_type in _LOGICAL or op_type in draws.COMPARISONS:
+        raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
+    raise NotRepresentableError(f"{what} reads it")
+
+
+def _over(numbers: np.ndarray, divisor: np.ndarray) -> np.ndarray:
+    # 0 * x / 0 is NaN, never dropout, and NaN is what NumPy gives.
+    return np.asarray(np.divide(numbers, divisor.astype(np.float64))).astype(numbers.dtype)

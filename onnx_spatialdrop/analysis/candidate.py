@@ -1,0 +1,62 @@
+"""One draw of a graph, what was proven of it, and what the whole comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.analysis.prove import Proof
+from onnx_spatialdrop.analysis.sources import Source
+from onnx_spatialdrop.analysis.trace import Trace
+from onnx_spatialdrop.graph import scopes
+
+__all__ = ["Candidate", "verdict"]
+
+
+@dataclass
+class Candidate:
+    """One draw and what was proven of it.
+
+    Attributes:
+        trace: everything that the draw reaches.
+        scope: the main graph or the function that holds it.
+        proofs: one a product that the rest of the graph reads.
+        kind: what the whole is.
+        reason: why the whole is no dropout; "" where every product is one and the mask goes nowhere else.
+        notes: what is wrong with the file here.
+        training_mode: the value that switches the dropout on and off; None where it is always on.
+    """
+
+    trace: Trace
+    scope: scopes.Scope
+    proofs: list[Proof] = field(default_factory=list)
+    kind: str = "unknown"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    training_mode: ir.Value | None = None
+
+    @property
+    def source(self) -> Source:
+        """The random node."""
+        return self.trace.source
+
+
+def verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
+    """Return what the whole is, and why it is no dropout."""
+    bad = next((proof for proof in proofs if proof.reason), None)
+    if trace.ends:
+        end = trace.ends[0]
+        kind = proofs[0].kind if proofs else "unknown"
+        return kind, f"the mask is also used otherwise: {end.reason}" if proofs else end.reason
+    if bad is not None:
+        return bad.kind, bad.reason
+    if not proofs:
+        return "unknown", "nothing reads the draw"
+    forms = [trace.products[proof.y] for proof in proofs]
+    if len({bool(form.factor[0]) for form in forms}) > 1:
+        return "unknown", "one draw makes a mask and its opposite, which one seed cannot tie"
+    views = {trace.products[proof.y].layout.view for proof in proofs}
+    if len(views) > 1:
+        return "shared_mask", "one mask is used in two arrangements, which one seed cannot tie"
+    return ("shared_mask" if len(proofs) > 1 else proofs[0].kind), ""

@@ -1,0 +1,104 @@
+"""The shape of a node's result, where the node itself says more than a shape in the file. Reads the graph only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.analysis import slices
+from onnx_spatialdrop.analysis.dim_algebra import DimOf, Dims, ShapeOf
+
+__all__ = ["computed_shape", "required"]
+
+
+class Known(slices.Known, Protocol):
+    """What has to be known of values."""
+
+    def known(self, value: ir.Value) -> ir.Shape | None:
+        """Return the shape that the file or shape inference gives a value."""
+
+    def like(self, shape: ir.Value | None) -> Dims | ShapeOf | None:
+        """Return the shape that an integer tensor spells."""
+
+    def broadcast(self, left: Dims, right: Dims) -> Dims:
+        """Return the shape of an element-wise result of operands of two shapes."""
+
+
+def computed_shape(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    """Return the shape of the one result of ``node``; None where the node says nothing of it.
+
+    Raises:
+        ValueError: an input that the op requires is missing.
+    """
+    rule = _RULES.get(node.op_type)
+    return None if rule is None else rule(node, known)
+
+
+def required(value: ir.Value | None) -> ir.Value:
+    """Return ``value``.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    if value is None:
+        raise ValueError("a required input is missing")
+    return value
+
+
+def _filled(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    return known.like(node.inputs[0])
+
+
+def _expanded(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    shape, start = known.like(node.inputs[1]), known.of(required(node.inputs[0]))
+    if isinstance(shape, tuple) and isinstance(start, tuple):
+        return known.broadcast(start, shape)
+    return shape if start == () else None
+
+
+def _compared(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    if len(node.inputs) != 2:
+        return None
+    left, right = (known.of(required(operand)) for operand in node.inputs)
+    return known.broadcast(left, right) if isinstance(left, tuple) and isinstance(right, tuple) else None
+
+
+def _calculated(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    return _compared(node, known) if node.outputs[0].shape is None else None
+
+
+def _joined(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    parts = [known.of(required(part)) for part in node.inputs]
+    first = parts[0]
+    if not isinstance(first, tuple) or len(first) < 2:  # with one axis it is a list, not a tensor
+        return None
+    along = node.attributes.get_int("axis", 0) % len(first)
+    return tuple(DimOf(node.outputs[0], axis) if axis == along else dim for axis, dim in enumerate(first))
+
+
+def _reshaped(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    value = node.outputs[0]
+    if known.known(value) is not None or len(node.inputs) < 2:
+        return None
+    contents, target = known.contents(value), known.like(node.inputs[1])
+    if contents is not None:
+        return tuple(contents.shape)
+    if not isinstance(target, tuple):
+        return None
+    return tuple(DimOf(value, axis) if dim in (0, -1) else dim for axis, dim in enumerate(target))
+
+
+Rule = Callable[[ir.Node, Known], Dims | ShapeOf | None]
+#: Comparisons are what templates are made of that must not look constant to an optimiser; arithmetic is what a
+#: template without a shape in the file may be computed by.
+_RULES: Final[dict[str, Rule]] = {
+    "ConstantOfShape": _filled,
+    "Expand": _expanded,
+    "Slice": slices.sliced,
+    "Concat": _joined,
+    "Reshape": _reshaped,
+    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"), _compared),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _calculated),
+}

@@ -1,0 +1,215 @@
+"""Turn every dropout that a model spells out in standard ops into a SpatialDropout node.
+
+What is dropout, analysis/ proves, and rewriter.py replaces it; this file decides which of it is to become a node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeVar, overload
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common
+
+from onnx_spatialdrop import io
+from onnx_spatialdrop.analysis.candidate import Candidate
+from onnx_spatialdrop.analysis.recognise import recognise
+from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import attach, seeds
+from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
+from onnx_spatialdrop.passes.fuse.report import Record, Report
+from onnx_spatialdrop.passes.fuse.rewriter import Rewriter, names
+from onnx_spatialdrop.passes.fuse.tagged import tagged_regions
+from onnx_spatialdrop.passes.fuse.untagged import untagged_regions
+
+__all__ = ["FusePass", "fuse"]
+
+
+class FusePass(ir.passes.InPlacePass):
+    """Replace dropout in standard ops by SpatialDropout nodes; ``report`` says what was done and what was not.
+
+    1. A draw whose every use ends in x * mask, with values 0 and 1/(1-ratio) and a mask that repeats along axes of x,
+       becomes one SpatialDropout node a product. The nodes that only it needed go; nothing else does.
+    2. The node stands at the product, under its output's name. ``training_mode`` and ``step`` are the model's
+       switches, made here if need be, by default on (the file drew before, so it draws now); in a function they are
+       constants. A Dropout node that a value switches on and off keeps that value.
+    3. Seeds are derived from ``seed``, one a draw. Several products of one mask share its seed, and so their masks.
+    4. One entry an element (element-wise dropout) is left alone unless ``elementwise``; then axes is [].
+    5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
+       that no threshold cuts; alpha dropout; Dropout nodes that are off; masks frozen into constants; and, unless
+       ``bernoulli``, the operator Bernoulli, which ONNX Runtime inverts, so that as the file runs it is no dropout.
+    6. With ``for_inference``, for to_inference only: alpha dropout and Bernoulli become nodes too (all of them mean x
+       at inference), and a pair of views around a node, each undoing the other, goes as well.
+    7. What expand wrote becomes the node that it was, seed and all, as long as its tags are there. Where a tool has
+       stripped them, a form that draws the operator's bits is run and compared with the definition, and becomes that
+       node too; other forms are recognised by what they compute, as cases 1 to 5 say.
+    8. A model without any draw is not modified.
+    9. A function that holds dropout and is called several times is written out at its calls first: each call draws
+       for itself, and so needs a seed of its own. So is one that a mask is passed into, if it is dropout then.
+    """
+
+    def __init__(
+        self,
+        *,
+        elementwise: bool = False,
+        bernoulli: bool = False,
+        training_mode: bool = True,
+        seed: int = 0,
+        for_inference: bool = False,
+    ) -> None:
+        super().__init__()
+        self.elementwise = elementwise or for_inference
+        self.bernoulli = bernoulli or for_inference
+        self.training_mode = training_mode
+        self.seed = seed
+        self.for_inference = for_inference
+        self.report = Report()
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass on ``model``, in place."""
+        self.report = Report(refused=frozen_masks(model))
+        rewriter = Rewriter(model, self.training_mode, self.for_inference)
+        self.report.fused += [rewriter.undo(group) for group in tagged_regions(model)]  # case 7
+        rewriter.finish()  # what the forms leave behind is nobody's draw
+        stripped, unproven = untagged_regions(model)
+        self.report.fused += [rewriter.undo(group) for group in stripped]  # case 7
+        self.report.refused += unproven
+        rewriter.finish()
+        candidates = recognise(model)
+        if self._write_out_calls(model, candidates):  # case 9
+            candidates = recognise(model)
+        reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
+        taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
+        present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
+        derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
+        for candidate, seed in zip(taken, derived, strict=True):
+            self.report.fused += rewriter.rewrite(candidate, seed)
+        rewriter.finish()
+        self.report.refused += [
+            _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
+        ]
+        if self.report.fused:
+            attach.renew(model)
+        return ir.passes.PassResult(model, modified=bool(self.report.fused))
+
+    def _write_out_calls(self, model: ir.Model, candidates: list[Candidate]) -> bool:
+        """Inline functions of several calls that hold dropout, and such as masks pass into; return whether any."""
+        if not model.functions:
+            return False
+        held = {id(candidate.scope) for candidate in candidates if not self._reason(candidate)}
+        calls = Counter(node.op_identifier() for node in scopes.all_nodes(model))
+        several = {key for key, each in model.functions.items() if id(each) in held and calls[key] > 1}
+        ends = (end.node for candidate in candidates for end in candidate.trace.ends if end.node is not None)
+        passed = {node.op_identifier() for node in ends} & set(model.functions)
+        if passed:
+            trial = model.clone()
+            _inline(trial, several | passed)
+            if sum(not self._reason(each) for each in recognise(trial)) > sum(not self._reason(c) for c in candidates):
+                several |= passed
+        if several:
+            _inline(model, several)
+        return bool(several)
+
+    def _reason(self, candidate: Candidate) -> str:
+        """Return why a candidate is left alone; "" where it becomes a node."""
+        if self.for_inference and (_is_alpha(candidate) or _is_idle(candidate)):
+            return ""
+        if candidate.reason:
+            return candidate.reason
+        if candidate.source.by_definition and not self.bernoulli:
+            return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, and becomes a node on request"
+        if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
+            return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
+        return ""
+
+
+def _inline(model: ir.Model, functions: set[ir.OperatorIdentifier]) -> None:
+    ir.passes.common.InlinePass(criteria=lambda function: function.identifier() in functions)(model)
+
+
+def _refused(candidate: Candidate, reason: str) -> Record:
+    node, proof = candidate.source.node, candidate.proofs[0] if candidate.proofs else None
+    return Record(
+        name=node.name or op.describe(node),
+        kind=candidate.kind,
+        nodes=names(candidate.trace.nodes),
+        axes=_inactive_axes(candidate) if proof is None else proof.axes,
+        ratio=candidate.source.ratio if proof is None else proof.ratio,
+        scale=None if proof is None else proof.scale,
+        rank=None if proof is None else proof.rank,
+        proven=() if proof is None else proof.facts,
+        reason=reason,
+        notes=candidate.notes,
+    )
+
+
+def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
+    return () if candidate.kind == "elementwise" else None
+
+
+def _is_idle(candidate: Candidate) -> bool:
+    """Return whether every product is what it was made of."""
+    return not candidate.trace.ends and bool(candidate.proofs) and all(proof.idle for proof in candidate.proofs)
+
+
+def _is_alpha(candidate: Candidate) -> bool:
+    """Return whether every product is alpha dropout of known axes, and the mask goes nowhere else."""
+    kinds = ("alpha", "feature_alpha")
+    return not candidate.trace.ends and all(p.kind in kinds and p.axes is not None for p in candidate.proofs)
+
+
+M = TypeVar("M", onnx.ModelProto, ir.Model)
+
+
+@overload
+def fuse(
+    model: M,
+    output: None = None,
+    *,
+    elementwise: bool = False,
+    bernoulli: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[M, Report]: ...
+@overload
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    bernoulli: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]: ...
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    bernoulli: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> tuple[io.Result, Report]:
+    """Turn dropout that a model spells out in standard ops into SpatialDropout nodes.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        output: a file to write; then its path is returned.
+        elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        bernoulli: turn masks of the operator Bernoulli into nodes too, by ONNX's definition. ONNX Runtime keeps what
+            Bernoulli should drop, so there the model's results change, for the better.
+        training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
+        seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
+
+    Returns:
+        The same kind of model as came in (from a path, an ir.Model), and the report.
+
+    Raises:
+        SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read or written.
+    """
+    rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
+    result, _ = io.rewrite(model, output, rewriter.call)
+    return result, rewriter.report

@@ -1,1 +1,0 @@
-"""Recognise dropout by what a graph computes: draws, two-valued masks, products. Nothing here changes a graph."""
