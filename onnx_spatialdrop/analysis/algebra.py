@@ -25,7 +25,7 @@ def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
     Raises:
         NotRepresentableError: the result is no form that dropout is made of; the message says why.
     """
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain != "":
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
     if node.op_type in _ARITHMETIC or node.op_type in draws.COMPARISONS or node.op_type in _LOGICAL:
         return _binary(node, node.op_type, operands)

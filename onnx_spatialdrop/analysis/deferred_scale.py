@@ -117,7 +117,7 @@ def _factor_after(product: ir.Value, factor: float, context: Context) -> tuple[i
         if use is None:
             return None
         node, index = use
-        if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
+        if node.domain != "" or len(node.outputs) != 1:
             return None
         if node.op_type in ("Mul", "Div") and len(node.inputs) == 2:
             number = context.constants.number(node.inputs[1 - index])
@@ -154,7 +154,7 @@ def _sources(value: ir.Value | None, products: set[ir.Value], depth: int) -> set
     if value in products:
         return {value}
     node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or _only_use(value) is None:
+    if node is None or node.domain != "" or _only_use(value) is None:
         return None
     if node.op_type not in _OF_ALL and node.op_type not in _OF_ONE:
         return None

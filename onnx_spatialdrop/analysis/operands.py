@@ -52,7 +52,7 @@ class Context:
         graph = node.graph
         while graph is not source.graph:
             holder = self.holders.get(graph) if isinstance(graph, ir.Graph) else None
-            if holder is None or holder.op_type != "If" or holder.domain not in ("", "ai.onnx"):
+            if holder is None or holder.op_type != "If" or holder.domain != "":
                 return False
             graph = holder.graph
         return True

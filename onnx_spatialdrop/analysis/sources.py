@@ -72,7 +72,7 @@ class Source:
 
 def is_source(node: ir.Node) -> bool:
     """Return whether ``node`` draws random numbers of a kind that dropout may be made of."""
-    return (node.op_type in _STANDARD and node.domain in ("", "ai.onnx")) or node.op_type in _STATELESS
+    return (node.op_type in _STANDARD and node.domain == "") or node.op_type in _STATELESS
 
 
 def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:

@@ -1,4 +1,4 @@
-"""``inspect``: which SpatialDropout nodes a file holds, what steers them, and which runtimes can run it."""
+"""``inspect``: which SpatialDropout nodes a file holds, what switches them, and which runtimes can run it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ errors = _Console(stderr=True)
 
 
 def plain(text: str) -> str:
-    """Return ``text`` on one line, without what steers a terminal: names come out of files that anybody may write."""
+    """Return ``text`` on one line, without what controls a terminal: names come out of files that anybody may write."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

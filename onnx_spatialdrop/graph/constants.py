@@ -148,7 +148,7 @@ class Constants:
         if is_switch(value):
             return np.bool_(self.training)
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or value.index() != 0:
+        if node is None or node.domain != "" or value.index() != 0:
             return None
         op_type, inputs = node.op_type, node.inputs
         if op_type == "Where":
@@ -220,7 +220,7 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
         array, node = array_of(value, overridable=True), value.producer()
         if array is not None:
             return array.dtype
-        if node is None or node.domain not in ("", "ai.onnx") or not node.inputs:
+        if node is None or node.domain != "" or not node.inputs:
             return None
         if node.op_type == "Cast":
             return cast_target(node)

@@ -1,4 +1,4 @@
-"""The two inputs that steer SpatialDropout nodes: switches of the whole model, or constants.
+"""The control inputs of SpatialDropout nodes: switches of the whole model, or constants.
 
 A switch is a graph input with a default; it must not become one of a subgraph or a function.
 """
@@ -69,17 +69,17 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
 
 def require(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
     """Take the defaults off the switches of the main graph that ``values`` follow, in place: they have to be fed."""
-    steering = {id(value) for value in behind(values)}
+    controls = {id(value) for value in behind(values)}
     for value in graph.inputs:
-        if id(value) in steering and value.name is not None and graph.initializers.pop(value.name, None) is not None:
+        if id(value) in controls and value.name is not None and graph.initializers.pop(value.name, None) is not None:
             value.const_value = None
 
 
 def single(graph: ir.Graph, values: Iterable[ir.Value]) -> None:
     """Declare that steps of the main graph that ``values`` follow have one element, where that is open, in place."""
-    steering = {id(value) for value in behind(values)}
+    controls = {id(value) for value in behind(values)}
     for value in graph.inputs:
-        if id(value) in steering and value.dtype == ir.DataType.INT64:
+        if id(value) in controls and value.dtype == ir.DataType.INT64:
             dims = None if value.shape is None else tuple(value.shape)
             if dims is None or (len(dims) == 1 and not isinstance(dims[0], int)):
                 value.shape = ir.Shape([1])

@@ -49,7 +49,7 @@ Order = tuple[int, ...]
 
 def is_carried(node: ir.Node, opset: int) -> bool:
     """Return whether a node can work on rearranged inputs, and then gives its results rearranged the same way."""
-    if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
+    if node.domain != "" or not node.inputs or node.inputs[0] is None:
         return False
     if node.op_type in _OF_ONE:
         return all(value is None or array_of(value) is not None for value in node.inputs[1:])
@@ -68,7 +68,7 @@ def is_carried(node: ir.Node, opset: int) -> bool:
 
 def is_sink(node: ir.Node, order: Order) -> bool:
     """Return whether a node, reading its input as it stood before a transposition by ``order``, gives the same."""
-    axes = _axes(node, 1) if node.op_type in _REDUCTIONS and node.domain in ("", "ai.onnx") else None
+    axes = _axes(node, 1) if node.op_type in _REDUCTIONS and node.domain == "" else None
     if axes is None or node.attributes.get_int("keepdims", 1) != 0:
         return False
     gone = {axis % len(order) for axis in axes}

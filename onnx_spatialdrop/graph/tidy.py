@@ -60,7 +60,7 @@ def _only_reader(node: ir.Node) -> ir.Node | None:
     uses = list(output.uses())
     if len(uses) != 1 or uses[0].idx != 0 or output.is_graph_output() or uses[0].node.graph is not node.graph:
         return None
-    return uses[0].node if uses[0].node.domain in ("", "ai.onnx") else None
+    return uses[0].node if uses[0].node.domain == "" else None
 
 
 def _constant_axes(node: ir.Node) -> list[int] | None:

@@ -73,7 +73,7 @@ def _around(value: ir.Value) -> list[ir.Node]:
 
 
 def _order(node: ir.Node | None) -> Order | None:
-    if node is None or node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
+    if node is None or node.op_type != "Transpose" or node.domain != "":
         return None
     return tuple(node.attributes.get_ints("perm", ())) or None
 

@@ -1,4 +1,4 @@
-"""List a model's SpatialDropout nodes: what each drops, and what steers it. Changes nothing."""
+"""List a model's SpatialDropout nodes: what each drops, and its control inputs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -99,15 +99,15 @@ def _found(site: scopes.Site) -> Found:
         # NumPy holds that None equals float64.
         dtype=None if dtype is None else next(name for name, known in spec.DTYPES.items() if known == dtype),
         shape=None if x.shape is None else tuple(d if isinstance(d, int) else d.value for d in x.shape),
-        training_mode=_steered_by(training_mode),
-        step=_steered_by(step),
+        training_mode=_controlled_by(training_mode),
+        step=_controlled_by(step),
         scope=scope if node.graph is home else f"{scope}/subgraph",
         mask_used=bool(mask.uses()) or mask.is_graph_output(),
         node=node,
     )
 
 
-def _steered_by(value: ir.Value | None) -> str:
+def _controlled_by(value: ir.Value | None) -> str:
     if value is None:
         return "missing"
     if value.is_graph_input():

@@ -35,7 +35,7 @@ class InsertPass(ir.passes.InPlacePass):
     2. Where X is a graph output, Y takes the output's name, and X is called ``X/undropped`` from then on.
     3. A graph input or an initializer keeps its name and is dropped from too; one that is a graph output itself
        is refused, since two values cannot share the name.
-    4. The nodes are steered by the model's switches, which are made where they are missing: the model computes what it
+    4. The nodes read the model's switches, which are made where they are missing: the model computes what it
        computed before until somebody feeds training_mode = true.
     5. Seeds are derived from one base seed, in the order of the file, and differ from those that the model has already.
     6. A type or rank that the file does not give is inferred; one that stays unknown is accepted if ``axes`` are given.

@@ -112,7 +112,7 @@ def _without_large(model: ir.Model) -> tuple[ir.Model, dict[str, Any]]:
 
 def _drop_newer_attributes(model: ir.Model, before: int, version: int) -> None:
     for node in model.graph.all_nodes():
-        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, version, ""):
+        if node.domain != "" or not onnx.defs.has(node.op_type, version, ""):
             continue
         known = onnx.defs.get_schema(node.op_type, version, "").attributes
         newer = onnx.defs.get_schema(node.op_type, before, "").attributes

@@ -33,11 +33,11 @@ class RemovePass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 6
         names = Names(model)
-        steering: dict[int, ir.Value] = {}
+        control_inputs: dict[int, ir.Value] = {}
         for site in sites:
-            steering.update({id(value): value for value in site.node.inputs[1:] if value is not None})
+            control_inputs.update({id(value): value for value in site.node.inputs[1:] if value is not None})
             remove_node(site.node, names)
-        prune.prune_unused(model, steering.values())  # case 4
+        prune.prune_unused(model, control_inputs.values())  # case 4
         prune.drop_domain(model)  # case 5
         return ir.passes.PassResult(model, modified=True)
 

@@ -63,7 +63,7 @@ def _drop_idle(model: ir.Model) -> int:
     for scope in scopes.foreign_scopes(model):
         opset = scopes.default_opset(scope, model)
         for node in list(scope.all_nodes()):
-            if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
+            if node.op_type != "Dropout" or node.domain != "":
                 continue
             if not node.inputs or node.inputs[0] is None:
                 continue

@@ -30,9 +30,9 @@ _Outer = tuple[set[str], ...]
 def refuse_malformed(model: onnx.ModelProto, where: str) -> None:
     """Raise for a model that breaks the rules of ONNX's graphs.
 
-    1. Names are UTF-8, and so are strings that steer an operator of ONNX or ours. No input, initializer or node output
-       is defined twice in one graph; graph outputs and what nodes read are defined there or around it, and nodes stand
-       in topological order, so that there are no cycles.
+    1. Names are UTF-8, and so are strings that configure an operator of ONNX or ours. No input, initializer or node
+       output is defined twice in one graph; graph outputs and what nodes read are defined there or around it, and
+       nodes stand in topological order, so that there are no cycles.
     2. Attributes and element types are of kinds that ONNX has, and a tensor holds as many elements as its dims say.
     3. No function is defined twice or calls itself, directly or not; no operator set is imported in two versions.
 

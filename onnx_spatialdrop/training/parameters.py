@@ -48,7 +48,7 @@ def trainable(model: ir.Model) -> list[str]:
 
 
 def _is_weight(node: ir.Node, index: int) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain != "":
         return False
     if node.op_type == "Add":
         other = node.inputs[1 - index]

@@ -187,7 +187,7 @@ class Exposed:
         seen: for each of them the names of the outputs that are X, Y and the mask.
         inputs: the names of the model's inputs, but for switches, masks and those with a default.
         outputs: the names of the model's own outputs.
-        steering: what to feed to the inputs that switch dropout on; ``step``, int64, stands there with a 0.
+        control_inputs: what to feed to the inputs that switch dropout on; ``step``, int64, stands there with a 0.
     """
 
     model: ir.Model
@@ -195,7 +195,7 @@ class Exposed:
     seen: tuple[tuple[str, str, str], ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    steering: dict[str, npt.NDArray[Any]]
+    control_inputs: dict[str, npt.NDArray[Any]]
 
 
 def expose(model: io.Source) -> Exposed:
@@ -206,24 +206,24 @@ def expose(model: io.Source) -> Exposed:
         ModelFileError: a file that cannot be read.
     """
     exposing = ExposePass()
-    result, (outputs, steering) = io.rewrite(model, None, lambda working: _exposed(working, exposing))
+    result, (outputs, control_inputs) = io.rewrite(model, None, lambda working: _exposed(working, exposing))
     exposed = ir.from_proto(result) if isinstance(result, onnx.ModelProto) else result
     assert isinstance(exposed, ir.Model)
     layers = tuple(dropout.layer for dropout in exposing.dropouts)
-    fed = {*steering, *(layer.mask_input for layer in layers)}
+    fed = {*control_inputs, *(layer.mask_input for layer in layers)}
     inputs = [value.name or "" for value in exposed.graph.inputs if value.const_value is None]
     return Exposed(
-        exposed, layers, exposing.outputs, tuple(name for name in inputs if name not in fed), outputs, steering
+        exposed, layers, exposing.outputs, tuple(name for name in inputs if name not in fed), outputs, control_inputs
     )
 
 
 def _exposed(model: ir.Model, exposing: ExposePass) -> tuple[tuple[str, ...], dict[str, npt.NDArray[Any]]]:
     outputs = tuple(value.name or "" for value in model.graph.outputs)
     exposing.call(model)
-    steering: dict[str, npt.NDArray[Any]] = {}
+    control_inputs: dict[str, npt.NDArray[Any]] = {}
     for value in controls.behind(value for d in exposing.dropouts for value in (d.training_mode, d.step)):
         if value.graph is model.graph:
             is_step = value.dtype == ir.DataType.INT64
             rank = 0 if value.shape is None else len(value.shape)
-            steering[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)
-    return outputs, steering
+            control_inputs[value.name or ""] = np.zeros((1,), np.int64) if is_step else np.ones((1,) * rank, np.bool_)
+    return outputs, control_inputs

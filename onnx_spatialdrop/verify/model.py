@@ -66,10 +66,10 @@ class OnnxRun:
         if runtime not in RUNTIMES:
             raise VerifyError(f"runtime is {runtime!r}; allowed: {', '.join(map(repr, RUNTIMES))}")
         exposed = expose(model)
-        self._seen, self._steering = exposed.seen, exposed.steering
+        self._seen, self._control_inputs = exposed.seen, exposed.control_inputs
         self.layers, self.inputs, self.outputs = exposed.layers, exposed.inputs, exposed.outputs
         try:
-            self.runtime, self._run = _START[runtime](exposed.model, kernel, self._steering)
+            self.runtime, self._run = _START[runtime](exposed.model, kernel, self._control_inputs)
         except SpatialDropError:
             raise
         except Exception as error:
@@ -87,7 +87,7 @@ class OnnxRun:
             VerifyError: the runtime failed.
         """
         fed = {**inputs, **{name: np.ascontiguousarray(mask) for name, mask in masks.items()}}
-        for name, value in self._steering.items():
+        for name, value in self._control_inputs.items():
             fed[name] = np.asarray(step, np.int64).reshape(-1) if value.dtype == np.int64 else value
         try:
             results = self._run(fed)
@@ -135,13 +135,13 @@ def _reference(model: ir.Model, _: Kernel, __: Mapping[str, Array]) -> tuple[str
     )
 
 
-def _openvino(model: ir.Model, _: Kernel, steering: Mapping[str, Array]) -> tuple[str, _Runner]:
+def _openvino(model: ir.Model, _: Kernel, control_inputs: Mapping[str, Array]) -> tuple[str, _Runner]:
     try:
         import openvino
     except ModuleNotFoundError as error:
         raise VerifyError("openvino is not installed: pip install openvino") from error
     ExpandPass(target="openvino").call(model)
-    for name in steering:  # it takes an input with a default for a constant
+    for name in control_inputs:  # it takes an input with a default for a constant
         model.graph.initializers.pop(name, None)
     core = openvino.Core()
     content = ir.to_proto(model).SerializeToString()

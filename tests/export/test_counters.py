@@ -68,7 +68,7 @@ def test_steps_are_computed_from_the_models_own_and_equal_ones_once() -> None:
     values = [steps.value(counted) for counted in asked]
     assert values[0] is step
     assert values[1] is values[5]
-    model.graph.append(ir.node("Identity", [step]))  # what steers comes before all else
+    model.graph.append(ir.node("Identity", [step]))  # control inputs come before all else
     steps.insert()
     assert [node.op_type for node in model.graph].count("Less") == 1
     assert model.graph[-1].op_type == "Identity"

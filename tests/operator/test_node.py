@@ -19,8 +19,8 @@ def value(rank: int | None, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
 
 
 def build(x: ir.Value, rate: float = 0.5, **arguments: object) -> ir.Node:
-    steering = {"training_mode": ir.Value(name="t"), "step": ir.Value(name="s"), "seed": 1, "name": "d"}
-    return spatial_dropout(x, rate, **(steering | arguments))
+    control_inputs = {"training_mode": ir.Value(name="t"), "step": ir.Value(name="s"), "seed": 1, "name": "d"}
+    return spatial_dropout(x, rate, **(control_inputs | arguments))
 
 
 @pytest.mark.parametrize(

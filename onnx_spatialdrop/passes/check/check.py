@@ -83,7 +83,7 @@ def _nodes(model: ir.Model, rules: tuple[Rule, ...]) -> list[Finding]:
 def _walk(scope: scopes.Scope | ir.Graph, in_if: bool = False) -> Iterator[tuple[ir.Node, bool]]:
     for node in scope:
         yield node, in_if
-        held = in_if or (node.op_type == "If" and node.domain in ("", "ai.onnx"))
+        held = in_if or (node.op_type == "If" and node.domain == "")
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
                 yield from _walk(attribute.as_graph(), held)

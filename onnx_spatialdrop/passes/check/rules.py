@@ -56,7 +56,7 @@ class Rule:
 
 
 def _standard(node: ir.Node, *op_types: str) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in op_types
+    return node.domain == "" and node.op_type in op_types
 
 
 def _deleted_dropout(node: ir.Node, where: Where) -> str:

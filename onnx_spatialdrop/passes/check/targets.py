@@ -114,7 +114,7 @@ def _dropout(target: str) -> Callable[[ir.Node, Where], str]:
 
 
 def _is(node: ir.Node, *op_types: str) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in op_types
+    return node.domain == "" and node.op_type in op_types
 
 
 def _wide(node: ir.Node, _: Where) -> str:

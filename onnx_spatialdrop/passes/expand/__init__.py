@@ -74,8 +74,8 @@ class ExpandPass(ir.passes.InPlacePass):
         sites = scopes.spatial_dropouts(model)
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 9
-        steering = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
-        switched = controls.behind(steering.values())
+        control_inputs = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
+        switched = controls.behind(control_inputs.values())
         names = Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         written = self._write_out(model, sites, masks, names)
@@ -85,7 +85,7 @@ class ExpandPass(ir.passes.InPlacePass):
             else:
                 _replace(node, group, results)  # case 4
         model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8
-        prune.prune_unused(model, steering.values())  # case 6
+        prune.prune_unused(model, control_inputs.values())  # case 6
         prune.drop_domain(model)
         if not self.defaults:
             controls.require(model.graph, switched)  # case 7

@@ -40,7 +40,7 @@ class GradientsPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         self.said = []
-        found = [node for node in model.graph if node.domain in ("", "ai.onnx")]
+        found = [node for node in model.graph if node.domain == ""]
         norms = [node for node in found if node.op_type == "BatchNormalization" and _infers(node)]
         layers = [node for node in found if node.op_type in _STATES and not _has_states(node)]
         if norms or layers:

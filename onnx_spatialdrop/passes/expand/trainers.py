@@ -98,7 +98,7 @@ class TrainerPass(ir.passes.InPlacePass):
 
     def _for_onnxruntime(self, model: ir.Model) -> None:  # case 3
         for node in model.graph.all_nodes():
-            if node.domain in ("", "ai.onnx") and node.op_type in ("If", "Loop", "Scan"):
+            if node.domain == "" and node.op_type in ("If", "Loop", "Scan"):
                 raise FormError(
                     f"{op.describe(node)} is {node.op_type}, on which onnxruntime-training ends the process; "
                     "export the branch that is to be trained, or train with PyTorch (target='onnx2pytorch')"

@@ -34,12 +34,12 @@ def _only_user(value: ir.Value) -> ir.Node | None:
         return None
     producer = value.producer()
     user = uses[0].node
-    return user if producer is not None and user.graph is producer.graph and user.domain in ("", "ai.onnx") else None
+    return user if producer is not None and user.graph is producer.graph and user.domain == "" else None
 
 
 def _out_of_views(place: Place) -> Place | None:
     before, after = place.x.producer(), _only_user(place.y)
-    if before is None or after is None or before.domain not in ("", "ai.onnx"):
+    if before is None or after is None or before.domain != "":
         return None
     if not before.inputs or before.inputs[0] is None:
         return None

@@ -42,7 +42,7 @@ class Draw:
 
 
 class Replay:
-    """The nodes between ``x`` and the output of ``product``, with what they are steered by made inputs.
+    """The nodes between ``x`` and the output of ``product``, with their control inputs made inputs.
 
     Attributes:
         nodes: the nodes, in the order of the graph.
@@ -157,7 +157,7 @@ def _ancestors(graph: ir.Graph, last: ir.Node, stops: set[ir.Value]) -> list[ir.
             if node is not None and node not in found:
                 found.add(node)
                 stack.append(node)
-    if any(node.graph is not graph or node.domain not in ("", "ai.onnx") for node in found):
+    if any(node.graph is not graph or node.domain != "" for node in found):
         raise ValueError("it is not of one graph")
     return [node for node in graph if node in found]
 
