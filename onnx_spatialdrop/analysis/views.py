@@ -13,6 +13,7 @@ from onnx_spatialdrop.analysis.dim_products import divided
 from onnx_spatialdrop.analysis.slices import cuts
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.analysis.values import Layout, NotRepresentableError
+from onnx_spatialdrop.graph.axes import named_ints
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["OPS", "view"]
@@ -122,15 +123,10 @@ def _squeezed(node: ir.Node, layout: Layout, entries: Dims, dims: Dims, shapes: 
 
 
 def _axes(node: ir.Node, shapes: Shapes) -> list[int] | None:
-    attribute = node.attributes.get_ints("axes", None)
-    if attribute is not None:
-        return list(attribute)
-    if len(node.inputs) < 2 or node.inputs[1] is None:
-        return None
-    contents = shapes.contents(node.inputs[1])
-    if contents is None:
+    axes = named_ints(node, "axes", 1, shapes.contents)
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         raise NotRepresentableError(f"{describe(node)} has axes that are not constant")
-    return [int(axis) for axis in contents.reshape(-1)]
+    return axes
 
 
 def _target(node: ir.Node, dims: Dims, shapes: Shapes) -> Dims:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph.axes import axes_of, named_ints
 from onnx_spatialdrop.graph.constants import array_of
 
 __all__ = ["Order", "can_rearrange", "is_carried", "is_sink", "rearrange", "rearranged_shape", "undo"]
@@ -58,18 +59,16 @@ def is_carried(node: ir.Node, opset: int) -> bool:
     if node.op_type in _ALONG_ONE:
         return node.op_type in ("Concat", "Split") or opset >= 13
     if node.op_type in _REDUCTIONS:
-        return node.attributes.get_int("keepdims", 1) == 1 and _axes(node, 1) is not None
+        return node.attributes.get_int("keepdims", 1) == 1 and bool(axes_of(node))
     if node.op_type == "Pad":
-        return _pads(node) is not None
-    return node.op_type == "Slice" and (
-        "axes" in node.attributes or (len(node.inputs) > 3 and _axes(node, 3) is not None)
-    )
+        return len(node.inputs) < 4 and named_ints(node, "pads", 1) is not None  # the fourth names axes
+    return node.op_type == "Slice" and ("axes" in node.attributes or bool(named_ints(node, "axes", 3)))
 
 
 def is_sink(node: ir.Node, order: Order) -> bool:
     """Return whether a node, reading its input as it stood before a transposition by ``order``, gives the same."""
-    axes = _axes(node, 1) if node.op_type in _REDUCTIONS and node.domain == "" else None
-    if axes is None or node.attributes.get_int("keepdims", 1) != 0:
+    axes = axes_of(node) if node.op_type in _REDUCTIONS and node.domain == "" else None
+    if not axes or node.attributes.get_int("keepdims", 1) != 0:
         return False
     gone = {axis % len(order) for axis in axes}
     rest = [order[axis] for axis in range(len(order)) if axis not in gone]
@@ -81,7 +80,7 @@ def can_rearrange(node: ir.Node, order: Order) -> bool:
     if node.op_type in _OF_ALL:
         arrays = [array_of(value) for value in node.inputs]
         return all(array is None or (array.ndim <= len(order) and array.size <= _LARGEST) for array in arrays)
-    pads = _pads(node) if node.op_type == "Pad" else None
+    pads = named_ints(node, "pads", 1) if node.op_type == "Pad" else None
     return pads is None or len(pads) == 2 * len(order)
 
 
@@ -94,10 +93,10 @@ def rearrange(graph: ir.Graph, node: ir.Node, order: Order) -> list[ir.Value | N
         return []
     if node.op_type in _REDUCTIONS or node.op_type == "Slice":
         position = 3 if node.op_type == "Slice" else 1
-        moved = [order[axis % rank] for axis in _axes(node, position) or ()]
+        moved = [order[axis % rank] for axis in named_ints(node, "axes", position) or ()]
         return _set(graph, node, "axes", position, sorted(moved) if position == 1 else moved)
     if node.op_type == "Pad":
-        pads, undone = _pads(node) or [], undo(order)
+        pads, undone = named_ints(node, "pads", 1) or [], undo(order)
         return _set(graph, node, "pads", 1, [pads[axis + end] for end in (0, rank) for axis in undone])
     old: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs if node.op_type in _OF_ALL else ()):
@@ -117,21 +116,6 @@ def undo(order: Order) -> Order:
 def rearranged_shape(shape: ir.Shape | None, order: Order) -> ir.Shape | None:
     """Return the shape of a transposition by ``order``."""
     return None if shape is None or len(shape) != len(order) else ir.Shape([shape[axis] for axis in order])
-
-
-def _axes(node: ir.Node, position: int) -> list[int] | None:
-    """Return the axes that a node names, in an attribute or an input; None where it names none, or no constant ones."""
-    if "axes" in node.attributes:
-        return list(node.attributes.get_ints("axes"))
-    array = array_of(node.inputs[position]) if len(node.inputs) > position else None
-    return None if array is None or not array.size else [int(axis) for axis in array.reshape(-1)]
-
-
-def _pads(node: ir.Node) -> list[int] | None:
-    if "pads" in node.attributes:
-        return list(node.attributes.get_ints("pads"))
-    array = array_of(node.inputs[1]) if 1 < len(node.inputs) < 4 else None
-    return None if array is None else [int(pad) for pad in array.reshape(-1)]
 
 
 def _set(graph: ir.Graph, node: ir.Node, name: str, position: int, numbers: Sequence[int]) -> list[ir.Value | None]:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import prune, replace
-from onnx_spatialdrop.graph.constants import array_of
+from onnx_spatialdrop.graph.axes import axes_of
 
 __all__ = ["tidy_views"]
 
@@ -63,14 +63,6 @@ def _only_reader(node: ir.Node) -> ir.Node | None:
     return uses[0].node if uses[0].node.domain == "" else None
 
 
-def _constant_axes(node: ir.Node) -> list[int] | None:
-    attribute = node.attributes.get_ints("axes", ())
-    if attribute:
-        return list(attribute)
-    array = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    return None if array is None else [int(axis) for axis in array.reshape(-1)]
-
-
 def _apply(node: ir.Node, axes: Axes | None) -> Axes | None:
     """Return the axes after ``node``; None where it is no view whose axes are known."""
     if node.op_type == "Transpose":
@@ -79,7 +71,7 @@ def _apply(node: ir.Node, axes: Axes | None) -> Axes | None:
         return [before[axis] for axis in order] if order and len(order) == len(before) else None
     if axes is None or node.op_type not in ("Squeeze", "Unsqueeze"):
         return None
-    given = _constant_axes(node)
+    given = axes_of(node)
     if given is None:
         return None
     if node.op_type == "Unsqueeze":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnx_spatialdrop.graph.constants import array_of
+from onnx_spatialdrop.graph.axes import axes_of
 
 __all__ = ["Place", "hoist"]
 
@@ -60,7 +60,7 @@ def _out_of_transposes(before: ir.Node, after: ir.Node, axes: tuple[int, ...]) -
 
 
 def _out_of_squeezes(before: ir.Node, after: ir.Node, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    one, two = _axes(before), _axes(after)
+    one, two = axes_of(before), axes_of(after)
     wide = before.outputs[0] if before.op_type == "Unsqueeze" else before.inputs[0]
     if not one or not two or wide is None:
         return None
@@ -75,11 +75,3 @@ def _out_of_squeezes(before: ir.Node, after: ir.Node, axes: tuple[int, ...]) -> 
     total = len(gone) + max((*axes, *gone), default=0) + 1
     kept = [axis for axis in range(total + len(gone)) if axis not in gone]
     return tuple(kept[axis] for axis in axes)
-
-
-def _axes(node: ir.Node) -> list[int]:
-    attribute = node.attributes.get_ints("axes", ())
-    if attribute or len(node.inputs) < 2:
-        return list(attribute)
-    array = array_of(node.inputs[1])
-    return [] if array is None else [int(axis) for axis in array.reshape(-1)]
