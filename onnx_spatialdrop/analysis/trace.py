@@ -1,12 +1,14 @@
-"""Follow one draw forward through a graph, as far as its values keep a form that dropout is made of.
+"""Follow draws forward through a graph, as far as their values keep a form that dropout is made of.
 
-The graph is read only. What a value is follows from the ops' definitions alone; names play no part.
+The graph is read only. What a value is follows from the ops' definitions alone; names play no part. All draws are
+followed at once, in the order of the graph: what stands before a node is settled when the node is looked at, so that
+the scale of one dropout is never taken for that of the next.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -19,6 +21,9 @@ from onnx_spatialdrop.graph.constants import MALFORMED
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["Trace", "Use", "follow"]
+
+#: Whether a product is dropout already.
+Proven = Callable[[TwoValued], bool]
 
 
 @dataclass(frozen=True)
@@ -49,69 +54,116 @@ class Trace:
     products: dict[ir.Value, TwoValued] = field(default_factory=dict)
 
 
-def follow(
-    source: Source, context: Context, position: dict[ir.Node, int], proven: Callable[[ir.Value, TwoValued], bool]
-) -> Trace:
-    """Return what the draw of ``source`` reaches.
+def follow(sources: Sequence[Source], context: Context, position: dict[ir.Node, int], proven: Proven) -> list[Trace]:
+    """Return what the draws of ``sources`` reach, one trace a source.
 
     Args:
-        source: a random node that has forms.
-        context: what is known of other values.
+        sources: random nodes that have forms.
+        context: what is known of other values; the products that are met are added to it.
         position: each node's place in the order of the file.
         proven: whether a product is dropout already; such a product is followed only into nodes that also read
             something else of this draw (TensorFlow's SelectV2 comes out as kept * x + dropped * 0).
     """
-    trace = Trace(source, dict(source.forms), [source.node])
-    reached = Operands(trace.forms, context)
-    heap: list[tuple[int, int]] = []
-    waiting: dict[int, ir.Node] = {}
-    beside: list[ir.Node] = []
+    tracers = [_Tracer(source, context, proven) for source in sources]
+    heap: list[tuple[int, int, ir.Node]] = []
+    seen = set[tuple[int, int]]()
 
-    def push(value: ir.Value) -> None:
-        for consumer, _ in value.uses():
-            place = position[consumer]
-            if place not in waiting:
-                waiting[place] = consumer
-                heapq.heappush(heap, (place, place))
+    def push(index: int, values: Iterable[ir.Value]) -> None:
+        for consumer in (use.node for value in values for use in value.uses()):
+            place = position[consumer], index
+            if place not in seen:
+                seen.add(place)
+                heapq.heappush(heap, (*place, consumer))
 
-    for value in source.forms:
-        push(value)
+    for index, source in enumerate(sources):
+        push(index, source.forms)
     while heap:
-        node = waiting[heapq.heappop(heap)[0]]
-        if all(_reads_type_only(node, index) for index, value in enumerate(node.inputs) if value in trace.forms):
-            beside.append(node)
-            continue
-        derived = list(dict.fromkeys(value for value in node.inputs if value in trace.forms))
-        reason = _why_not(node, derived, trace, proven, context)
+        _, index, node = heapq.heappop(heap)
+        push(index, tracers[index].visit(node))
+    return [tracer.finish() for tracer in tracers]
+
+
+class _Tracer:
+    """One draw on its way through the graph."""
+
+    def __init__(self, source: Source, context: Context, proven: Proven) -> None:
+        self._trace = Trace(source, dict(source.forms), [source.node])
+        self._context, self._proven = context, proven
+        self._operands = Operands(self._trace.forms, context)
+        self._shape_readers: list[ir.Node] = []
+        context.products.update({value: form for value, form in source.forms.items() if _is_product(form)})
+
+    def visit(self, node: ir.Node) -> Sequence[ir.Value]:
+        """Work out what ``node``, which reads the draw, computes; return the values to follow from there."""
+        forms = self._trace.forms
+        if all(_reads_type_only(node, index) for index, value in enumerate(node.inputs) if value in forms):
+            self._shape_readers.append(node)
+            return ()
+        derived = [value for value in dict.fromkeys(node.inputs) if value is not None and value in forms]
+        reason = self._why_not(node, derived)
         if not reason:
             try:
-                form = algebra.evaluate(node, reached)
+                form = algebra.evaluate(node, self._operands)
             except NotRepresentableError as error:
                 reason = str(error)
             except MALFORMED:
                 reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
-                if _undoes(form, derived, trace, proven):
-                    for value in derived:
-                        _end(trace, Use(value, node, ""))
-                    continue
-                trace.forms[node.outputs[0]] = form
-                trace.nodes.append(node)
-                push(node.outputs[0])
-                continue
+                if not self._undoes(form, derived):
+                    return self._add(node, form)
         for value in derived:
-            _end(trace, Use(value, node, reason))
-    inner = {*trace.nodes, *beside}
-    for node in beside:
-        value = next(value for value in node.inputs if value in trace.forms)
-        form = trace.forms[value]
-        product = isinstance(form, TwoValued) and form.x is not None
-        if product or not all(_stays_inside(output, inner) for output in node.outputs):
-            _end(trace, Use(value, node, f"its type or shape is read by {describe(node)} ({node.op_type})"))
-    for value in trace.forms:
-        if value.is_graph_output():
-            _end(trace, Use(value, None, "it is an output of the graph"))
-    return trace
+            self._end(Use(value, node, reason))
+        return ()
+
+    def finish(self) -> Trace:
+        """Return the trace, once everything that reads the draw was visited."""
+        trace = self._trace
+        inner = {*trace.nodes, *self._shape_readers}
+        for node in self._shape_readers:
+            value = next(value for value in node.inputs if value is not None and value in trace.forms)
+            if _is_product(trace.forms[value]) or not all(_stays_inside(output, inner) for output in node.outputs):
+                self._end(Use(value, node, f"its type or shape is read by {describe(node)} ({node.op_type})"))
+        for value in trace.forms:
+            if value.is_graph_output():
+                self._end(Use(value, None, "it is an output of the graph"))
+        return trace
+
+    def _add(self, node: ir.Node, form: AbstractValue) -> Sequence[ir.Value]:
+        output = node.outputs[0]
+        self._trace.forms[output] = form
+        self._trace.nodes.append(node)
+        if isinstance(form, TwoValued) and form.x is not None:
+            self._context.products[output] = form
+        return (output,)
+
+    def _end(self, use: Use) -> None:
+        form = self._trace.forms[use.value]
+        if isinstance(form, TwoValued) and form.x is not None:
+            self._trace.products[use.value] = form
+        else:
+            self._trace.ends.append(use)
+
+    def _why_not(self, node: ir.Node, derived: list[ir.Value]) -> str:
+        if not self._context.runs_with(node, self._trace.source.node):
+            return f"a subgraph reads it ({node.op_type})"
+        switched = node.op_type == "Where" and self._context.constants.switches(node.inputs[0])
+        if len(derived) == 1 and not switched and self._is_proven(derived[0]):
+            return "it is dropout already"
+        return ""
+
+    def _undoes(self, form: AbstractValue, derived: list[ir.Value]) -> bool:
+        """Return whether dropouts of one mask are combined into what is none itself, such as their difference."""
+        if len(derived) < 2 or not isinstance(form, TwoValued) or form.x is None or self._proven(form):
+            return False
+        return all(self._is_proven(value) for value in derived)
+
+    def _is_proven(self, value: ir.Value) -> bool:
+        form = self._trace.forms[value]
+        return isinstance(form, TwoValued) and form.x is not None and self._proven(form)
+
+
+def _is_product(form: AbstractValue) -> bool:
+    return isinstance(form, TwoValued) and form.x is not None
 
 
 def _reads_type_only(node: ir.Node, index: int) -> bool:
@@ -126,38 +178,3 @@ def _stays_inside(value: ir.Value, inner: set[ir.Node], depth: int = 8) -> bool:
         use.node in inner or all(_stays_inside(output, inner, depth - 1) for output in use.node.outputs)
         for use in value.uses()
     )
-
-
-def _why_not(
-    node: ir.Node,
-    derived: list[ir.Value],
-    trace: Trace,
-    proven: Callable[[ir.Value, TwoValued], bool],
-    context: Context,
-) -> str:
-    if not context.runs_with(node, trace.source.node):
-        return f"a subgraph reads it ({node.op_type})"
-    switched = node.op_type == "Where" and context.constants.switches(node.inputs[0])
-    if len(derived) == 1 and not switched:
-        form = trace.forms[derived[0]]
-        if isinstance(form, TwoValued) and form.x is not None and proven(derived[0], form):
-            return "it is dropout already"
-    return ""
-
-
-def _undoes(
-    form: AbstractValue, derived: list[ir.Value], trace: Trace, proven: Callable[[ir.Value, TwoValued], bool]
-) -> bool:
-    """Return whether dropouts of one mask are combined into what is none itself, such as their difference."""
-    parts = [(value, trace.forms[value]) for value in derived]
-    if len(parts) < 2 or not isinstance(form, TwoValued) or form.x is None or proven(derived[0], form):
-        return False
-    return all(isinstance(part, TwoValued) and part.x is not None and proven(value, part) for value, part in parts)
-
-
-def _end(trace: Trace, use: Use) -> None:
-    form = trace.forms[use.value]
-    if isinstance(form, TwoValued) and form.x is not None:
-        trace.products[use.value] = form
-    else:
-        trace.ends.append(use)
