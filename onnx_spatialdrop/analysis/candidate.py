@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -14,7 +15,7 @@ from onnx_spatialdrop.graph import scopes
 __all__ = ["Candidate", "verdict"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidate:
     """One draw and what was proven of it.
 
@@ -26,23 +27,36 @@ class Candidate:
         reason: why the whole is no dropout; "" where every product is one and the mask goes nowhere else.
         notes: what is wrong with the file here.
         training_mode: the value that switches the dropout on and off; None where it is always on.
+        disjoint: no node of it is part of another draw's.
     """
 
     trace: Trace
     scope: scopes.Scope
-    proofs: list[Proof] = field(default_factory=list)
+    proofs: tuple[Proof, ...] = ()
     kind: str = "unknown"
     reason: str = ""
     notes: tuple[str, ...] = ()
     training_mode: ir.Value | None = None
+    disjoint: bool = True
 
     @property
     def source(self) -> Source:
         """The random node."""
         return self.trace.source
 
+    def looked_through(self) -> Iterator[ir.Node]:
+        """Yield the nodes between each mask and the X that was proven: scales before the mask, and views."""
+        for proof in self.proofs:
+            yield from proof.level.passed
 
-def verdict(trace: Trace, proofs: list[Proof]) -> tuple[str, str]:
+    def scales(self) -> Iterator[ir.Node]:
+        """Yield the nodes after the products, behind views and sums, whose constant factors are the masks' scales."""
+        for proof in self.proofs:
+            if proof.scaled_by is not None:
+                yield proof.scaled_by[0]
+
+
+def verdict(trace: Trace, proofs: Sequence[Proof]) -> tuple[str, str]:
     """Return what the whole is, and why it is no dropout."""
     bad = next((proof for proof in proofs if proof.reason), None)
     if trace.ends:

@@ -7,6 +7,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph.constants import cast_target, dtype_of
+from onnx_spatialdrop.operator import spec
+
 __all__ = ["DEPTH", "commutes", "is_close", "only_use", "products_behind"]
 
 #: How many nodes a factor is drawn through.
@@ -25,6 +28,9 @@ def commutes(node: ir.Node, index: int) -> bool:
     """Return whether a factor of the input number ``index`` may as well stand behind ``node``."""
     if node.domain or len(node.outputs) != 1:
         return False
+    if node.op_type == "Cast":
+        kinds = dtype_of(node.inputs[0]), cast_target(node)
+        return all(kind in spec.DTYPES.values() for kind in kinds)
     return node.op_type in _OF_ALL or (node.op_type in _OF_ONE and index == 0)
 
 
@@ -35,7 +41,7 @@ def only_use(value: ir.Value) -> tuple[ir.Node, int] | None:
 
 
 def products_behind(value: ir.Value | None, products: Container[ir.Value], depth: int = DEPTH) -> set[ir.Value] | None:
-    """Return the products that ``value`` is made of; None where it is made of anything else, or something else reads it."""
+    """Return the products that ``value`` is made of; None where there is anything else, or a second reader."""
     if value is None or depth == 0 or only_use(value) is None:
         return None
     if value in products:

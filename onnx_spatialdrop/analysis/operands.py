@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis.commuting import is_close, products_behind
 from onnx_spatialdrop.analysis.dim_algebra import ShapeOf
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.analysis.values import (
@@ -38,14 +39,18 @@ class Context:
     Attributes:
         constants: its constants.
         shapes: its shapes.
-        products: values x * mask of any draw: a factor before one is that draw's scale, and no later one's.
         holders: the node that each subgraph belongs to.
+        products: values x * mask of any draw, as far as they are known: a factor before one is no later draw's scale.
+        lacks: the factor that a product lacks to be dropout; None where it lacks none, or more than one.
+        contested: factors that were left to an earlier product, which lacks them, and could be a later draw's.
     """
 
     constants: Constants
     shapes: Shapes
-    products: frozenset[ir.Value] = frozenset()
-    holders: Mapping[ir.Graph, ir.Node] = field(default_factory=dict)
+    holders: Mapping[ir.Graph, ir.Node]
+    lacks: Callable[[TwoValued], float | None] = lambda _: None
+    products: dict[ir.Value, TwoValued] = field(default_factory=dict)
+    contested: set[ir.Node] = field(default_factory=set)
 
     def runs_with(self, node: ir.Node, source: ir.Node) -> bool:
         """Return whether ``node`` runs at most once for each run of ``source``: beside it, or in branches of If."""
@@ -55,6 +60,15 @@ class Context:
             if holder is None or holder.op_type != "If" or holder.domain != "":
                 return False
             graph = holder.graph
+        return True
+
+    def is_owed(self, node: ir.Node, data: ir.Value, factor: float) -> bool:
+        """Return whether ``node`` multiplies products by what they lack: by ``factor``, behind views, sums, pooling."""
+        behind = products_behind(data, self.products)
+        lacking = [self.lacks(self.products[product]) for product in behind or ()]
+        if not lacking or not all(lacks is not None and is_close(factor, lacks, 2.0**-10) for lacks in lacking):
+            return False
+        self.contested.add(node)
         return True
 
 
@@ -95,19 +109,20 @@ class Operands:
 
     def scaled(self, value: ir.Value) -> ScaleChain:
         """Return ``value`` as a multiple of what constant factors made it of, with or without views between them."""
-        levels, factors, views = [ViewedValue(value)], [1.0], tuple[ir.Node, ...]()
+        levels, factors = [ViewedValue(value)], [1.0]
+        views, passed = tuple[ir.Node, ...](), tuple[ir.Node, ...]()
         for _ in range(_PEEL):
             node = value.producer()
             if node is None or node.domain or not node.inputs or value in self.context.products:
                 break
             if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
-                views, value = (node, *views), node.inputs[0]
+                views, passed, value = (node, *views), (*passed, node), node.inputs[0]
                 continue
             factor, rest = self._constant_factor(node)
-            if factor is None or rest is None or rest in self.forms:
+            if factor is None or rest is None or rest in self.forms or self.context.is_owed(node, rest, factor):
                 break
-            value = rest
-            levels.append(ViewedValue(value, views))
+            value, passed = rest, (*passed, node)
+            levels.append(ViewedValue(value, views, passed))
             factors.append(factor)
         # Each level is the next one times the next factor; the root is the unit.
         multiples = [float(np.prod(factors[index + 1 :])) for index in range(len(levels))]

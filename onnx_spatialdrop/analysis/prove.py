@@ -15,7 +15,7 @@ from onnx_spatialdrop.analysis.values import Layout, TwoValued, ViewedValue, rec
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES, describe
 
-__all__ = ["Proof", "alpha", "eps", "is_dropout", "prove", "scale_is_deferred"]
+__all__ = ["Proof", "alpha", "eps", "is_dropout", "lacking", "prove", "scale_is_deferred"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -127,11 +127,19 @@ def prove(y: ir.Value, form: TwoValued, shapes: Shapes) -> Proof:
     ratio, scale, x, reason = found
     proof = Proof(y, x, ratio, scale, facts=(f"each entry is 0 with probability {ratio:g}",), reason=reason)
     proof = _with_axes(proof, form.layout, shapes)
-    if reason and not form.offset.any() and scale > 0 and proof.axes is not None and _is_float(proof.x):
-        return replace(proof, lacks=_wanted(form) / scale)
+    if reason and proof.axes is not None and _is_float(proof.x):
+        return replace(proof, lacks=lacking(form))
     if not reason:
         proof = replace(proof, facts=(*proof.facts, f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio)"))
     return proof
+
+
+def lacking(form: TwoValued) -> float | None:
+    """Return what a product would have to be multiplied by to be dropout; None where it is, or lacks something else."""
+    found = _values(form)
+    if found is None or not found[3] or form.offset.any() or found[1] <= 0:
+        return None
+    return _wanted(form) / found[1]
 
 
 def _wanted(form: TwoValued) -> float:

@@ -1,54 +1,88 @@
-"""Find everything in a model that is or might be dropout, and what each is. Never changes the model."""
+"""Find everything in a model that is or might be dropout, and what each is. Never changes the model.
+
+In phases, each a function of what goes in: trace every draw, judge what it makes, resolve scales that stand further on,
+check that no node is part of two dropouts, check what a switch turns off, annotate.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.analysis import prove
 from onnx_spatialdrop.analysis.candidate import Candidate, verdict
-from onnx_spatialdrop.analysis.deferred_scale import resolve_deferred_scales
+from onnx_spatialdrop.analysis.deferred_scale import with_deferred_scales
 from onnx_spatialdrop.analysis.exporters import bug_of, kind_of
 from onnx_spatialdrop.analysis.operands import Context
 from onnx_spatialdrop.analysis.sources import is_source, read_source
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.analysis.trace import Trace, follow
-from onnx_spatialdrop.analysis.values import AbstractValue, TwoValued, ViewedValue
+from onnx_spatialdrop.analysis.values import TwoValued, ViewedValue
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.constants import Constants
 from onnx_spatialdrop.graph.inferred import Inferred
+from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["recognise"]
 
 
 def recognise(model: ir.Model) -> list[Candidate]:
     """Return one candidate for every random node, in the order of the file; subgraphs and functions included."""
-    anchors = [
-        (node, scope, scopes.default_opset(scope, model))
-        for scope in scopes.foreign_scopes(model)
-        for node in scope.all_nodes()
-        if is_source(node)
-    ]
-    if not anchors:
+    survey = _Survey.of(model)
+    if not survey.anchors:
         return []
-    position = {node: index for index, node in enumerate(scopes.all_nodes(model))}
-    found = _candidates(model, anchors, position, None)
-    if any(_lacks_shapes(candidate) for candidate in found):
-        found = _candidates(model, anchors, position, Inferred(model))
-    return found
+    candidates = _candidates(survey, None)
+    if any(_lacks_shapes(candidate) for candidate in candidates):
+        candidates = _candidates(survey, Inferred(model))
+    return candidates
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What is looked up of a model once.
+
+    Attributes:
+        anchors: its random nodes, the main graph or the function that holds each, and the opset there.
+        position: each node's place in the order of the file.
+        holders: the node that holds each subgraph.
+        overridable: whether initializers that are listed as inputs are constants all the same.
+        producer: the name of the tool that wrote the file.
+    """
+
+    anchors: list[tuple[ir.Node, scopes.Scope, int]]
+    position: dict[ir.Node, int]
+    holders: dict[ir.Graph, ir.Node]
+    overridable: bool
+    producer: str
+
+    @classmethod
+    def of(cls, model: ir.Model) -> _Survey:
+        anchors = [
+            (node, scope, scopes.default_opset(scope, model))
+            for scope in scopes.foreign_scopes(model)
+            for node in scope.all_nodes()
+            if is_source(node)
+        ]
+        position = {node: index for index, node in enumerate(scopes.all_nodes(model) if anchors else ())}
+        return cls(anchors, position, _holders(position), (model.ir_version or 10) < 4, model.producer_name or "")
+
+    def context(self, inferred: Inferred | None, training: bool) -> Context:
+        """Return what is known of values, with all switches on or off."""
+        constants = Constants(self.overridable, training)
+        return Context(constants, Shapes(constants, inferred), self.holders)
 
 
 def _holders(nodes: Iterable[ir.Node]) -> dict[ir.Graph, ir.Node]:
     """Return the node that holds each subgraph."""
-    found = {}
-    for node in nodes:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                found[attribute.as_graph()] = node
-    return found
+    return {
+        attribute.as_graph(): node
+        for node in nodes
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref()
+    }
 
 
 def _lacks_shapes(candidate: Candidate) -> bool:
@@ -61,124 +95,138 @@ def _lacks_shapes(candidate: Candidate) -> bool:
     )
 
 
-def _candidates(
-    model: ir.Model,
-    anchors: list[tuple[ir.Node, scopes.Scope, int]],
-    position: dict[ir.Node, int],
-    inferred: Inferred | None,
-) -> list[Candidate]:
-    overridable = (model.ir_version or 10) < 4
-    holders = _holders(position)
-    context, off = (_context(Constants(overridable, training), inferred, holders) for training in (True, False))
-    found = [_traced(anchor, position, context) for anchor in anchors]
-    products = frozenset(
-        value for candidate in found for value, form in candidate.trace.forms.items() if _is_product(form)
-    )
-    context, off = replace(context, products=products), replace(off, products=products)
-    for index, candidate in enumerate(found):
-        if _reaches_past(candidate, products):
-            found[index] = _traced(anchors[index], position, context)
-    masks = {
-        value: candidate.source.node
-        for candidate in found
-        for value, form in candidate.trace.forms.items()
-        if not isinstance(form, TwoValued) or form.x is None
-    }
-    for candidate in found:
-        _judge(candidate, context.shapes, masks)
-    resolve_deferred_scales(found, context)
-    for candidate, (node, _, opset) in zip(found, anchors, strict=True):
-        if not candidate.reason:
-            switched = _switches(candidate, context)
-            if switched:
-                idle = read_source(node, opset, off.constants, off.shapes)
-                _judge_off(candidate, switched, follow(idle, off, position, lambda _, __: False))
-        candidate.kind = kind_of(candidate.kind, candidate.proofs, model.producer_name or "")
-        bug = bug_of(candidate.source, model.producer_name or "")
-        candidate.notes = (*candidate.source.notes, *((bug,) if bug else ()))
-    _name_equal_seeds(found)
-    return found
+def _candidates(survey: _Survey, inferred: Inferred | None) -> list[Candidate]:
+    context = replace(survey.context(inferred, True), lacks=prove.lacking)
+    candidates = _scaled(survey, context)
+    if context.contested:
+        # A factor between two masks is left to the first, unless that leaves more of them without one.
+        apart = survey.context(inferred, True)
+        other = _scaled(survey, apart)
+        if _accepted(other) > _accepted(candidates):
+            context, candidates = apart, other
+    candidates = _disjoint(candidates)
+    off = replace(survey.context(inferred, False), products=dict(context.products))
+    candidates = [
+        _checked_off(candidate, anchor, survey, context, off)
+        for candidate, anchor in zip(candidates, survey.anchors, strict=True)
+    ]
+    return _annotated(candidates, survey.producer)
 
 
-def _traced(anchor: tuple[ir.Node, scopes.Scope, int], position: dict[ir.Node, int], context: Context) -> Candidate:
-    node, scope, opset = anchor
-    source = read_source(node, opset, context.constants, context.shapes)
-    return Candidate(follow(source, context, position, lambda _, form: prove.is_dropout(form)), scope)
+def _scaled(survey: _Survey, context: Context) -> list[Candidate]:
+    return with_deferred_scales(_judged(_traced(survey, context), context), context)
 
 
-def _is_product(form: AbstractValue) -> bool:
-    return isinstance(form, TwoValued) and form.x is not None
+def _accepted(candidates: Iterable[Candidate]) -> int:
+    return sum(not candidate.reason for candidate in candidates)
 
 
-def _reaches_past(candidate: Candidate, products: frozenset[ir.Value]) -> bool:
-    """Return whether a scale was looked for before the product of another draw, which may have it for its own."""
-    forms = candidate.trace.forms.values()
-    reached = (form.x for form in forms if isinstance(form, TwoValued) and form.x is not None)
-    return any(level.value in products for x in reached for level, _ in x.levels[:-1])
+def _traced(survey: _Survey, context: Context) -> list[Candidate]:
+    """Trace: what each draw reaches."""
+    sources = [read_source(node, opset, context.constants, context.shapes) for node, _, opset in survey.anchors]
+    traces = follow(sources, context, survey.position, prove.is_dropout)
+    return [Candidate(trace, scope) for trace, (_, scope, _) in zip(traces, survey.anchors, strict=True)]
 
 
-def _context(constants: Constants, inferred: Inferred | None, holders: dict[ir.Graph, ir.Node]) -> Context:
-    return Context(constants, Shapes(constants, inferred), holders=holders)
+def _judged(candidates: Sequence[Candidate], context: Context) -> list[Candidate]:
+    """Judge: what the products of each draw are, as they stand."""
+    masks = {value for candidate in candidates for value in candidate.trace.forms if value not in context.products}
+    return [_judge(candidate, context.shapes, masks) for candidate in candidates]
 
 
-def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
-    """Return the values that switch a dropout on and off."""
-    source, forms = candidate.source, candidate.trace.forms
-    found: frozenset[ir.Value] = frozenset()
-    if source.training_mode is not None:
-        found = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
-    for node in candidate.trace.nodes[1:]:
-        for value in node.inputs:
-            if value not in forms:
-                found |= context.constants.switches(value)
-    return found
-
-
-def _judge_off(candidate: Candidate, switches: frozenset[ir.Value], off: Trace) -> None:
-    """Accept a switch that makes every product the identity; refuse the candidate otherwise."""
-    names = ", ".join(sorted(repr(value.name) for value in switches))
-    if any(proof.scaled_by is not None for proof in candidate.proofs):
-        candidate.reason = f"with {names} false it is not the identity"
-        return
-    if len(switches) > 1:
-        candidate.reason = f"several values switch it on and off: {names}"
-        return
-    for proof in candidate.proofs:
-        form = off.forms.get(proof.y)
-        if not isinstance(form, TwoValued) or form.x is None or not _is_identity(form, proof.level):
-            candidate.reason = f"with {names} false it is not the identity"
-            return
-    candidate.training_mode = next(iter(switches))
-
-
-def _is_identity(form: TwoValued, level: ViewedValue) -> bool:
-    assert form.x is not None
-    multiple = dict(form.x.levels).get(level)
-    return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
-
-
-def _judge(candidate: Candidate, shapes: Shapes, masks: dict[ir.Value, ir.Node]) -> None:
+def _judge(candidate: Candidate, shapes: Shapes, masks: set[ir.Value]) -> Candidate:
     trace, source = candidate.trace, candidate.source
     if not source.forms:
-        candidate.kind, candidate.reason = source.kind, source.reason
-        return
+        return replace(candidate, kind=source.kind, reason=source.reason)
+    proofs = []
     for y, form in trace.products.items():
         proof = prove.prove(y, form, shapes)
         if proof.reason:
             proof = prove.alpha(proof, form)
         assert form.x is not None
         if any(level.value in masks for level, _ in form.x.levels):
-            proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other")
-        candidate.proofs.append(proof)
-    candidate.kind, candidate.reason = verdict(trace, candidate.proofs)
-    if source.off:
-        candidate.kind, candidate.reason = "elementwise", source.off
+            proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other", lacks=None)
+        proofs.append(proof)
+    kind, reason = ("elementwise", source.off) if source.off else verdict(trace, proofs)
+    return replace(candidate, proofs=tuple(proofs), kind=kind, reason=reason)
 
 
-def _name_equal_seeds(found: list[Candidate]) -> None:
-    seeds = Counter(candidate.source.seed for candidate in found if candidate.source.seed is not None)
-    for candidate in found:
-        seed = candidate.source.seed
-        if seed is not None and seeds[seed] > 1:
-            note = f"{seeds[seed]} random nodes have the seed {seed:g}: with equal shapes they draw the same numbers"
-            candidate.notes = (*candidate.notes, note)
+def _disjoint(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Check that no node which goes with one dropout is part of another, or lies between another and its X."""
+    owners = Counter(node for candidate in candidates for node in candidate.trace.nodes)
+    checked = []
+    for candidate in candidates:
+        inside = set(candidate.trace.nodes)
+        around = (node for node in (*candidate.looked_through(), *candidate.scales()) if node not in inside)
+        shared = [node for node in inside if owners[node] > 1] + [node for node in around if owners[node]]
+        if shared:
+            reason = candidate.reason or f"{describe(shared[0])} is part of another dropout, too"
+            candidate = replace(candidate, reason=reason, disjoint=False)
+        checked.append(candidate)
+    return checked
+
+
+def _checked_off(
+    candidate: Candidate,
+    anchor: tuple[ir.Node, scopes.Scope, int],
+    survey: _Survey,
+    context: Context,
+    off: Context,
+) -> Candidate:
+    """Check off: accept a switch that makes every product the identity; refuse the candidate otherwise."""
+    switches = frozenset[ir.Value]() if candidate.reason else _switches(candidate, context)
+    if not switches:
+        return candidate
+    node, _, opset = anchor
+    (trace,) = follow([read_source(node, opset, off.constants, off.shapes)], off, survey.position, lambda _: False)
+    names = ", ".join(sorted(repr(value.name) for value in switches))
+    if len(switches) > 1 and all(proof.scaled_by is None for proof in candidate.proofs):
+        return replace(candidate, reason=f"several values switch it on and off: {names}")
+    if not all(proof.scaled_by is None and _is_identity(trace, proof.y, proof.level) for proof in candidate.proofs):
+        return replace(candidate, reason=f"with {names} false it is not the identity")
+    return replace(candidate, training_mode=next(iter(switches)))
+
+
+def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
+    """Return the values that switch a dropout on and off."""
+    source, forms = candidate.source, candidate.trace.forms
+    switches: frozenset[ir.Value] = frozenset()
+    if source.training_mode is not None:
+        switches = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
+    for node in candidate.trace.nodes[1:]:
+        for value in node.inputs:
+            if value not in forms:
+                switches |= context.constants.switches(value)
+    return switches
+
+
+def _is_identity(off: Trace, y: ir.Value, x: ViewedValue) -> bool:
+    form = off.forms.get(y)
+    if not isinstance(form, TwoValued) or form.x is None:
+        return False
+    multiple = dict(form.x.levels).get(x)
+    return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
+
+
+def _annotated(candidates: Iterable[Candidate], producer: str) -> list[Candidate]:
+    """Annotate: the usual names of masks, and what is wrong with the file."""
+    candidates = list(candidates)
+    seeds = Counter(candidate.source.seed for candidate in candidates)
+    return [
+        replace(
+            candidate,
+            kind=kind_of(candidate.kind, candidate.proofs, producer),
+            notes=(
+                *candidate.source.notes,
+                *filter(None, (bug_of(candidate.source, producer), _equal_seeds(candidate, seeds))),
+            ),
+        )
+        for candidate in candidates
+    ]
+
+
+def _equal_seeds(candidate: Candidate, seeds: Counter[float | int | None]) -> str:
+    seed = candidate.source.seed
+    if seed is None or seeds[seed] == 1:
+        return ""
+    return f"{seeds[seed]} random nodes have the seed {seed:g}: with equal shapes they draw the same numbers"

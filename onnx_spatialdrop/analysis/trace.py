@@ -91,7 +91,9 @@ class _Tracer:
         self._context, self._proven = context, proven
         self._operands = Operands(self._trace.forms, context)
         self._shape_readers: list[ir.Node] = []
-        context.products.update({value: form for value, form in source.forms.items() if _is_product(form)})
+        for value, form in source.forms.items():
+            if isinstance(form, TwoValued) and form.x is not None:
+                context.products[value] = form
 
     def visit(self, node: ir.Node) -> Sequence[ir.Value]:
         """Work out what ``node``, which reads the draw, computes; return the values to follow from there."""

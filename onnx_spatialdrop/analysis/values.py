@@ -6,7 +6,7 @@ depends on the draw is x * factor + offset, with one factor and one offset an ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -67,10 +67,12 @@ class ViewedValue:
     Attributes:
         value: a value of the graph.
         views: nodes that only rearrange, the first to be applied first; empty for the value itself.
+        passed: the nodes between the operand and ``value``: views, and constant factors.
     """
 
     value: ir.Value
     views: tuple[ir.Node, ...] = ()
+    passed: tuple[ir.Node, ...] = field(default=(), compare=False)
 
     @property
     def outer(self) -> ir.Value:

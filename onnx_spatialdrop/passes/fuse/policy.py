@@ -6,7 +6,7 @@ What is dropout, analysis/ proves, and rewriter.py replaces it; this file decide
 from __future__ import annotations
 
 from collections import Counter
-from typing import TypeVar, overload
+from typing import Final, TypeVar, overload
 
 import onnx
 import onnx_ir as ir
@@ -80,7 +80,7 @@ class FusePass(ir.passes.InPlacePass):
         candidates = recognise(model)
         if self._write_out_calls(model, candidates):  # case 9
             candidates = recognise(model)
-        reasons = [self._reason(candidate) for candidate in candidates]  # cases 4 and 5
+        reasons = self._reasons(candidates)  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
         present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
@@ -112,9 +112,21 @@ class FusePass(ir.passes.InPlacePass):
             _inline(model, several)
         return bool(several)
 
+    def _reasons(self, candidates: list[Candidate]) -> list[str]:
+        """Return why candidates are left alone; where one is, so is every other that it shares a scale with."""
+        reasons = [self._reason(candidate) for candidate in candidates]
+        while True:
+            staying = {scale for c, reason in zip(candidates, reasons, strict=True) if reason for scale in c.scales()}
+            tied = [
+                not reason and not staying.isdisjoint(c.scales()) for c, reason in zip(candidates, reasons, strict=True)
+            ]
+            if not any(tied):
+                return reasons
+            reasons = [_ONE_SCALE if is_tied else reason for is_tied, reason in zip(tied, reasons, strict=True)]
+
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
-        if self.for_inference and (_is_alpha(candidate) or _is_idle(candidate)):
+        if self.for_inference and candidate.disjoint and (_is_alpha(candidate) or _is_idle(candidate)):
             return ""
         if candidate.reason:
             return candidate.reason
@@ -123,6 +135,9 @@ class FusePass(ir.passes.InPlacePass):
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
             return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
         return ""
+
+
+_ONE_SCALE: Final = "its scale is also that of a dropout that stays as it is"
 
 
 def _inline(model: ir.Model, functions: set[ir.OperatorIdentifier]) -> None:
