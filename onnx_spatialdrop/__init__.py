@@ -18,6 +18,7 @@ from onnx_spatialdrop.passes.fuse import fuse
 from onnx_spatialdrop.passes.insert import insert
 from onnx_spatialdrop.passes.remove import remove
 from onnx_spatialdrop.passes.seeds import assign_seeds
+from onnx_spatialdrop.passes.stratify import stratify
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.runtime.doctor import doctor
 from onnx_spatialdrop.runtime.session import register, session
@@ -46,6 +47,7 @@ __all__ = [
     "save",
     "session",
     "spatial_dropout",
+    "stratify",
     "to_inference",
 ]
 

@@ -40,6 +40,7 @@ def dropout_ir(
     mask: bool = True,
     wrap: bool = False,
     rng: str = "philox",
+    strata: int = 1,
 ) -> ir.Model:
     """Return a model ``x -> SpatialDropout -> y, mask``.
 
@@ -73,6 +74,7 @@ def dropout_ir(
         axes=axes,
         scale=scale,
         rng=rng,
+        strata=strata,
         name="drop",
     )
     graph.append(node)

@@ -23,7 +23,7 @@ ELEMENT = {
 
 def drop_node(x: str, y: str, mask: str | None = "", name: str = "drop1", **attributes: Any) -> onnx.NodeProto:
     """Return a SpatialDropout node; an attribute that is None is left out, ``mask`` None lists Y alone."""
-    values = {"axes": [1], "ratio": 0.5, "seed": 7, "scale": 0.0, "rng": "philox"} | attributes
+    values = {"axes": [1], "ratio": 0.5, "seed": 7, "scale": 0.0, "rng": "philox", "strata": 1} | attributes
     outputs = [y] if mask is None else [y, mask]
     node = helper.make_node(spec.OP_TYPE, [x, "training_mode", "step"], outputs, name=name, domain=spec.DOMAIN)
     for key, value in values.items():

@@ -36,8 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not found:
         screen.print(plain(f"{arguments.input}: no SpatialDropout nodes"), markup=False, soft_wrap=True)
         return 0
-    columns = ("node", "X", "axes", "ratio", "rng", "seed", "training_mode", "step", "where")
-    table(arguments.input, columns, [_row(each) for each in found], right=("ratio", "seed"))
+    columns = ("node", "X", "axes", "ratio", "rng", "strata", "seed", "training_mode", "step", "where")
+    table(arguments.input, columns, [_row(each) for each in found], right=("ratio", "strata", "seed"))
     table("What can run this file", ("runtime", "runs", "why"), [(k, v["runs"], v["why"]) for k, v in runs.items()])
     return 0
 
@@ -50,6 +50,7 @@ def _row(each: Found) -> tuple[str, ...]:
         str(list(each.axes)),
         f"{each.ratio:.6g}",
         each.rng,
+        str(each.strata),
         str(each.seed),
         each.training_mode,
         each.step,

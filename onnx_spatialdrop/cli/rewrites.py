@@ -1,4 +1,4 @@
-"""``to-inference``, ``attach``, ``detach``, ``expand``, ``seeds``: verbs that read a model, run a pass and write it."""
+"""The verbs that read a model, run a pass and write it: ``to-inference``, ``attach``, ``expand`` and more."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.seeds import SeedsPass
+from onnx_spatialdrop.passes.stratify import StratifyPass
 from onnx_spatialdrop.passes.to_inference import InferencePass, file_to_inference
 
 __all__ = ["add", "output_of", "run_pass", "seed", "with_files"]
@@ -48,6 +49,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--frameworks", action="store_true", help="nodes that draw as a framework does lose their layers' seeds, too"
     )
     verb.set_defaults(run=_seeds)
+    verb = with_files(verbs, "stratify", "balance the draws over cycles of steps, for means of many draws", "balanced")
+    verb.add_argument("--strata", type=int, default=31, help="steps in a cycle, a prime from 3 to 127 (default: 31)")
+    verb.set_defaults(run=_stratify)
 
 
 def _no_defaults(verb: argparse.ArgumentParser) -> None:
@@ -81,6 +85,16 @@ def _seeds(arguments: argparse.Namespace) -> int:
     def describe(model: ir.Model) -> str:
         kept = f"; {rewrite.kept} draw as their framework does and keep its seeds" if rewrite.kept else ""
         return f"{len(find_nodes(model)) - rewrite.kept} nodes have seeds of their own{kept}"
+
+    return run_pass(arguments, rewrite, "", describe)
+
+
+def _stratify(arguments: argparse.Namespace) -> int:
+    rewrite = StratifyPass(arguments.strata)
+
+    def describe(model: ir.Model) -> str:
+        kept = f"; {rewrite.kept} draw as their framework does and stay as they are" if rewrite.kept else ""
+        return f"{len(find_nodes(model)) - rewrite.kept} nodes have strata {arguments.strata}{kept}"
 
     return run_pass(arguments, rewrite, "", describe)
 

@@ -31,7 +31,7 @@ def tags(name: str, attributes: spec.Attributes, metadata: Mapping[str, str]) ->
         attributes: its attributes.
         metadata: its own metadata; what is ours of it is passed on: the layer that it was.
     """
-    kept = {key: getattr(attributes, key) for key in ("axes", "ratio", "rng", "scale", "seed")}
+    kept = {key: getattr(attributes, key) for key in ("axes", "ratio", "rng", "scale", "seed", "strata")}
     own = {key: value for key, value in metadata.items() if key.startswith(_OWN)}
     return {**own, NODE_KEY: name, ATTRIBUTES_KEY: json.dumps(kept, sort_keys=True)}
 

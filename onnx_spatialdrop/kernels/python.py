@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import KernelError
-from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator import spec, stratified
 from onnx_spatialdrop.passes.lower import MASK_OP
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _define_op() -> None:
         inputs=[kind.dt_int64, kind.dt_int64, kind.dt_bool, kind.dt_int64],
         outputs=[kind.dt_bool, kind.dt_int64],
         attrs={
-            **dict.fromkeys(("seed", "threshold", "counter", "full"), kind.dt_int64),
+            **dict.fromkeys(("seed", "strata", "threshold", "counter", "full"), kind.dt_int64),
             **dict.fromkeys(("rng", "dtype", "node"), kind.dt_string),
         },
     )(draw)
@@ -123,9 +123,9 @@ def draw(
         axes: axes along which an entry is shared, int64 (k,).
         training_mode: bool, one element.
         step: int64, one element or one a sample.
-        attributes: ``seed``; ``threshold``, T as an integer; ``counter``, which counter a negative step advances;
-            ``full``, whether an idle mask is read, so that it must have its full shape; ``rng``; ``dtype``, NumPy's
-            name of X's type; ``node``, for error messages.
+        attributes: ``seed``; ``strata``; ``threshold``, as spec.Attributes.threshold has it; ``counter``, which counter
+            a negative step advances; ``full``, whether an idle mask is read, so that it must have its full shape;
+            ``rng``; ``dtype``, NumPy's name of X's type; ``node``, for error messages.
     """
     try:
         return _draw(shape.tolist(), axes.tolist(), bool(training_mode.reshape(())), step.reshape(-1), **attributes)
@@ -140,6 +140,7 @@ def _draw(
     training: bool,
     step: npt.NDArray[np.int64],
     seed: int,
+    strata: int,
     threshold: int,
     counter: int,
     full: int,
@@ -153,7 +154,7 @@ def _draw(
         idle = masked if full else (1,) * len(shape)
         return np.ones(int(np.prod(idle)), np.bool_), np.array(idle, np.int64)
     if step.size == 1 and step[0] < 0:
-        step = np.array([spec.fresh_step(int(step[0]), next(_fresh[counter]))], np.int64)
+        step = np.array([spec.fresh_step(int(step[0]), next(_fresh[counter]), strata)], np.int64)
     row = int(np.prod(masked, dtype=np.int64)) // max(step.size, 1)
-    kept = dialects.kept(dialects.words(rng, seed, step, row), rng, spec.DTYPES[dtype], threshold)
+    kept = stratified.kept_rows(seed, step, row, threshold, strata=strata, rng=rng, dtype=spec.DTYPES[dtype])
     return kept.reshape(-1), np.array(masked, np.int64)

@@ -38,14 +38,24 @@ class SpatialDropout(OpRun):
         seed: int | None = None,
         scale: float | None = None,
         rng: str | None = None,
+        strata: int | None = None,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         name = f"node {self.onnx_node.name!r}" if self.onnx_node.name else spec.OP_TYPE
         if ratio is None or seed is None:
             raise ValueError(f"{name}: attributes ratio and seed are required")
         training = bool(np.asarray(training_mode).reshape(()))
         if training and step.size == 1 and int(step.reshape(())) < 0:
-            step = np.array([spec.fresh_step(int(step.reshape(())), next(self._fresh))], np.int64)
+            step = np.array([spec.fresh_step(int(step.reshape(())), next(self._fresh), strata or 1)], np.int64)
         # onnx's evaluator drops an empty INTS attribute, which means that no axis is shared.
         return reference.spatial_dropout(
-            X, list(axes or ()), ratio, seed, step, training, scale or 0.0, rng=rng or "philox", where=name
+            X,
+            list(axes or ()),
+            ratio,
+            seed,
+            step,
+            training,
+            scale or 0.0,
+            rng=rng or "philox",
+            strata=1 if strata is None else strata,
+            where=name,
         )

@@ -41,6 +41,7 @@ _TYPES: Final = {
     "seed": ir.AttributeType.INT,
     "scale": ir.AttributeType.FLOAT,
     "rng": ir.AttributeType.STRING,
+    "strata": ir.AttributeType.INT,
 }
 
 _LAST: Final = ("channels_last", "NWC", "NHWC", "NDHWC")
@@ -102,6 +103,7 @@ def spatial_dropout(
     data_format: str = "channels_first",
     scale: float | None = None,
     rng: str = "philox",
+    strata: int = 1,
     name: str | None = None,
 ) -> ir.Node:
     """Build a SpatialDropout node; put it into a graph with ``graph.append`` or ``graph.insert_after``.
@@ -118,6 +120,7 @@ def spatial_dropout(
         data_format: "channels_first" (default) or "channels_last"; the layer is 1D, 2D or 3D by the rank of ``x``.
         scale: what kept values are multiplied by; by default 1 / (1 - rate), rounded to the type of ``x``.
         rng: the generator of the mask, one of spec.RNGS.
+        strata: over how many steps the draws are balanced: 1, none, or a prime number from 3 to 127 with "philox".
         name: the node's name.
 
     Returns:
@@ -134,7 +137,7 @@ def spatial_dropout(
     shared = shared_axes(rank, axes=axes, noise_shape=noise_shape, data_format=data_format, where=where)
     if scale is None:
         scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
-    attributes = spec.Attributes(shared, rate, seed, scale, rng, where)
+    attributes = spec.Attributes(shared, rate, seed, scale, rng, strata, where)
     _check_type(x, attributes)
     dtype = FLOAT_TYPES[x.dtype] if x.dtype is not None else spec.DTYPES["float32"]
     attributes = dataclasses.replace(attributes, ratio=dialects.ratio_for(rate, rng, dtype, where))
@@ -149,13 +152,14 @@ def spatial_dropout(
 
 
 def write(node: ir.Node, attributes: spec.Attributes) -> None:
-    """Write all five attributes to ``node``, in place."""
+    """Write all attributes to ``node``, in place."""
     for attribute in (
         ir.AttrInt64s("axes", attributes.axes),
         ir.AttrFloat32("ratio", attributes.ratio),
         ir.AttrInt64("seed", attributes.seed),
         ir.AttrFloat32("scale", attributes.scale),
         ir.AttrString("rng", attributes.rng),
+        ir.AttrInt64("strata", attributes.strata),
     ):
         node.attributes[attribute.name] = attribute
 
@@ -177,7 +181,7 @@ def read(node: ir.Node) -> spec.Attributes:
     missing = [key for key in ("axes", "ratio", "seed") if key not in node.attributes]
     if missing:
         raise SpecError(f"{where}: attribute {missing[0]} is missing; axes, ratio and seed are required")
-    found = {key: attr for key, attr in node.attributes.items() if key in ("axes", "ratio", "seed", "scale", "rng")}
+    found = {key: attr for key, attr in node.attributes.items() if key in _TYPES}
     for key, attr in found.items():
         if attr.is_ref():
             raise SpecError(
@@ -192,6 +196,7 @@ def read(node: ir.Node) -> spec.Attributes:
         scale=found["scale"].as_float() if "scale" in found else 0.0,
         # onnx_ir leaves what is no UTF-8 as bytes.
         rng=str(found["rng"].value) if "rng" in found else "philox",
+        strata=found["strata"].as_int() if "strata" in found else 1,
         where=where,
     )
     _check_type(node.inputs[0], attributes)

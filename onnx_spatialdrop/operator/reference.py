@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator import dialects, spec, stratified
 
 __all__ = ["dropout_mask", "spatial_dropout"]
 
@@ -23,6 +23,7 @@ def dropout_mask(
     step: npt.ArrayLike,
     *,
     rng: str = "philox",
+    strata: int = 1,
     dtype: npt.DTypeLike = np.float32,
     where: str = "SpatialDropout",
 ) -> npt.NDArray[np.bool_]:
@@ -35,6 +36,7 @@ def dropout_mask(
         seed: 64-bit key, in [-2**63, 2**64).
         step: int64, one element, or one for each index of dim 0; 0 or more.
         rng: the generator, one of spec.RNGS.
+        strata: over how many steps the draws are balanced, one of stratified.STRATA.
         dtype: the type of X, which the masks of keras_tf and keras_tf_xla depend on.
         where: who asks, for error messages.
 
@@ -44,15 +46,15 @@ def dropout_mask(
     Raises:
         SpecError: an argument outside those ranges, or a type that ``rng`` draws no masks for.
     """
-    attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, where=where)
+    attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, strata=strata, where=where)
     out_shape = spec.mask_shape(shape, axes, where)
     steps = _checked_steps(step, shape, out_shape, where)
     if steps.size == 1 and steps[0] < 0:
         raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
     row = math.prod(out_shape) // max(steps.size, 1)
-    limit = dialects.threshold(attributes.ratio, rng, dtype, where)
-    drawn = dialects.words(rng, attributes.seed, steps, row)
-    return dialects.kept(drawn, rng, dtype, limit).reshape(out_shape)
+    limit = attributes.threshold(dtype)
+    kept = stratified.kept_rows(attributes.seed, steps, row, limit, strata=strata, rng=rng, dtype=dtype)
+    return kept.reshape(out_shape)
 
 
 def _checked_steps(
@@ -76,6 +78,7 @@ def spatial_dropout(
     scale: float = 0.0,
     *,
     rng: str = "philox",
+    strata: int = 1,
     where: str = "SpatialDropout",
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Drop whole slices of ``x``: the operator's definition, executable.
@@ -89,6 +92,7 @@ def spatial_dropout(
         training_mode: False returns a copy of ``x`` and a mask of True; ``step`` is checked all the same.
         scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
         rng: the generator, one of spec.RNGS.
+        strata: over how many steps the draws are balanced, one of stratified.STRATA.
         where: who asks, for error messages.
 
     Returns:
@@ -101,12 +105,12 @@ def spatial_dropout(
     if x.dtype not in spec.DTYPES.values():
         raise SpecError(f"{where}: X has type {x.dtype}; allowed: {', '.join(spec.DTYPES)}")
     if not training_mode:
-        attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, where)
+        attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, strata, where)
         dialects.word_test(rng, x.dtype, where)
         out_shape = spec.mask_shape(x.shape, attributes.axes, where)
         _checked_steps(step, x.shape, out_shape, where)
         return x.copy(), np.ones(out_shape, np.bool_)
-    mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, dtype=x.dtype, where=where)
+    mask = dropout_mask(x.shape, axes, ratio, seed, step, rng=rng, strata=strata, dtype=x.dtype, where=where)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scaled = x * spec.kept_scale(ratio, scale, x.dtype)
     zero = np.zeros((), x.dtype)

@@ -17,7 +17,8 @@ _DOC = """
 Drops whole slices of X: one mask entry is drawn for each position of X with `axes` collapsed, and shared along `axes`.
 Kept values are multiplied by `scale`, dropped ones become +0. With training_mode false Y is X. The mask is a pure
 function of seed, step and the entry's index: by Philox4x32-10, or as `rng` names a framework, by the bits that its
-layers draw. A single negative step asks for a fresh draw every run.
+layers draw. With `strata` P, a prime number, each entry is dropped equally often in every P steps. A single negative
+step asks for a fresh draw every run.
 """
 
 
@@ -47,6 +48,11 @@ def schema() -> OpSchema:
             attribute("ratio", kind.FLOAT, "Fraction dropped, in [0, 1].", required=True),
             attribute("seed", kind.INT, "64-bit key, unique for each node.", required=True),
             attribute("scale", onnx.helper.make_attribute("scale", 0.0), "Factor of kept values; 0: 1/(1-ratio)."),
+            attribute(
+                "strata",
+                onnx.helper.make_attribute("strata", 1),
+                "Steps over which draws are balanced; 1: independent.",
+            ),
             attribute(
                 "rng", onnx.helper.make_attribute("rng", "philox"), f"Generator of the mask: {', '.join(spec.RNGS)}."
             ),

@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.errors import FormError, SpecError
+from onnx_spatialdrop.operator import stratified
 from onnx_spatialdrop.operator.dialects import RNGS, threshold
 
 __all__ = [
@@ -60,6 +61,8 @@ class Attributes:
         seed: 64-bit key; any integer in [-2**63, 2**64) is accepted and held as int64 (two's complement).
         scale: what kept values are multiplied by, held as float32; 0 stands for 1 / (1 - ratio).
         rng: the generator of the mask, one of RNGS; operator/dialects.py says what each stands for.
+        strata: over how many steps the draws are balanced, one of stratified.STRATA; 1, which balances nothing, unless
+            ``rng`` is "philox".
         where: who asks, for error messages: "node 'drop1'".
 
     Raises:
@@ -71,6 +74,7 @@ class Attributes:
     seed: int
     scale: float = 0.0
     rng: str = "philox"
+    strata: int = 1
     where: str = "SpatialDropout"
 
     def __post_init__(self) -> None:
@@ -80,15 +84,43 @@ class Attributes:
         if self.rng not in RNGS:
             known = ", ".join(repr(name) for name in RNGS)
             raise SpecError(f"{self.where}: rng is {self.rng!r}; this version knows {known}")
+        if self.strata not in stratified.STRATA:
+            raise SpecError(f"{self.where}: strata is {self.strata}; it must be 1 or a prime number from 3 to 127")
+        if self.strata != 1 and self.rng != RNGS[0]:
+            raise SpecError(
+                f"{self.where}: strata is {self.strata}, but rng {self.rng!r} draws as its framework "
+                "does; use strata 1, or rng 'philox'"
+            )
         if len(set(self.axes)) != len(self.axes):
             raise SpecError(f"{self.where}: axes {list(self.axes)} name an axis twice; name each once")
         if any(not -MAX_RANK <= axis < MAX_RANK for axis in self.axes):
             raise SpecError(f"{self.where}: axes {list(self.axes)} exceed the largest rank, {MAX_RANK}")
         object.__setattr__(self, "axes", tuple(int(axis) for axis in self.axes))
         object.__setattr__(self, "ratio", ratio)
+        object.__setattr__(self, "strata", int(self.strata))
         object.__setattr__(self, "seed", signed_seed(self.seed, self.where))
         with np.errstate(over="ignore"):
             object.__setattr__(self, "scale", float(np.float32(self.scale)))
+
+    def threshold(self, dtype: npt.DTypeLike = np.float32) -> int:
+        """Return the integer that decides what is dropped from an X of type ``dtype``, for stratified.kept_rows.
+
+        Raises:
+            SpecError: ``rng`` has no test for ``dtype``.
+        """
+        if self.strata != 1:
+            return stratified.threshold(self.ratio, self.strata)
+        return threshold(self.ratio, self.rng, dtype, self.where)
+
+
+def refuse_strata(attributes: Attributes, what: str) -> None:
+    """Refuse what draws no balanced masks yet.
+
+    Raises:
+        FormError: ``strata`` is not 1.
+    """
+    if attributes.strata != 1:
+        raise FormError(f"{attributes.where}: strata is {attributes.strata}, and {what} draws with strata 1 alone")
 
 
 def signed_seed(seed: int, where: str = "SpatialDropout") -> int:
@@ -147,13 +179,14 @@ def check_step(step: Sequence[int], mask: Sequence[int], batch: int, where: str 
             )
 
 
-def fresh_step(step: int, count: int) -> int:
+def fresh_step(step: int, count: int, strata: int = 1) -> int:
     """Return the draw that a single negative ``step`` stands for after ``count`` fresh draws of its node.
 
-    (count + (-1 - step) * 2**20) mod 2**63: -1, -2, ... are sequences of their own, each of a million draws, so that
-    nodes that draw from one stream, told apart by their steps alone, do not draw the same.
+    (count + (-1 - step) * S) mod 2**63, where S is the largest multiple of ``strata`` up to 2**20: -1, -2, ... are
+    sequences of their own, each of a million draws, so that nodes that draw from one stream, told apart by their steps
+    alone, do not draw the same. They begin where a cycle of ``strata`` steps begins.
     """
-    return (count + ((-1 - step) << 20)) % 2**63
+    return (count + (-1 - step) * (2**20 // strata * strata)) % 2**63
 
 
 def kept_scale(ratio: float, scale: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

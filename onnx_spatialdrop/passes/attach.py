@@ -49,6 +49,8 @@ class AttachPass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 9
         read = [op.read(site.node) for site in sites]  # case 1
+        for each in read:
+            spec.refuse_strata(each, "a function body")
         rngs = [rng for rng in spec.RNGS if any(each.rng == rng for each in read)]  # case 5
         opset = scopes.default_opset(model.graph, model)  # case 2
         functions = body.functions(opset, rngs, in_float=_needs_float([site.node for site in sites]))

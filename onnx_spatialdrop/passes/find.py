@@ -26,6 +26,7 @@ class Found:
         seed: int64 key.
         scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
         rng: the generator.
+        strata: over how many steps the draws are balanced; 1: each is drawn on its own.
         dtype: X's type, such as "float32"; None where the file does not say.
         shape: X's dimensions, numbers, names or None each; None where the rank is unknown.
         training_mode: "switch NAME (default)", "constant VALUE" or "computed by NAME".
@@ -41,6 +42,7 @@ class Found:
     seed: int
     scale: float
     rng: str
+    strata: int
     dtype: str | None
     shape: tuple[int | str | None, ...] | None
     training_mode: str
@@ -96,6 +98,7 @@ def _found(site: scopes.Site) -> Found:
         seed=attributes.seed,
         scale=attributes.scale,
         rng=attributes.rng,
+        strata=attributes.strata,
         # NumPy holds that None equals float64.
         dtype=None if dtype is None else next(name for name, known in spec.DTYPES.items() if known == dtype),
         shape=None if x.shape is None else tuple(d if isinstance(d, int) else d.value for d in x.shape),

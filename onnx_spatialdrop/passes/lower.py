@@ -84,7 +84,8 @@ def _lower(site: scopes.Site, counter: int, names: Names) -> None:
         [build.add("Shape", [x]), build.constant(np.array(attributes.axes, np.int64), "axes"), training_mode, step],
         [
             ir.AttrInt64("seed", attributes.seed),
-            ir.AttrInt64("threshold", dialects.threshold(attributes.ratio, attributes.rng, dtype)),
+            ir.AttrInt64("strata", attributes.strata),
+            ir.AttrInt64("threshold", attributes.threshold(dtype)),
             ir.AttrInt64("counter", counter),
             ir.AttrInt64("full", int(used)),
             ir.AttrString("rng", attributes.rng),

@@ -148,6 +148,7 @@ class _Handler(handler.Handler):
             given["seed"],
             given.get("scale", 0.0),
             given.get("rng", "philox"),
+            given.get("strata", 1),
             where,
         )
         run: Callable[..., Any] = jax.jit(lambda x, training, step: _dropped(attributes, x, training, step))
@@ -166,6 +167,7 @@ def _dropped(attributes: spec.Attributes, x: Any, training: Any, step: Any) -> t
             attributes.seed,
             np.asarray(step),
             rng=attributes.rng,
+            strata=attributes.strata,
             dtype=dtype,
             where=attributes.where,
         )

@@ -9,11 +9,12 @@ from building import dropout_ir, dropout_model
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io, reference
 from onnx_spatialdrop.kernels import python
-from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator import dialects, spec, stratified
 from onnx_spatialdrop.passes.lower import LowerPass
 
 ATTRIBUTES = {
     "seed": 7,
+    "strata": 1,
     "threshold": spec.threshold(0.3),
     "counter": 10**9,
     "full": 1,
@@ -39,6 +40,14 @@ def test_it_draws_every_dialect_with_the_test_of_its_type(rng: str) -> None:
         flat, shape = draw(rng=rng, dtype=name, threshold=dialects.threshold(0.3, rng, name), step=(3, 0, 2**40))
         expected = reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, [3, 0, 2**40], rng=rng, dtype=name)
         np.testing.assert_array_equal(flat.reshape(shape), expected)
+
+
+def test_it_balances_draws_and_begins_negative_sequences_with_a_cycle() -> None:
+    changed = {"strata": 31, "threshold": stratified.threshold(0.3, 31), "counter": 10**9 + 1}
+    for step, expected in (((3, 0, 2**40),) * 2, ((-2,), (spec.fresh_step(-2, 0, 31),))):
+        flat, shape = draw(step=step, **changed)
+        mask = reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, expected, strata=31)
+        np.testing.assert_array_equal(flat.reshape(shape), mask)
 
 
 def test_an_idle_mask_that_nobody_reads_is_one_entry() -> None:

@@ -49,8 +49,8 @@ def test_a_node_is_written_out_in_full() -> None:
     node = build(value(4), 0.3, seed=2**64 - 1)
     assert (node.domain, node.op_type, node.version) == ("onnx_spatialdrop", "SpatialDropout", 1)
     assert [v.name for v in node.inputs] == ["x", "t", "s"]
-    assert set(node.attributes) == {"axes", "ratio", "seed", "scale", "rng"}
-    assert op.read(node) == spec.Attributes((2, 3), 0.3, -1, spec.explicit_scale(0.3), "philox", "node 'd'")
+    assert set(node.attributes) == {"axes", "ratio", "seed", "scale", "rng", "strata"}
+    assert op.read(node) == spec.Attributes((2, 3), 0.3, -1, spec.explicit_scale(0.3), "philox", 1, "node 'd'")
     y, mask = node.outputs
     assert y.dtype == ir.DataType.FLOAT
     assert list(y.shape) == list(node.inputs[0].shape)

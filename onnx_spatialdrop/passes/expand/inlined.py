@@ -75,6 +75,7 @@ def _body_int32(
 
 
 def _type_name(task: Task) -> str | None:
+    spec.refuse_strata(task.attributes, "the form 'philox'")
     if task.dtype is not None:
         dialects.word_test(task.attributes.rng, task.dtype, task.where)
     return None if task.dtype is None else task.dtype.name

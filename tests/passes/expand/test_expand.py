@@ -78,7 +78,7 @@ def test_every_new_node_says_what_it_stands_for(form: str) -> None:
         found = {entry.key: entry.value for entry in new.metadata_props}
         assert found[NODE_KEY] == "drop"
         attributes = json.loads(found[ATTRIBUTES_KEY])
-        assert list(attributes) == ["axes", "ratio", "rng", "scale", "seed"]
+        assert list(attributes) == ["axes", "ratio", "rng", "scale", "seed", "strata"]
         again = spec.Attributes(**attributes)
         assert again == spec.Attributes((2, 3), 0.3, 2**64 - 1, spec.explicit_scale(0.3))
 
