@@ -40,7 +40,7 @@ void ReadWhere(const OrtApi& api, const OrtKernelInfo* info, char (&where)[128])
   }
 }
 
-// `scale` has a default, so it may be absent; but one of another type must not pass for absent.
+// Attributes with a default may be absent; but one of another type must not pass for absent.
 bool IsAbsent(const OrtApi& api, const OrtKernelInfo* info, const char* attribute) {
   int64_t integer;
   float number;
@@ -148,6 +148,26 @@ OrtStatus* ReadRng(const OrtApi& api, const OrtKernelInfo* info, const char* whe
   return RefuseRng(api, where, said);
 }
 
+OrtStatus* ReadStrata(const OrtApi& api, const OrtKernelInfo* info, const char* where, const Dialect& dialect,
+                      uint32_t* strata) {
+  *strata = 1;
+  if (IsAbsent(api, info, "strata")) return nullptr;
+  int64_t number;
+  if (!Succeeded(api, api.KernelInfoGetAttribute_int64(info, "strata", &number))) {
+    return Refuse(api, "%s: attribute strata is not an INT; give 1 or a prime number from 3 to 127", where);
+  }
+  if (!AreStrata(number)) {
+    return Refuse(api, "%s: strata is %lld; it must be 1 or a prime number from 3 to 127", where,
+                  static_cast<long long>(number));
+  }
+  if (number != 1 && dialect.words != Words::kPhilox) {
+    return Refuse(api, "%s: strata is %lld, but rng '%s' draws as its framework does; use strata 1, or rng 'philox'",
+                  where, static_cast<long long>(number), dialect.name);
+  }
+  *strata = static_cast<uint32_t>(number);
+  return nullptr;
+}
+
 }  // namespace
 
 OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Type type, Attributes* attributes) {
@@ -173,7 +193,9 @@ OrtStatus* ReadAttributes(const OrtApi& api, const OrtKernelInfo* info, Type typ
   const Dialect* dialect;
   if (OrtStatus* status = ReadRng(api, info, where, &dialect)) return status;
   if (OrtStatus* status = CheckType(api, where, *dialect, type)) return status;
-  attributes->rule = MakeRule(*dialect, type, attributes->ratio);
+  uint32_t strata;
+  if (OrtStatus* status = ReadStrata(api, info, where, *dialect, &strata)) return status;
+  attributes->rule = MakeRule(*dialect, type, attributes->ratio, strata);
   return nullptr;
 }
 

@@ -39,20 +39,30 @@ const Dialect* FindDialect(const char* name) {
   return nullptr;
 }
 
-Rule MakeRule(const Dialect& dialect, Type type, float ratio) {
+bool AreStrata(int64_t strata) {
+  if (strata < 3 || strata > 127) return strata == 1;
+  for (int64_t factor = 2; factor < strata; ++factor) {
+    if (strata % factor == 0) return false;
+  }
+  return true;
+}
+
+Rule MakeRule(const Dialect& dialect, Type type, float ratio, uint32_t strata) {
   const Bits bits = dialect.tests[type];
   const float share = dialect.keeps_below ? static_cast<float>(1.0 - static_cast<double>(ratio)) : ratio;
   const uint32_t whole = 1u << bits.bits;
-  // A float times a power of two is exact in double, so rounding up needs no libm.
-  const double scaled = static_cast<double>(dialect.own_type ? RoundedTo(type, share) : share) * whole;
+  // A float times a number of 7 bits and a power of two is exact in double, so rounding up needs no libm.
+  const double scaled = static_cast<double>(dialect.own_type ? RoundedTo(type, share) : share) * strata * whole;
   uint32_t threshold = static_cast<uint32_t>(scaled);
   if (static_cast<double>(threshold) < scaled) ++threshold;
   Rule rule = {};
   rule.words = dialect.words;
   rule.generator = dialect.words == Words::kThreefry ? kThreefry : kPhilox;
   rule.keeps_all = threshold == (dialect.keeps_below ? whole : 0);
-  rule.drops_all = threshold == (dialect.keeps_below ? 0 : whole);
-  rule.test.least = threshold << (32 - bits.bits);
+  rule.drops_all = threshold == (dialect.keeps_below ? 0 : strata * whole);
+  rule.strata = strata;
+  rule.full = threshold >> bits.bits;
+  rule.test.least = threshold << (32 - bits.bits);  // what is left beside `full` whole steps
   rule.test.up = static_cast<uint8_t>(32 - bits.shift - bits.bits);
   rule.test.below = dialect.keeps_below;
   return rule;
@@ -70,6 +80,10 @@ Stream StartStream(Words words, uint64_t seed, int64_t step) {
       return {Joined(mixed.words[0], mixed.words[1]), Joined(mixed.words[2], mixed.words[3])};
     }
   }
+}
+
+Stream StartCycle(uint64_t seed, int64_t step, uint32_t strata) {
+  return {seed, static_cast<uint64_t>(step) / strata | uint64_t{1} << 63};
 }
 
 }  // namespace spatialdrop

@@ -39,12 +39,21 @@ struct Rule {
   Generator generator;
   WordTest test;  // unless all entries are kept or dropped
   bool keeps_all, drops_all;
+  // Over how many steps the draws are balanced; 1: each on its own. An entry is dropped in `full` steps of a cycle, and
+  // in another one if `test` says so.
+  uint32_t strata, full;
 };
 
-// `dialect` has a test for `type`; 0 <= ratio <= 1.
-Rule MakeRule(const Dialect& dialect, Type type, float ratio);
+// Whether draws can be balanced over so many steps: 1, or a prime number from 3 to 127.
+bool AreStrata(int64_t strata);
+
+// `dialect` has a test for `type`; 0 <= ratio <= 1; `strata` is 1 unless the dialect draws by Philox as it is.
+Rule MakeRule(const Dialect& dialect, Type type, float ratio, uint32_t strata);
 
 // The stream of one row.
 Stream StartStream(Words words, uint64_t seed, int64_t step);
+
+// The stream of the cycle of `strata` steps that `step` is in: of a step that no row can have.
+Stream StartCycle(uint64_t seed, int64_t step, uint32_t strata);
 
 }  // namespace spatialdrop

@@ -24,7 +24,13 @@ void Draw::DrawEntries(size_t begin, size_t end, uint8_t* kept) const {
     const size_t row = begin / row_size, first = begin % row_size;
     const size_t count = Min(end - begin, row_size - first);
     const Stream stream = StartStream(rule.words, seed, steps[row]);
-    path->draw[rule.generator](stream, first, count, rule.test, kept);
+    if (rule.strata == 1) {
+      path->draw[rule.generator](stream, first, count, rule.test, kept);
+    } else {
+      const uint32_t place = static_cast<uint32_t>(static_cast<uint64_t>(steps[row]) % rule.strata);
+      const StrataTest test(rule.strata, place, rule.full, rule.test.least);
+      path->draw_strata(stream, StartCycle(seed, steps[row], rule.strata), first, count, test, kept);
+    }
     begin += count;
     kept += count;
   }

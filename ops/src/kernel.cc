@@ -87,8 +87,10 @@ OrtStatus* ComputeKernel(void* kernel_, OrtKernelContext* context) {
   if (OrtStatus* status = CheckStep(api, where, draw.steps, draw.rows, dims[0], shared[0])) return status;
   int64_t fresh;
   if (draw.training && draw.rows == 1 && draw.steps[0] < 0) {
-    // -1, -2, ... are sequences of their own: nodes that share a stream are told apart by their steps alone.
-    const uint64_t sequence = ~static_cast<uint64_t>(draw.steps[0]) << 20;
+    // -1, -2, ... are sequences of their own: nodes that share a stream are told apart by their steps alone. They begin
+    // with a cycle of balanced draws.
+    const uint64_t strata = kernel.attributes.rule.strata, length = (uint64_t{1} << 20) / strata * strata;
+    const uint64_t sequence = ~static_cast<uint64_t>(draw.steps[0]) * length;
     const uint64_t number = kernel.fresh_draws.fetch_add(1, std::memory_order_relaxed) + sequence;
     fresh = static_cast<int64_t>(number & INT64_MAX);
     draw.steps = &fresh;

@@ -55,6 +55,8 @@ struct Path {
 
   // kept[i] = 0 or 1 for the words first + i, i < count.
   void (*draw[kGeneratorCount])(Stream stream, uint64_t first, size_t count, WordTest test, uint8_t* kept);
+  // The same for balanced draws by Philox: words of the stream of a step, and of that of its cycle.
+  void (*draw_strata)(Stream stream, Stream cycle, uint64_t first, size_t count, StrataTest test, uint8_t* kept);
   // to[i] = from[i] * scale, rounded once.
   void (*scale[kTypeCount])(void* to, const void* from, size_t count, Scale scale, const Hints& hints);
   // The same for elements that `pattern` keeps; +0 for the others.

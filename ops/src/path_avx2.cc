@@ -4,6 +4,7 @@
 #include "half.h"
 #include "path_loops.h"
 #include "philox.h"
+#include "strata_loop.h"
 #include "threefry_loop.h"
 
 namespace spatialdrop {
@@ -137,24 +138,17 @@ struct FourBlocks {
   }
 };
 
-// kPlain: the test is a comparison of whole words.
-template <bool kPlain>
-void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
-  constexpr size_t kGroups = 2;
-  constexpr size_t kWords = 16 * kGroups;
-  const size_t to_block = static_cast<size_t>(-first & 3);
-  if (count < to_block + 16) {
-    DrawPhiloxScalar(stream, first, count, word_test, kept);
-    return;
-  }
-  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
-  uint64_t block = (first + to_block) / 4;
-  const WordMasks test(word_test);
-  const __m256i lane = _mm256_set_epi64x(3, 2, 1, 0);
-  const __m256i upper_low = _mm256_set1_epi64x(static_cast<int64_t>(stream.high));
-  const __m256i upper_high = _mm256_srli_epi64(upper_low, 32);
-  for (size_t i = to_block; i < count; i += kWords, block += kWords / 4) {
-    FourBlocks groups[kGroups];
+// Blocks side by side: enough of them hide the latency of the rounds.
+struct PhiloxGroups {
+  static constexpr size_t kGroups = 2;
+  static constexpr size_t kBlocks = 4 * kGroups, kWords = 4 * kBlocks;
+
+  FourBlocks groups[kGroups];
+
+  PhiloxGroups(Stream stream, uint64_t block) {
+    const __m256i lane = _mm256_set_epi64x(3, 2, 1, 0);
+    const __m256i upper_low = _mm256_set1_epi64x(static_cast<int64_t>(stream.high));
+    const __m256i upper_high = _mm256_srli_epi64(upper_low, 32);
     for (size_t g = 0; g < kGroups; ++g) {
       const __m256i index = _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(block + 4 * g)), lane);
       groups[g] = {index, _mm256_srli_epi64(index, 32), upper_low, upper_high};
@@ -166,11 +160,38 @@ void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word
       k0 += kPhiloxKeyStep0;
       k1 += kPhiloxKeyStep1;
     }
+  }
+
+  static void Words(Stream stream, uint64_t block, uint32_t (&word)[4][kBlocks]) {
+    const PhiloxGroups made(stream, block);
+    for (size_t g = 0; g < kGroups; ++g) {
+      const __m256i words[] = {made.groups[g].c0, made.groups[g].c1, made.groups[g].c2, made.groups[g].c3};
+      for (size_t w = 0; w < 4; ++w) {
+        const __m256i low_halves = _mm256_permutevar8x32_epi32(words[w], _mm256_set_epi32(7, 5, 3, 1, 6, 4, 2, 0));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(word[w] + 4 * g), _mm256_castsi256_si128(low_halves));
+      }
+    }
+  }
+};
+
+// kPlain: the test is a comparison of whole words.
+template <bool kPlain>
+void DrawPhiloxBlocks(Stream stream, uint64_t first, size_t count, WordTest word_test, uint8_t* kept) {
+  constexpr size_t kGroups = PhiloxGroups::kGroups, kWords = PhiloxGroups::kWords;
+  const size_t to_block = static_cast<size_t>(-first & 3);
+  if (count < to_block + 16) {
+    DrawPhiloxScalar(stream, first, count, word_test, kept);
+    return;
+  }
+  DrawPhiloxScalar(stream, first, to_block, word_test, kept);
+  const WordMasks test(word_test);
+  for (size_t i = to_block; i < count; i += kWords) {
+    const PhiloxGroups made(stream, (first + i) / 4);
     if (count - i >= kWords) {
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, kept + i + 16 * g);
+      for (size_t g = 0; g < kGroups; ++g) made.groups[g].Write<kPlain>(test, kept + i + 16 * g);
     } else {
       uint8_t rest[kWords];
-      for (size_t g = 0; g < kGroups; ++g) groups[g].Write<kPlain>(test, rest + 16 * g);
+      for (size_t g = 0; g < kGroups; ++g) made.groups[g].Write<kPlain>(test, rest + 16 * g);
       memcpy(kept + i, rest, count - i);
     }
   }
@@ -201,6 +222,7 @@ void Fence() { _mm_sfence(); }
 const Path kAvx2Path = {
     "avx2",
     {DrawPhilox, DrawThreefry<Eight>},
+    DrawStrata<PhiloxGroups>,
     {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
     {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
     CopyLoop<Bytes>,

@@ -4,6 +4,7 @@
 #include "half.h"
 #include "path_loops.h"
 #include "philox.h"
+#include "strata_loop.h"
 #include "threefry_loop.h"
 
 namespace spatialdrop {
@@ -158,7 +159,7 @@ struct EightBlocks {
 // Blocks side by side, 32 words for each of kGroups: enough of them hide the latency of the rounds.
 template <size_t kGroups>
 struct PhiloxGroups {
-  static constexpr size_t kWords = 32 * kGroups;
+  static constexpr size_t kBlocks = 8 * kGroups, kWords = 4 * kBlocks;
 
   EightBlocks groups[kGroups];
 
@@ -176,6 +177,16 @@ struct PhiloxGroups {
       for (size_t g = 0; g < kGroups; ++g) groups[g].Round(key0, key1);
       k0 += kPhiloxKeyStep0;
       k1 += kPhiloxKeyStep1;
+    }
+  }
+
+  static void Words(Stream stream, uint64_t block, uint32_t (&word)[4][kBlocks]) {
+    const PhiloxGroups made(stream, block);
+    for (size_t g = 0; g < kGroups; ++g) {
+      const __m512i words[] = {made.groups[g].c0, made.groups[g].c1, made.groups[g].c2, made.groups[g].c3};
+      for (size_t w = 0; w < 4; ++w) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(word[w] + 8 * g), _mm512_cvtepi64_epi32(words[w]));
+      }
     }
   }
 
@@ -234,6 +245,7 @@ void Fence() { _mm_sfence(); }
 const Path kAvx512Path = {
     "avx512",
     {DrawPhilox, DrawThreefry<Sixteen>},
+    DrawStrata<PhiloxGroups<2>>,
     {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
     {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
     CopyLoop<Bytes>,

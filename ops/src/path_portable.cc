@@ -2,6 +2,7 @@
 #include "half.h"
 #include "path_loops.h"
 #include "philox.h"
+#include "strata_loop.h"
 #include "threefry.h"
 
 namespace spatialdrop {
@@ -78,6 +79,17 @@ struct ByteCodec {
   using Number = int;
 };
 
+struct ScalarBlocks {
+  static constexpr size_t kBlocks = 8;
+
+  static void Words(Stream stream, uint64_t block, uint32_t (&word)[4][kBlocks]) {
+    for (size_t b = 0; b < kBlocks; ++b) {
+      const PhiloxBlock made = Philox4x32(stream, block + b);
+      for (size_t w = 0; w < 4; ++w) word[w][b] = made.words[w];
+    }
+  }
+};
+
 void NoFence() {}
 
 using Bytes = Plain<ByteCodec>;
@@ -87,6 +99,7 @@ using Bytes = Plain<ByteCodec>;
 const Path kPortablePath = {
     "portable",
     {DrawPhiloxScalar, DrawThreefryScalar},
+    DrawStrata<ScalarBlocks>,
     {ScaleLoop<Plain<Float16Codec>>, ScaleLoop<Plain<BFloat16Codec>>, ScaleLoop<Plain<FloatCodec>>,
      ScaleLoop<Plain<DoubleCodec>>},
     {SelectLoop<Plain<Float16Codec>>, SelectLoop<Plain<BFloat16Codec>>, SelectLoop<Plain<FloatCodec>>,

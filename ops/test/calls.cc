@@ -30,8 +30,9 @@ const OrtCustomOp* Op(Type type) {
   CHECK(false, "no op for type %d", type);
 }
 
-OrtKernelInfo Info(std::vector<int64_t> axes, float ratio, int64_t seed, const std::string& rng) {
-  return {"drop1", {{"axes", axes}, {"ratio", ratio}, {"seed", seed}, {"scale", 0.0f}, {"rng", rng}}};
+OrtKernelInfo Info(std::vector<int64_t> axes, float ratio, int64_t seed, const std::string& rng, int64_t strata) {
+  return {"drop1",
+          {{"axes", axes}, {"ratio", ratio}, {"seed", seed}, {"scale", 0.0f}, {"rng", rng}, {"strata", strata}}};
 }
 
 std::vector<int64_t> Call::MaskDims() const {
@@ -40,7 +41,7 @@ std::vector<int64_t> Call::MaskDims() const {
   return mask;
 }
 
-OrtKernelInfo Call::Info() const { return ::Info(axes, ratio, seed, rng); }
+OrtKernelInfo Call::Info() const { return ::Info(axes, ratio, seed, rng, strata); }
 
 namespace {
 
@@ -67,7 +68,18 @@ uint32_t Word(const Call& call, int64_t step, size_t index) {
   return Philox4x32(stream, index / 4).words[index % 4];
 }
 
+// With a rank of its own for each step of a cycle, so that ranks below ratio * strata are dropped, and the one in which
+// that number lies is, in part.
+bool IsKeptOfCycle(const Call& call, int64_t step, size_t index) {
+  const int64_t place = step % call.strata;
+  const int64_t order = Word(call, INT64_MIN + step / call.strata, index) % (call.strata * (call.strata - 1));
+  const int64_t rank = ((1 + order / call.strata) * place + order % call.strata) % call.strata;
+  const double part = static_cast<double>(call.ratio) * static_cast<double>(call.strata) - static_cast<double>(rank);
+  return (Word(call, step, index) >> 8) >= part * 0x1p24;
+}
+
 bool IsKept(const Call& call, int64_t step, size_t index) {
+  if (call.strata != 1) return IsKeptOfCycle(call, step, index);
   const uint32_t word = Word(call, step, index);
   if (call.rng == "philox") return word >> 8 >= static_cast<double>(call.ratio) * 0x1p24;
   if (call.rng == "keras_jax") return word >> 9 < static_cast<float>(1.0 - static_cast<double>(call.ratio)) * 0x1p23;

@@ -36,7 +36,8 @@ size_t Count(const std::vector<int64_t>& dims);
 const OrtCustomOp* Op(Type type);
 
 // A node with all its attributes.
-OrtKernelInfo Info(std::vector<int64_t> axes, float ratio, int64_t seed, const std::string& rng = "philox");
+OrtKernelInfo Info(std::vector<int64_t> axes, float ratio, int64_t seed, const std::string& rng = "philox",
+                   int64_t strata = 1);
 
 class Kernel {
  public:
@@ -59,7 +60,7 @@ struct Call {
   Type type = spatialdrop::kFloat32;
   std::vector<int64_t> dims, axes, steps = {0};
   float ratio = 0.5f;
-  int64_t seed = 7;
+  int64_t seed = 7, strata = 1;
   std::string rng = "philox";
   bool training = true, in_place = false, wants_mask = true, lists_mask = true;
   size_t threads = 2;

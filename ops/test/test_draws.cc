@@ -56,15 +56,55 @@ void TestDraw(const Path& path, Generator generator) {
   }
 }
 
+void TestDivisors() {
+  Random random(2);
+  for (uint32_t by = 2; by <= 127; ++by) {
+    const Divisor divisor(by);
+    for (int trial = 0; trial < 3000; ++trial) {
+      const uint32_t near = static_cast<uint32_t>(random.Next()) / by * by;
+      for (const uint32_t value : {near, near - 1, near + by - 1, static_cast<uint32_t>(trial), ~0u}) {
+        CHECK(divisor.Quotient(value) == value / by && divisor.Remainder(value) == value % by, "%u by %u", value, by);
+      }
+    }
+  }
+}
+
+void TestDrawStrata(const Path& path) {
+  Random random(3);
+  for (int trial = 0; trial < 4000; ++trial) {
+    const size_t count = random.Below(300);
+    const uint64_t near[] = {0, (1ull << 34) - 100, random.Next() >> 3};
+    const uint64_t first = near[random.Below(3)] + random.Below(100);
+    const Stream stream = {random.Next(), random.Next() >> 1}, cycle = {stream.key, stream.high | 1ull << 63};
+    const uint32_t primes[] = {3, 5, 31, 97, 127}, strata = primes[random.Below(5)];
+    const uint32_t place = static_cast<uint32_t>(random.Below(strata)),
+                   full = static_cast<uint32_t>(random.Below(strata));
+    const uint32_t least = random.Below(4) == 0 ? 0 : static_cast<uint32_t>(random.Next()) & ~0xFFu;
+    const StrataTest test(strata, place, full, least);
+    std::vector<uint8_t> kept(count), expected(count);
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t word = Philox4x32(stream, (first + i) / 4).words[(first + i) % 4];
+      const uint32_t order = Philox4x32(cycle, (first + i) / 4).words[(first + i) % 4] % (strata * (strata - 1));
+      const uint32_t rank = ((1 + order / strata) * place + order % strata) % strata;
+      expected[i] = !(rank < full || (rank == full && word < least));
+    }
+    path.draw_strata(stream, cycle, first, count, test, kept.data());
+    CHECK(kept == expected, "%s: balanced draw of %zu words from %llu", path.name, count,
+          static_cast<unsigned long long>(first));
+  }
+}
+
 }  // namespace
 }  // namespace spatialdrop
 
 void TestDraws() {
   using namespace spatialdrop;
   TestKnownAnswers();
+  TestDivisors();
   const Path* paths[3];
   const size_t count = UsablePaths(paths);
   for (size_t i = 0; i < count; ++i) {
     for (const Generator generator : {kPhilox, kThreefry}) TestDraw(*paths[i], generator);
+    TestDrawStrata(*paths[i]);
   }
 }

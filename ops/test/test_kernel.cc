@@ -27,6 +27,8 @@ Call RandomCall(Random* random) {
   call.seed = static_cast<int64_t>(random->Next());
   const char* rngs[] = {"philox", "philox", "keras_jax", "keras_tf", "keras_tf_xla"};
   call.rng = rngs[random->Below(call.type == spatialdrop::kFloat64 ? 3 : 5)];
+  const int64_t strata[] = {1, 3, 31, 127};
+  if (call.rng == "philox") call.strata = strata[random->Below(4)];
   call.training = random->Below(6) != 0;
   call.in_place = random->Below(3) == 0;
   call.wants_mask = random->Below(2) == 0;
@@ -74,14 +76,16 @@ void TestLargeCalls() {
   }
 }
 
-void TestFreshDraws() {
+void TestFreshDraws(int64_t strata) {
   Random random(7);
   Call call;
   call.dims = {8, 16};
   call.axes = {};
   call.steps = {-5};
-  const int64_t sequence = int64_t{4} << 20;  // where the draws of step -5 begin
+  call.strata = strata;
+  const int64_t sequence = 4 * ((1 << 20) / strata * strata);  // where the draws of step -5 begin
   const Kernel kernel(call.type, call.Info());
+  CHECK(kernel.error.empty(), "%s", kernel.error.c_str());
   for (int64_t run = 0; run < 3; ++run) {
     CHECK(RunOn(kernel, call, Numbers(&random, call.type, 128), sequence + run).empty(), "fresh draw");
     // Neither inference nor a given step takes a number.
@@ -195,7 +199,7 @@ void TestRegistrationFailures() {
 void TestKernel() {
   TestRegistrationFailures();
   TestOldRuntime();
-  TestFreshDraws();
+  for (const int64_t strata : {1, 3, 31, 127}) TestFreshDraws(strata);
   TestConcurrentRuns();
   TestInjectedFailures();
   TestShapeInference();

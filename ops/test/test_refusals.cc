@@ -41,7 +41,15 @@ void TestRefusedAttributes() {
     Expect(said, "draws no masks for X of type float64; allowed with it: float16, bfloat16, float32; cast X to one");
     CHECK(refused(with("rng", std::string(rng))).empty(), "%s", rng);
   }
+  for (const int64_t strata : {0, -31, 2, 4, 121, 131}) {
+    Expect(refused(with("strata", strata)), "it must be 1 or a prime number from 3 to 127");
+  }
+  Expect(refused(with("strata", INT64_MAX)), "strata is 9223372036854775807; it must be 1 or a prime number");
+  Expect(refused(with("strata", 31.0f)), "strata is not an INT; give 1 or a prime number from 3 to 127");
+  Expect(Kernel(spatialdrop::kFloat32, Info({1}, 0.5f, 7, "keras_jax", 31)).error,
+         "strata is 31, but rng 'keras_jax' draws as its framework does; use strata 1, or rng 'philox'");
   CHECK(refused(without("scale")).empty() && refused(without("rng")).empty(), "defaults");
+  CHECK(refused(without("strata")).empty() && refused(with("strata", int64_t{127})).empty(), "strata");
   OrtKernelInfo long_name = Info({1}, 2.0f, 7);
   long_name.name = std::string(3000, 'n');
   CHECK(refused(long_name).find("ratio is 2") != std::string::npos, "long name");

@@ -29,6 +29,8 @@ def check_random_model(seed: int) -> None:
         "scale": float(rng.choice([0.0, 0.0, 1.0, float(rng.normal())])),
         "rng": str(rng.choice(["philox", *rngs])),
     }
+    if attributes["rng"] == "philox":
+        attributes["strata"] = int(rng.choice([1, 3, 31, 127]))
     per_sample = not any(a % rank == 0 for a in axes) and rng.random() < 0.5
     step = rng.integers(0, 2**63, shape[0] if per_sample else 1) >> rng.integers(0, 63)
     training = bool(rng.random() < 0.9)
