@@ -7,9 +7,10 @@ import dataclasses
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import attach, scopes
+from onnx_spatialdrop.passes import attach
 
 __all__ = ["StratifyPass", "stratify"]
 

@@ -105,8 +105,9 @@ def test_the_default_scale_is_rounded_as_the_reference_does(dtype: str) -> None:
         assert_right(x, y, None, **attributes, step=[3])
 
 
-def test_a_fresh_draw_counts_training_runs_from_the_sessions_creation() -> None:
-    model = make_model([drop_node("x", "y", "mask")], outputs=("y", "mask"))
+@pytest.mark.parametrize("strata", [1, 31])
+def test_a_fresh_draw_counts_training_runs_from_the_sessions_creation(strata: int) -> None:
+    model = make_model([drop_node("x", "y", "mask", strata=strata)], outputs=("y", "mask"))
     x = np.ones((8, 9), np.float32)
     for _ in range(2):
         session = make_session(model)
@@ -115,7 +116,8 @@ def test_a_fresh_draw_counts_training_runs_from_the_sessions_creation() -> None:
             run(session, x, True, 99)  # nor does a given step
             sequence = -(2 ** (20 * count))
             y, mask = run(session, x, True, sequence)
-            assert_right(x, y, mask, axes=[1], ratio=0.5, seed=7, step=[fresh_step(sequence, count)])
+            step = [fresh_step(sequence, count, strata)]
+            assert_right(x, y, mask, axes=[1], ratio=0.5, seed=7, strata=strata, step=step)
 
 
 def test_a_dropped_nan_is_zero_and_a_kept_one_stays() -> None:

@@ -43,6 +43,14 @@ def refusal(step: Any = 3, x: np.ndarray = X, training: bool = True, dtype: str 
         ({"axes": [-(2**63), 2**63 - 1]}, "exceed the largest rank, 16"),
         ({"axes": [2]}, "node 'drop1': axis 2 is out of range for rank 2; allowed: [-2, 1]"),
         ({"axes": [1, -1]}, "node 'drop1': axis -1 of a rank-2 tensor is named twice in axes; name each once"),
+        ({"strata": 4}, "node 'drop1': strata is 4; it must be 1 or a prime number from 3 to 127"),
+        ({"strata": -1}, "node 'drop1': strata is -1; it must be 1 or a prime number from 3 to 127"),
+        ({"strata": 31.0}, "node 'drop1': attribute strata is not an INT; give 1 or a prime number from 3 to 127"),
+        ({"strata": [31]}, "node 'drop1': attribute strata is not an INT"),
+        (
+            {"strata": 31, "rng": "keras_jax"},
+            "node 'drop1': strata is 31, but rng 'keras_jax' draws as its framework does",
+        ),
         ({"rng": "mt19937"}, "node 'drop1': rng is 'mt19937'; this version knows 'philox', 'keras_tf'"),
         ({"rng": ""}, "node 'drop1': rng is ''; this version knows 'philox', 'keras_tf'"),
         ({"rng": "p" * 4000}, "this version knows 'philox', 'keras_tf'"),
@@ -160,7 +168,7 @@ def test_any_attributes_are_refused_by_name_or_give_the_right_result() -> None:
     rng = np.random.default_rng(0)
     right = refused = 0
     for case in range(1000):
-        attributes: dict[str, Any] = {"axes": [1], "ratio": 0.5, "seed": 7, "scale": 0.0, "rng": "philox"}
+        attributes: dict[str, Any] = {"axes": [1], "ratio": 0.5, "seed": 7, "scale": 0.0, "rng": "philox", "strata": 1}
         for name in rng.choice(list(attributes), 1 + case % 2, replace=False):
             attributes[name] = random_value(rng)
         if attributes["axes"] == []:
@@ -182,7 +190,14 @@ def test_any_attributes_are_refused_by_name_or_give_the_right_result() -> None:
 
 
 def test_what_the_kernel_refuses_the_reference_refuses() -> None:
-    for attributes in ({"ratio": 1.5}, {"axes": [1, 1]}, {"axes": [2]}, {"rng": "mt19937"}, {"axes": [0]}):
+    for attributes in (
+        {"ratio": 1.5},
+        {"axes": [1, 1]},
+        {"axes": [2]},
+        {"rng": "mt19937"},
+        {"axes": [0]},
+        {"strata": 9},
+    ):
         with pytest.raises(SpecError):
             reference.spatial_dropout(X, **({"axes": [1], "ratio": 0.5, "seed": 7, "step": range(4)} | attributes))
         assert "drop1" in refusal(range(4), **attributes)
