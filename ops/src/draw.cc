@@ -54,7 +54,7 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
   } else if (KeepsAll()) {
     path->scale[type](to, from, end - begin, scale, hints);
   } else if (DropsAll()) {
-    path->zero(to, (end - begin) * size, reach == Reach::kStream, nullptr);
+    path->zero(to, (end - begin) * size, {reach, tuning, nullptr});
   } else {
     const size_t slab_size = plan.repeats * plan.width * plan.inner;
     while (begin < end) {
@@ -68,7 +68,7 @@ void Draw::ApplyTo(size_t begin, size_t end) const {
 }
 
 Hints Draw::HintsFor(const void* next) const {
-  return {reach == Reach::kStream && x == y ? Reach::kFar : reach, static_cast<const char*>(next)};
+  return {reach == Reach::kStream && x == y ? Reach::kFar : reach, tuning, static_cast<const char*>(next)};
 }
 
 size_t Draw::PieceSize() const {

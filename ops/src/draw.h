@@ -10,6 +10,7 @@ namespace spatialdrop {
 
 struct Draw {
   const Path* path;
+  const Tuning* tuning;
   Plan plan;
   Type type;
   Scale scale;

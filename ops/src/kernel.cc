@@ -20,6 +20,7 @@ constexpr size_t kMaskPiece = 64 << 10;
 struct Kernel {
   const OrtApi* api;
   const Path* path;
+  const Tuning* tuning;
   Type type;
   Scale scale;
   bool scale_is_one;
@@ -115,6 +116,7 @@ OrtStatus* ComputeKernel(void* kernel_, OrtKernelContext* context) {
 
   const size_t bytes = draw.plan.elements * kTypeSize[kernel.type];
   draw.path = kernel.path;
+  draw.tuning = kernel.tuning;
   draw.type = kernel.type;
   draw.scale = kernel.scale;
   draw.scale_is_one = kernel.scale_is_one;
@@ -137,6 +139,7 @@ OrtStatus* CreateKernel(const OrtApi* api, Type type, const OrtKernelInfo* info,
   auto* kernel = ::new (memory) Kernel{};
   kernel->api = api;
   kernel->path = &ChoosePath();
+  kernel->tuning = &ChooseTuning();
   kernel->type = type;
   if (OrtStatus* status = ReadAttributes(*api, info, type, &kernel->attributes)) {
     free(kernel);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "stream.h"
+#include "tuning.h"
 
 namespace spatialdrop {
 
@@ -33,6 +34,7 @@ struct Zeros {
 // of its own: the path takes what it wrote off their front, and the rest is left to the caller.
 struct Hints {
   Reach reach;
+  const Tuning* tuning;
   const char* next;
   Zeros* zeros = nullptr;
 };
@@ -63,10 +65,10 @@ struct Path {
   void (*select[kTypeCount])(void* to, const void* from, Pattern pattern, size_t count, Scale scale,
                              const Hints& hints);
   void (*copy)(void* to, const void* from, size_t bytes, const Hints& hints);
-  // Zeros, past the caches if `stream` says so. `passed`, unless null, is what would be read meanwhile: `to` itself,
+  // Zeros, past the caches if `hints` say so. `hints.next`, unless null, is what would be read meanwhile: `to` itself,
   // where the zeros are among what stays in the caches, or X, whose lines are asked for although nobody reads them,
   // because memory that is read without a gap comes faster than what is behind a short one.
-  void (*zero)(void* to, size_t bytes, bool stream, const char* passed);
+  void (*zero)(void* to, size_t bytes, const Hints& hints);
   void (*fence)();
 };
 

@@ -11,6 +11,7 @@ namespace spatialdrop {
 namespace {
 
 struct Common {
+  static constexpr bool kStreams = true;
   using Word = __m256i;
   static Word Load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void Store(void* to, Word word) { _mm256_storeu_si256(static_cast<__m256i*>(to), word); }

@@ -11,6 +11,7 @@ namespace spatialdrop {
 namespace {
 
 struct Common {
+  static constexpr bool kStreams = true;
   using Word = __m512i;
   static Word Load(const void* from) { return _mm512_loadu_si512(from); }
   static void Store(void* to, Word word) { _mm512_storeu_si512(to, word); }
@@ -31,6 +32,7 @@ __mmask16 KeptOf16(const uint8_t* kept) {
 
 // In two halves, which is how the conversions take them. Products that are masked away are +0 and stay so.
 struct Float16 {
+  static constexpr bool kStreams = true;
   using Element = uint16_t;
   struct Word {
     __m256i low, high;

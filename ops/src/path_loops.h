@@ -1,6 +1,7 @@
 // The loops of a path, written once over a small vector class `V` that each path_*.cc defines for its instruction set:
 //   V::Element, V::kLanes;  V::Load(from) -> V::Word;  V::Scaled(word, factor), V::ScaledIfKept(word, factor, kept
-//   bytes); V::Store(to, word), V::Stream(to, word);  V::Factor, V::Broadcast(scale).
+//   bytes); V::Store(to, word);  V::Broadcast(scale);  V::kStreams: whether stores can pass the caches, and if so
+//   V::Stream(to, word), V::Zero(). Without, nothing is asked for ahead either: hints change nothing.
 // Everything is in an anonymous namespace: two copies compiled for different processors must never be merged.
 #pragma once
 
@@ -32,30 +33,31 @@ void Partial(typename V::Element* to, const typename V::Element* from, size_t co
 
 enum class Move { kStream, kInPlace };
 
-// How far ahead of its use a cache line is asked for. Processors stop prefetching at the end of a page; this does not.
-// What is only read comes past the outer caches, for a shorter stay in the nearest; what is written in place stays.
-// No multiple of 4 KiB: lines a page apart take each other's places in the nearest cache.
-constexpr size_t kAheadToRead = 6 << 10;
+// What is written in place is asked for so far ahead, and stays; Tuning says it of what is read.
 constexpr size_t kAheadToWrite = 14 << 10;
-// The same across memory that is skipped, into the second cache: processors take a while to follow a stream again.
-constexpr size_t kAheadOfGapBytes = 18 << 10;
 
 template <Move kMove>
-constexpr size_t kAheadBytes = kMove == Move::kInPlace ? kAheadToWrite : kAheadToRead;
+size_t AheadBytes(const Tuning& tuning) {
+  return kMove == Move::kInPlace ? kAheadToWrite : tuning.ahead_to_read;
+}
 
 // Asks for the lines of `bytes` from `ahead` on.
 template <Move kMove>
-void Ask(const char* ahead, size_t bytes) {
+void Ask(const char* ahead, size_t bytes, const Tuning& tuning) {
   for (size_t line = 0; line < bytes; line += 64) {
-    kMove == Move::kInPlace ? __builtin_prefetch(ahead + line, 1, 3) : __builtin_prefetch(ahead + line, 0, 0);
+    if (kMove == Move::kInPlace) {
+      __builtin_prefetch(ahead + line, 1, 3);
+    } else if (tuning.reads_past_caches) {
+      __builtin_prefetch(ahead + line, 0, 0);
+    } else {
+      __builtin_prefetch(ahead + line, 0, 3);
+    }
   }
 }
 
-// What is done beside each step of a loop: as many lines are asked for, from `gap_end` on unless that is null, and
-// zeros are written, spread evenly over the loop.
+// Zeros that are written beside a loop, spread evenly over its steps.
 template <class V>
 struct Beside {
-  const char* gap_end = nullptr;
   Zeros zeros{nullptr, 0};
   size_t bytes = 1, zero_bytes = 0;  // of the whole loop, and of the zeros beside it
   size_t due = 0;                    // zeros that should be written by now and are not: steps, times `bytes`
@@ -72,10 +74,6 @@ struct Beside {
 
   template <size_t kStepBytes>
   void Step() {
-    if (gap_end != nullptr) {
-      for (size_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(gap_end + line, 0, 2);
-      gap_end += kStepBytes;
-    }
     due += zero_bytes;
     for (; due >= bytes && zeros.bytes >= kStepBytes; due -= bytes) {
       for (size_t at = 0; at < kStepBytes; at += V::kLanes * sizeof(typename V::Element)) {
@@ -90,13 +88,13 @@ struct Beside {
 // as many lines are asked for, `ahead` being where the first of them is.
 template <class V, Move kMove, class Function>
 size_t FarVectors(typename V::Element* to, const typename V::Element* from, size_t i, size_t end, const char* ahead,
-                  Beside<V>& beside, Function function) {
+                  const Tuning& tuning, Beside<V>& beside, Function function) {
   constexpr size_t kUnroll = 4;
   constexpr size_t kStep = kUnroll * V::kLanes;
   constexpr size_t kStepBytes = kStep * sizeof(typename V::Element);
   static_assert(kStepBytes <= kMostStepBytes, "blocks are to end with a step");
   for (; i + kStep <= end; i += kStep, ahead += kStepBytes) {
-    Ask<kMove>(ahead, kStepBytes);
+    Ask<kMove>(ahead, kStepBytes, tuning);
     typename V::Word word[kUnroll];
 #pragma GCC unroll 16
     for (size_t k = 0; k < kUnroll; ++k) word[k] = function(V::Load(from + i + k * V::kLanes), i + k * V::kLanes);
@@ -117,27 +115,24 @@ template <class V, Move kMove, class Function, class Tail>
 void FarLoop(typename V::Element* to, const typename V::Element* from, size_t count, const Hints& hints,
              Function function, Tail tail) {
   using Element = typename V::Element;
-  constexpr size_t kAhead = kAheadBytes<kMove> / sizeof(Element);
+  const Tuning& tuning = *hints.tuning;
   size_t i = Unaligned<V>(to, count);
   if (i != 0) tail(to, from, 0, i);
-  const bool goes_on = hints.next == reinterpret_cast<const char*>(from + count);
-  const size_t ahead = goes_on || count > kAhead ? kAhead : count, turn = goes_on ? count : count - ahead;
   Beside<V> beside;
   if (kMove == Move::kStream && hints.zeros != nullptr) beside.Take(*hints.zeros, count * sizeof(Element));
-  if (kMove == Move::kStream && !goes_on) {
-    constexpr size_t kAheadOfGap = kAheadOfGapBytes / sizeof(Element);
-    const size_t gap_turn = count < kAheadOfGap ? 0 : count - kAheadOfGap;
-    i = FarVectors<V, kMove>(to, from, i, gap_turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
-    beside.gap_end = hints.next + (i < gap_turn ? 0 : (i - gap_turn) * sizeof(Element));
-  }
-  i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), beside, function);
+  // From `turn` on, what is asked for is behind a gap.
+  const bool goes_on = hints.next == reinterpret_cast<const char*>(from + count);
+  const size_t usual = AheadBytes<kMove>(tuning) / sizeof(Element);
+  const size_t ahead = goes_on || count > usual ? usual : count, turn = goes_on ? count : count - ahead;
+  i = FarVectors<V, kMove>(to, from, i, turn, reinterpret_cast<const char*>(from + i + ahead), tuning, beside,
+                           function);
   const char* line = goes_on ? reinterpret_cast<const char*>(from + i + ahead)
                              : hints.next + (i < turn ? 0 : (i - turn) * sizeof(Element));
   const size_t asked = i;
-  i = FarVectors<V, kMove>(to, from, i, count, line, beside, function);
+  i = FarVectors<V, kMove>(to, from, i, count, line, tuning, beside, function);
   if (beside.zeros.to != nullptr) *hints.zeros = beside.zeros;
   // A loop that follows at once finds these lines missing otherwise, each a wait for memory.
-  Ask<kMove>(line + (i - asked) * sizeof(Element), (count - i) * sizeof(Element));
+  Ask<kMove>(line + (i - asked) * sizeof(Element), (count - i) * sizeof(Element), tuning);
   for (; i + V::kLanes <= count; i += V::kLanes) {
     const auto word = function(V::Load(from + i), i);
     kMove == Move::kStream ? V::Stream(to + i, word) : V::Store(to + i, word);
@@ -151,10 +146,12 @@ void ForEachVector(void* to_, const void* from_, size_t count, const Hints& hint
   constexpr size_t kLanes = V::kLanes;
   auto* to = static_cast<Element*>(to_);
   auto* from = static_cast<const Element*>(from_);
-  if (hints.reach == Reach::kFar && to == from) {
-    return FarLoop<V, Move::kInPlace>(to, from, count, hints, function, tail);
+  if constexpr (V::kStreams) {
+    if (hints.reach == Reach::kFar && to == from) {
+      return FarLoop<V, Move::kInPlace>(to, from, count, hints, function, tail);
+    }
+    if (hints.reach == Reach::kStream) return FarLoop<V, Move::kStream>(to, from, count, hints, function, tail);
   }
-  if (hints.reach == Reach::kStream) return FarLoop<V, Move::kStream>(to, from, count, hints, function, tail);
   size_t i = 0;
   for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
     const auto a = function(V::Load(from + i), i);
@@ -212,7 +209,7 @@ void SelectLoop(void* to, const void* from, Pattern pattern, size_t count, Scale
 template <class V>
 void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
   if (to == from) return;
-  if (hints.reach != Reach::kStream) {
+  if (!V::kStreams || hints.reach != Reach::kStream) {
     memcpy(to, from, bytes);
     return;
   }
@@ -222,35 +219,32 @@ void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
       [](Element* t, const Element* f, size_t at, size_t n) { memcpy(t + at, f + at, n); });
 }
 
-// A step of zeros, and as many lines asked for, for writing where they are zeroed themselves.
+// As many lines as are zeroed are asked for, for writing where they are the same.
 template <class V, Move kMove>
-void ZeroStep(typename V::Element* to, const char* passed) {
+void FarZeroLoop(typename V::Element* to, size_t bytes, const Hints& hints) {
   constexpr size_t kStep = 4 * V::kLanes;
-  if (passed != nullptr) Ask<kMove>(passed + kAheadBytes<kMove>, kStep);
-#pragma GCC unroll 16
-  for (size_t k = 0; k < kStep; k += V::kLanes) {
-    kMove == Move::kInPlace ? V::Store(to + k, V::Zero()) : V::Stream(to + k, V::Zero());
-  }
-}
-
-template <class V>
-void ZeroLoop(void* to_, size_t bytes, bool stream, const char* passed) {
-  if (!stream && passed == nullptr) {
-    memset(to_, 0, bytes);
-    return;
-  }
-  constexpr size_t kStep = 4 * V::kLanes;
-  auto* to = static_cast<typename V::Element*>(to_);
+  const auto put = [&](size_t i) {
+    kMove == Move::kInPlace ? V::Store(to + i, V::Zero()) : V::Stream(to + i, V::Zero());
+  };
   size_t i = Unaligned<V>(to, bytes);
   memset(to, 0, i);
   for (; i + kStep <= bytes; i += kStep) {
-    const char* line = passed == nullptr ? nullptr : passed + i;
-    stream ? ZeroStep<V, Move::kStream>(to + i, line) : ZeroStep<V, Move::kInPlace>(to + i, line);
+    if (hints.next != nullptr) Ask<kMove>(hints.next + i + AheadBytes<kMove>(*hints.tuning), kStep, *hints.tuning);
+#pragma GCC unroll 16
+    for (size_t k = 0; k < kStep; k += V::kLanes) put(i + k);
   }
-  for (; i + V::kLanes <= bytes; i += V::kLanes) {
-    stream ? V::Stream(to + i, V::Zero()) : V::Store(to + i, V::Zero());
-  }
+  for (; i + V::kLanes <= bytes; i += V::kLanes) put(i);
   memset(to + i, 0, bytes - i);
+}
+
+template <class V>
+void ZeroLoop(void* to, size_t bytes, const Hints& hints) {
+  if constexpr (V::kStreams) {
+    auto* vectors = static_cast<typename V::Element*>(to);
+    if (hints.reach == Reach::kStream) return FarZeroLoop<V, Move::kStream>(vectors, bytes, hints);
+    if (hints.next != nullptr) return FarZeroLoop<V, Move::kInPlace>(vectors, bytes, hints);
+  }
+  memset(to, 0, bytes);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct Block {
 // `Codec` has Element, Number (what products are made in), Decode, Encode and Pick(scale).
 template <class Codec>
 struct Plain {
+  static constexpr bool kStreams = false;
   using Element = typename Codec::Element;
   using Number = typename Codec::Number;
   static constexpr size_t kLanes = 32 / sizeof(Element);
@@ -28,8 +29,6 @@ struct Plain {
     return word;
   }
   static void Store(Element* to, const Word& word) { memcpy(to, &word, sizeof word); }
-  static void Stream(Element* to, const Word& word) { Store(to, word); }
-  static Word Zero() { return Word{}; }
   static Word Scaled(const Word& word, Number factor) {
     Word out;
     for (size_t i = 0; i < kLanes; ++i) out.element[i] = Codec::Encode(Codec::Decode(word.element[i]) * factor);

@@ -18,40 +18,29 @@ constexpr size_t kTileSize = 512;
 // Dropped maps of at most this many bytes are passed over as if they were read: beyond a gap a processor has to find
 // the stream again, which takes as long as reading about so much. In place their zeros then stay with the rest.
 constexpr size_t kPassedBytes = 8 << 10;
-constexpr size_t kPassedInPlaceBytes = 16 << 10;
-
-size_t PassedBytes(const Draw& draw) {
-  if (draw.x == draw.y) return draw.reach == Reach::kNear ? 0 : kPassedInPlaceBytes;
-  return draw.reach == Reach::kStream ? kPassedBytes : 0;
-}
 
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
 
-// Stores of a fixed size, each overwritten from its `inner`th byte on by the next, for as long as there is room.
+// Fills `pattern` with `entries` mask entries, each repeated `inner` times, by stores of a fixed size: what one writes
+// past its entry's end the next overwrites, and the last may write less than a store past the end.
 template <size_t kStore>
-size_t SpreadWhole(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  size_t i = 0;
-  for (; i * inner + kStore <= entries * inner; ++i) memset(pattern + i * inner, entry[i], kStore);
-  return i;
+void SpreadBy(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
+  for (size_t i = 0; i < entries; ++i, pattern += inner) {
+    for (size_t at = 0; at < inner; at += kStore) memset(pattern + at, entry[i], kStore);
+  }
 }
 
-// Fills `pattern` with `entries` mask entries, each repeated `inner` times.
+constexpr size_t kWidestStore = 64;
+
 void Spread(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  size_t i = 0;
-  if (inner <= 16) {
-    i = SpreadWhole<16>(entry, entries, inner, pattern);
-  } else if (inner <= 64) {
-    i = SpreadWhole<64>(entry, entries, inner, pattern);
-  }
-  for (; i < entries; ++i) memset(pattern + i * inner, entry[i], inner);
+  (inner <= 16 ? SpreadBy<16> : SpreadBy<kWidestStore>)(entry, entries, inner, pattern);
 }
 
 // Writes elements [begin, end) of one slab, numbered from the slab's first element.
 class SlabWriter {
  public:
-  SlabWriter(const Draw& draw, size_t slab)
-      : draw_(draw), size_(kTypeSize[draw.type]), in_place_(draw.x == draw.y), passed_(PassedBytes(draw)) {
+  SlabWriter(const Draw& draw, size_t slab) : draw_(draw), size_(kTypeSize[draw.type]), in_place_(draw.x == draw.y) {
     const Plan& plan = draw.plan;
     const size_t offset = slab * plan.repeats * plan.width * plan.inner * size_;
     x_ = static_cast<const char*>(draw.x) + offset;
@@ -91,19 +80,22 @@ class SlabWriter {
     }
     Zeros zeros{y_ + stop * size_, (next - stop) * size_};
     Scale(begin, stop - begin, next, &zeros);
-    draw_.path->zero(zeros.to, zeros.bytes, draw_.reach == Reach::kStream, nullptr);
+    draw_.path->zero(zeros.to, zeros.bytes, {draw_.reach, draw_.tuning, nullptr});
     return next;
   }
 
   size_t DropRun(size_t begin, size_t end) {
     const size_t stop = EndOfRun(begin, end);
-    const bool passed = IsPassed(stop - begin), stays = passed && in_place_;
-    draw_.path->zero(y_ + begin * size_, (stop - begin) * size_, draw_.reach == Reach::kStream && !stays,
-                     passed ? x_ + begin * size_ : nullptr);
+    const bool passed = IsPassed(stop - begin);
+    const Hints hints = passed ? draw_.HintsFor(x_ + begin * size_) : Hints{draw_.reach, draw_.tuning, nullptr};
+    draw_.path->zero(y_ + begin * size_, (stop - begin) * size_, hints);
     return stop;
   }
 
-  bool IsPassed(size_t elements) const { return elements * size_ <= passed_; }
+  bool IsPassed(size_t elements) const {
+    const bool is_far = draw_.reach == Reach::kStream || (in_place_ && draw_.reach == Reach::kFar);
+    return is_far && elements * size_ <= kPassedBytes;
+  }
 
   // Whether the map of element `at` is kept; draws what is not known yet of maps up to that of element end - 1.
   bool IsKept(size_t at, size_t end) {
@@ -223,7 +215,6 @@ class SlabWriter {
   const Draw& draw_;
   const size_t size_;
   const bool in_place_;
-  const size_t passed_;
   const char* x_;
   char* y_;
   size_t first_entry_;
@@ -233,6 +224,7 @@ class SlabWriter {
   // Left as they are until written: clearing them would cost more than a small tensor.
   uint8_t scratch_[kPatternSize];
   alignas(kPageSize) uint8_t pattern_[kPatternSize + kTileSize + kLeastPeriod];
+  static_assert(kWidestStore <= kTileSize + kLeastPeriod, "room for a store past the end of kPatternSize");
 };
 
 }  // namespace

@@ -10,6 +10,8 @@
 namespace spatialdrop {
 namespace {
 
+const Tuning& AnyTuning(Random* random) { return kTunings[random->Below(kTuningCount)]; }
+
 double Decode(Type type, const uint8_t* at) {
   if (type == kFloat64) {
     double value;
@@ -72,7 +74,7 @@ void TestProducts(const Path& path, Type type) {
     const size_t period = random.Below(2) == 0 ? count : kLeastPeriod + random.Below(200);
     for (size_t i = period; i < count; ++i) kept[i] = kept[i - period];
     const bool in_place = random.Below(3) == 0;
-    const Hints hints = {reaches[random.Below(3)], reinterpret_cast<const char*>(from.data())};
+    const Hints hints = {reaches[random.Below(3)], &AnyTuning(&random), reinterpret_cast<const char*>(from.data())};
     const std::vector<uint8_t> original = from;
     uint8_t* out = (in_place ? from : to).data() + skip * size;
     const uint8_t* in = from.data() + skip * size;
@@ -94,7 +96,7 @@ void TestAllOf16Bits(const Path& path, Type type) {
   std::vector<uint16_t> from(1 << 16), to(1 << 16);
   for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<uint16_t>(i);
   for (const float factor : {1.25f, 1.4287109375f, 3.0f, 0.0625f}) {
-    const Hints hints = {Reach::kNear, nullptr};
+    const Hints hints = {Reach::kNear, nullptr, nullptr};
     const Scale scale = {factor, 0.0};
     path.scale[type](to.data(), from.data(), from.size(), scale, hints);
     for (size_t i = 0; i < from.size(); ++i) {
@@ -115,7 +117,8 @@ void TestZerosBeside(const Path& path) {
     Zeros zeros{reinterpret_cast<char*>(beside.data()) + skip * sizeof(float), bytes};
     const char* end = zeros.to + bytes;
     const Reach reach = reaches[random.Below(3)];
-    const Hints hints = {reach, reinterpret_cast<const char*>(from.data() + (trial % 3 ? 0 : count)), &zeros};
+    const char* next = reinterpret_cast<const char*>(from.data() + (trial % 3 ? 0 : count));
+    const Hints hints = {reach, &AnyTuning(&random), next, &zeros};
     if (random.Below(2) == 0) {
       path.copy(to.data(), from.data(), count * sizeof(float), hints);
     } else {
@@ -138,13 +141,15 @@ void TestBytes(const Path& path) {
     std::vector<uint8_t> from(skip + bytes), to(skip + bytes, 0xAB);
     for (uint8_t& byte : from) byte = static_cast<uint8_t>(random.Next());
     const bool stream = random.Below(2) == 0;
-    const Hints hints = {stream ? Reach::kStream : Reach::kNear, reinterpret_cast<const char*>(from.data())};
+    const Reach reach = stream ? Reach::kStream : Reach::kNear;
+    const Tuning& tuning = AnyTuning(&random);
+    const Hints hints = {reach, &tuning, reinterpret_cast<const char*>(from.data())};
     path.copy(to.data() + skip, from.data() + skip, bytes, hints);
     path.fence();
     CHECK(memcmp(to.data() + skip, from.data() + skip, bytes) == 0, "%s: copy of %zu bytes", path.name, bytes);
     to.resize(skip + bytes + 70, 0xAB);
     const uint8_t* passed = trial % 3 == 0 ? nullptr : stream ? from.data() : to.data() + skip;
-    path.zero(to.data() + skip, bytes, stream, reinterpret_cast<const char*>(passed));
+    path.zero(to.data() + skip, bytes, {reach, &tuning, reinterpret_cast<const char*>(passed)});
     path.fence();
     for (size_t i = 0; i < to.size(); ++i) {
       const bool written = i >= skip && i < skip + bytes;
@@ -178,12 +183,30 @@ void TestConversions() {
   }
 }
 
+// The row that is asked for by its name, and without one, or with one that there is not, always the same.
+void TestTunings() {
+#if !defined(_WIN32)
+  const char* variable = "ONNX_SPATIALDROP_TUNING";
+  unsetenv(variable);
+  const Tuning* usual = &ChooseTuning();
+  for (const Tuning& row : kTunings) {
+    setenv(variable, row.name, 1);
+    CHECK(&ChooseTuning() == &row, "asked for %s", row.name);
+  }
+  setenv(variable, "zen1000", 1);
+  CHECK(&ChooseTuning() == usual, "an unknown name is not ignored");
+  unsetenv(variable);
+  printf("tuning %s\n", usual->name);
+#endif
+}
+
 }  // namespace
 }  // namespace spatialdrop
 
 void TestPaths() {
   using namespace spatialdrop;
   TestConversions();
+  TestTunings();
   const Path* paths[3];
   const size_t count = UsablePaths(paths);
   for (size_t i = 0; i < count; ++i) {
