@@ -32,6 +32,9 @@ size_t UsablePaths(const Path* paths[3]) {
   }
   if (avx2) paths[count++] = &kAvx2Path;
 #endif
+#if defined(SPATIALDROP_NEON)
+  paths[count++] = &kNeonPath;
+#endif
   paths[count++] = &kPortablePath;
   return count;
 }

@@ -77,9 +77,12 @@ extern const Path kPortablePath;
 extern const Path kAvx2Path;
 extern const Path kAvx512Path;
 #endif
+#if defined(SPATIALDROP_NEON)
+extern const Path kNeonPath;
+#endif
 
-// The fastest path that this processor runs. The environment variable ONNX_SPATIALDROP_CPU (portable, avx2 or avx512)
-// asks for another; a name that this processor cannot serve is ignored.
+// The fastest path that this processor runs. The environment variable ONNX_SPATIALDROP_CPU (portable, avx2, avx512 or
+// neon) asks for another; a name that this processor cannot serve is ignored.
 const Path& ChoosePath();
 
 // All paths that this processor runs, for tests; returns how many were written, at most 3.

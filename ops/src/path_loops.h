@@ -209,14 +209,15 @@ void SelectLoop(void* to, const void* from, Pattern pattern, size_t count, Scale
 template <class V>
 void CopyLoop(void* to, const void* from, size_t bytes, const Hints& hints) {
   if (to == from) return;
-  if (!V::kStreams || hints.reach != Reach::kStream) {
-    memcpy(to, from, bytes);
-    return;
+  if constexpr (V::kStreams) {
+    if (hints.reach == Reach::kStream) {
+      using Element = typename V::Element;
+      return ForEachVector<V>(
+          to, from, bytes, hints, [](auto word, size_t) { return word; },
+          [](Element* t, const Element* f, size_t at, size_t n) { memcpy(t + at, f + at, n); });
+    }
   }
-  using Element = typename V::Element;
-  ForEachVector<V>(
-      to, from, bytes, hints, [](auto word, size_t) { return word; },
-      [](Element* t, const Element* f, size_t at, size_t n) { memcpy(t + at, f + at, n); });
+  memcpy(to, from, bytes);
 }
 
 // As many lines as are zeroed are asked for, for writing where they are the same.

@@ -73,9 +73,8 @@ struct DoubleCodec {
   static double Pick(Scale scale) { return scale.wide; }
 };
 
-struct ByteCodec {
-  using Element = uint8_t;
-  using Number = int;
+struct Bytes {
+  static constexpr bool kStreams = false;
 };
 
 struct ScalarBlocks {
@@ -90,8 +89,6 @@ struct ScalarBlocks {
 };
 
 void NoFence() {}
-
-using Bytes = Plain<ByteCodec>;
 
 }  // namespace
 

@@ -22,19 +22,23 @@ constexpr size_t kPassedBytes = 8 << 10;
 size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 size_t Max(size_t a, size_t b) { return a > b ? a : b; }
 
-// Fills `pattern` with `entries` mask entries, each repeated `inner` times, by stores of a fixed size: what one writes
-// past its entry's end the next overwrites, and the last may write less than a store past the end.
+// Stores of a fixed size, each overwritten from its `inner`th byte on by the next, for as long as there is room.
 template <size_t kStore>
-void SpreadBy(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  for (size_t i = 0; i < entries; ++i, pattern += inner) {
-    for (size_t at = 0; at < inner; at += kStore) memset(pattern + at, entry[i], kStore);
-  }
+size_t SpreadWhole(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
+  size_t i = 0;
+  for (; i * inner + kStore <= entries * inner; ++i) memset(pattern + i * inner, entry[i], kStore);
+  return i;
 }
 
-constexpr size_t kWidestStore = 64;
-
+// Fills `pattern` with `entries` mask entries, each repeated `inner` times.
 void Spread(const uint8_t* entry, size_t entries, size_t inner, uint8_t* pattern) {
-  (inner <= 16 ? SpreadBy<16> : SpreadBy<kWidestStore>)(entry, entries, inner, pattern);
+  size_t i = 0;
+  if (inner <= 16) {
+    i = SpreadWhole<16>(entry, entries, inner, pattern);
+  } else if (inner <= 64) {
+    i = SpreadWhole<64>(entry, entries, inner, pattern);
+  }
+  for (; i < entries; ++i) memset(pattern + i * inner, entry[i], inner);
 }
 
 // Writes elements [begin, end) of one slab, numbered from the slab's first element.
@@ -224,7 +228,6 @@ class SlabWriter {
   // Left as they are until written: clearing them would cost more than a small tensor.
   uint8_t scratch_[kPatternSize];
   alignas(kPageSize) uint8_t pattern_[kPatternSize + kTileSize + kLeastPeriod];
-  static_assert(kWidestStore <= kTileSize + kLeastPeriod, "room for a store past the end of kPatternSize");
 };
 
 }  // namespace
