@@ -5,6 +5,7 @@
 #include "half.h"
 #include "path_loops.h"
 #include "philox.h"
+#include "strata_loop.h"
 #include "threefry_loop.h"
 
 namespace spatialdrop {
@@ -155,7 +156,7 @@ struct FourBlocks {
 
 struct SixteenBlocks {
   static constexpr size_t kGroups = 4;
-  static constexpr size_t kWords = 64;
+  static constexpr size_t kBlocks = 4 * kGroups, kWords = 4 * kBlocks;
 
   FourBlocks groups[kGroups];
 
@@ -174,6 +175,13 @@ struct SixteenBlocks {
       for (FourBlocks& group : groups) group.Round(vdupq_n_u32(k0), vdupq_n_u32(k1));
       k0 += kPhiloxKeyStep0;
       k1 += kPhiloxKeyStep1;
+    }
+  }
+
+  static void Words(Stream stream, uint64_t block, uint32_t (&word)[4][kBlocks]) {
+    const SixteenBlocks made(stream, block);
+    for (size_t g = 0; g < kGroups; ++g) {
+      for (size_t w = 0; w < 4; ++w) vst1q_u32(word[w] + 4 * g, made.groups[g].c[w]);
     }
   }
 
@@ -231,6 +239,7 @@ void NoFence() {}
 const Path kNeonPath = {
     "neon",
     {DrawPhilox, DrawThreefry<Four>},
+    DrawStrata<SixteenBlocks>,
     {ScaleLoop<Float16>, ScaleLoop<BFloat16>, ScaleLoop<Float32>, ScaleLoop<Float64>},
     {SelectLoop<Float16>, SelectLoop<BFloat16>, SelectLoop<Float32>, SelectLoop<Float64>},
     CopyLoop<Bytes>,
