@@ -6,6 +6,7 @@ __all__ = [
     "FormError",
     "KernelError",
     "ModelFileError",
+    "PostconditionError",
     "SpatialDropError",
     "SpecError",
     "TrainerError",
@@ -35,6 +36,20 @@ class TrainerError(SpatialDropError, RuntimeError):
 
 class VerifyError(SpatialDropError, RuntimeError):
     """Two models that cannot be compared: layers that do not match, a runtime or a recording that does not fit."""
+
+
+class PostconditionError(SpatialDropError, RuntimeError):
+    """A rewrite that would have left a wrong model: a fault of this package; nothing was written.
+
+    Attributes:
+        found: what is wrong.
+        node: the node that should be gone and is not; None where the model's interface is not what it was.
+    """
+
+    def __init__(self, found: str, node: object = None) -> None:
+        super().__init__(f"{found}; this is a fault of onnx_spatialdrop, and nothing was written: please report it")
+        self.found = found
+        self.node = node
 
 
 class ModelFileError(SpatialDropError, OSError):

@@ -14,7 +14,9 @@ import onnx_ir as ir
 __all__ = [
     "STEP",
     "TRAINING_MODE",
+    "add_step",
     "add_switches",
+    "add_training_mode",
     "behind",
     "constant_of",
     "is_named_switch",
@@ -97,10 +99,17 @@ def add_switches(graph: ir.Graph, training_mode: bool = False, step: int = -1) -
     An input of that name and type with a default is reused. Where the name is taken by something else,
     "spatial_dropout/" is put before it.
     """
-    return (
-        _switch(graph, TRAINING_MODE, np.array(training_mode), ir.Shape([])),
-        _switch(graph, STEP, np.array([step], np.int64), ir.Shape(["steps"])),
-    )
+    return add_training_mode(graph, training_mode), add_step(graph, step)
+
+
+def add_training_mode(graph: ir.Graph, default: bool = False) -> ir.Value:
+    """Return the model's switch ``training_mode`` as add_switches does, made where it is missing, in place."""
+    return _switch(graph, TRAINING_MODE, np.array(default), ir.Shape([]))
+
+
+def add_step(graph: ir.Graph, default: int = -1) -> ir.Value:
+    """Return the model's switch ``step`` as add_switches does, made where it is missing, in place."""
+    return _switch(graph, STEP, np.array([default], np.int64), ir.Shape(["steps"]))
 
 
 def _switch(graph: ir.Graph, name: str, default: np.ndarray, shape: ir.Shape) -> ir.Value:

@@ -15,9 +15,10 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.gc_pause import gc_paused
-from onnx_spatialdrop.graph import controls, input_types, prune, replace, scopes
+from onnx_spatialdrop.graph import controls, input_types, postcondition, prune, replace, scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, NodeBuilder, tags
 from onnx_spatialdrop.graph.names import Names
+from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import remove
@@ -76,7 +77,7 @@ class ExpandPass(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)  # case 9
         control_inputs = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
         switched = controls.behind(control_inputs.values())
-        names = Names(model)
+        before, names = Interface.of(model), Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         written = self._write_out(model, sites, masks, names)
         for node, group, results in written:
@@ -87,6 +88,8 @@ class ExpandPass(ir.passes.InPlacePass):
         model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8
         prune.prune_unused(model, control_inputs.values())  # case 6
         prune.drop_domain(model)
+        gone = {site.node for site in sites if site.node.op_type == spec.OP_TYPE}
+        postcondition.check(model, before, gone)
         if not self.defaults:
             controls.require(model.graph, switched)  # case 7
         if self.target in targets.SINGLE_STEP:

@@ -6,6 +6,7 @@ What is dropout, analysis/ proves, and rewriter.py replaces it; this file decide
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final, TypeVar, overload
 
 import onnx
@@ -15,13 +16,16 @@ import onnx_ir.passes.common
 from onnx_spatialdrop import io
 from onnx_spatialdrop.analysis.candidate import Candidate
 from onnx_spatialdrop.analysis.recognise import recognise
-from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.errors import PostconditionError
+from onnx_spatialdrop.graph import postcondition, scopes
+from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import attach, seeds
+from onnx_spatialdrop.passes.fuse.claims import Claims, key_of, rerun
 from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
 from onnx_spatialdrop.passes.fuse.report import Record, Report
 from onnx_spatialdrop.passes.fuse.rewriter import Rewriter, names
-from onnx_spatialdrop.passes.fuse.tagged import tagged_regions
+from onnx_spatialdrop.passes.fuse.tagged import ExpandedRegion, tagged_regions
 from onnx_spatialdrop.passes.fuse.untagged import untagged_regions
 
 __all__ = ["FusePass", "fuse"]
@@ -48,6 +52,9 @@ class FusePass(ir.passes.InPlacePass):
     8. A model without any draw is not modified.
     9. A function that holds dropout and is called several times is written out at its calls first: each call draws
        for itself, and so needs a seed of its own. So is one that a mask is passed into, if it is dropout then.
+    10. Afterwards no node of what became a node is left, and the model's inputs and outputs are what they were, but for
+       switches. If that did not hold, a PostconditionError would say so and ``excluded`` name the culprits, which a
+       second run leaves alone; fuse and to_inference run again by themselves.
     """
 
     def __init__(
@@ -65,18 +72,18 @@ class FusePass(ir.passes.InPlacePass):
         self.training_mode = training_mode
         self.seed = seed
         self.for_inference = for_inference
+        self.excluded: dict[str, str] = {}
         self.report = Report()
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
+        before, claims = Interface.of(model), Claims()
         self.report = Report(refused=frozen_masks(model))
         rewriter = Rewriter(model, self.training_mode, self.for_inference)
-        self.report.fused += [rewriter.undo(group) for group in tagged_regions(model)]  # case 7
-        rewriter.finish()  # what the forms leave behind is nobody's draw
-        stripped, unproven = untagged_regions(model)
-        self.report.fused += [rewriter.undo(group) for group in stripped]  # case 7
+        self._undo(tagged_regions(model), rewriter, claims)  # case 7
+        untagged, unproven = untagged_regions(model)
+        self._undo(untagged, rewriter, claims)  # case 7
         self.report.refused += unproven
-        rewriter.finish()
         candidates = recognise(model)
         if self._write_out_calls(model, candidates):  # case 9
             candidates = recognise(model)
@@ -85,6 +92,7 @@ class FusePass(ir.passes.InPlacePass):
         present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
         derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
         for candidate, seed in zip(taken, derived, strict=True):
+            claims.add(key_of(candidate.source.node), candidate.trace.nodes)
             self.report.fused += rewriter.rewrite(candidate, seed)
         rewriter.finish()
         self.report.refused += [
@@ -92,7 +100,22 @@ class FusePass(ir.passes.InPlacePass):
         ]
         if self.report.fused:
             attach.renew(model)
+        try:
+            postcondition.check(model, before, claims.owners)  # case 10
+        except PostconditionError as error:
+            self.excluded.update(dict.fromkeys(claims.of(error.node), error.found))
+            raise
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
+
+    def _undo(self, regions: Iterable[ExpandedRegion], rewriter: Rewriter, claims: Claims) -> None:
+        for region in regions:
+            key = region.y.name or ""
+            if key in self.excluded:
+                self.report.refused.append(_left(region, self.excluded[key]))
+                continue
+            claims.add(key, region.own_nodes())
+            self.report.fused.append(rewriter.undo(region))
+        rewriter.finish()  # what the forms leave behind is nobody's draw
 
     def _write_out_calls(self, model: ir.Model, candidates: list[Candidate]) -> bool:
         """Inline functions of several calls that hold dropout, and such as masks pass into; return whether any."""
@@ -126,10 +149,13 @@ class FusePass(ir.passes.InPlacePass):
 
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
-        if self.for_inference and candidate.disjoint and (_is_alpha(candidate) or _is_idle(candidate)):
+        excluded = key_of(candidate.source.node) in self.excluded
+        if self.for_inference and candidate.disjoint and not excluded and (_is_alpha(candidate) or _is_idle(candidate)):
             return ""
         if candidate.reason:
             return candidate.reason
+        if key_of(candidate.source.node) in self.excluded:
+            return self.excluded[key_of(candidate.source.node)]
         if candidate.source.by_definition and not self.bernoulli:
             return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, and becomes a node on request"
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
@@ -157,6 +183,12 @@ def _refused(candidate: Candidate, reason: str) -> Record:
         proven=() if proof is None else proof.facts,
         reason=reason,
         notes=candidate.notes,
+    )
+
+
+def _left(region: ExpandedRegion, reason: str) -> Record:
+    return Record(
+        name=region.name, kind="unknown", nodes=names(region.nodes), axes=region.attributes.axes, reason=reason
     )
 
 
@@ -226,5 +258,5 @@ def fuse(
         ModelFileError: a file that cannot be read or written.
     """
     rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
-    result, _ = io.rewrite(model, output, rewriter.call)
+    result, _ = rerun(lambda: io.rewrite(model, output, rewriter.call), rewriter.excluded)
     return result, rewriter.report

@@ -32,7 +32,7 @@ class Rewriter:
         self._masks: list[ir.Value] = []
         self._scalings: dict[ir.Node, ir.Value] = {}
         self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
-        self._constants: dict[ir.Graph, tuple[ir.Value, ir.Value]] = {}
+        self._constants: dict[tuple[ir.Graph, str], ir.Value] = {}
 
     def undo(self, group: ExpandedRegion) -> Record:
         """Put back the node that a tagged group of nodes was written out of."""
@@ -154,9 +154,8 @@ class Rewriter:
         old = y.producer()
         assert old is not None
         assert old.graph is not None
-        if training_mode is None or step is None:
-            default_mode, default_step = self._steering(scope)
-            training_mode, step = training_mode or default_mode, step or default_step
+        training_mode = training_mode or self._control_input(scope, controls.TRAINING_MODE)
+        step = step or self._control_input(scope, controls.STEP)
         self._import(scope)
         node = op.spatial_dropout(
             x,
@@ -185,12 +184,16 @@ class Rewriter:
         scope.opset_imports[spec.DOMAIN] = spec.VERSION
         self._model.opset_imports[spec.DOMAIN] = spec.VERSION
 
-    def _steering(self, scope: scopes.Scope) -> tuple[ir.Value, ir.Value]:
+    def _control_input(self, scope: scopes.Scope, name: str) -> ir.Value:
+        """Return the model's switch of that name; in a function, whose inputs are its callers', a constant."""
         if not isinstance(scope, ir.Function):
-            return controls.add_switches(scope, training_mode=self._training_mode)
-        if scope.graph not in self._constants:
-            self._constants[scope.graph] = _constants(scope.graph, self._training_mode)
-        return self._constants[scope.graph]
+            if name == controls.STEP:
+                return controls.add_step(scope)
+            return controls.add_training_mode(scope, self._training_mode)
+        if (scope.graph, name) not in self._constants:
+            array = np.array([-1], np.int64) if name == controls.STEP else np.array(self._training_mode)
+            self._constants[scope.graph, name] = _constant(scope.graph, f"spatial_dropout/{name}", array)
+        return self._constants[scope.graph, name]
 
 
 def _name_of(y: ir.Value) -> str:
@@ -198,15 +201,13 @@ def _name_of(y: ir.Value) -> str:
     return (producer.name if producer is not None else "") or y.name or ""
 
 
-def _constants(graph: ir.Graph, training_mode: bool) -> tuple[ir.Value, ir.Value]:
-    nodes = []
-    for name, array in ((controls.TRAINING_MODE, np.array(training_mode)), (controls.STEP, np.array([-1], np.int64))):
-        value = ir.Value(name=f"spatial_dropout/{name}", type=ir.TensorType(ir.tensor(array).dtype))
-        attribute = ir.AttrTensor("value", ir.tensor(array, name=value.name))
-        nodes.append(ir.Node("", "Constant", [], [attribute], outputs=[value], name=value.name))
-    first = next(iter(graph))
-    graph.insert_before(first, nodes)
-    return nodes[0].outputs[0], nodes[1].outputs[0]
+def _constant(graph: ir.Graph, wanted: str, array: np.ndarray) -> ir.Value:
+    taken = {value.name for value in graph.inputs} | {value.name for node in graph for value in node.outputs}
+    name = next(name for name in (wanted, *(f"{wanted}_{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+    value = ir.Value(name=name, type=ir.TensorType(ir.tensor(array).dtype))
+    attribute = ir.AttrTensor("value", ir.tensor(array, name=name))
+    graph.insert_before(next(iter(graph)), ir.Node("", "Constant", [], [attribute], outputs=[value], name=name))
+    return value
 
 
 def names(nodes: Iterable[ir.Node]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,7 @@ class ExpandedRegion:
         step: which draw; None where the form has no use for it.
         mask_input: the graph input that is the mask, in the form "mask-inputs"; None elsewhere.
         metadata: what else that node had in its metadata_props.
+        exclusive: nothing but that node needs the nodes.
     """
 
     name: str
@@ -52,6 +54,12 @@ class ExpandedRegion:
     step: ir.Value | None
     mask_input: ir.Value | None
     metadata: dict[str, str]
+    exclusive: bool = True
+
+    def own_nodes(self) -> Iterator[ir.Node]:
+        """Yield the nodes that go where the region becomes a node."""
+        product = self.y.producer()
+        yield from self.nodes if self.exclusive or product is None else (product,)
 
 
 def tagged_regions(model: ir.Model) -> list[ExpandedRegion]:

@@ -179,7 +179,7 @@ def _compared(model: ir.Model, product: ir.Node, x: ir.Value, rerun: Replay, swa
         nodes, step = tuple(rerun.nodes), rerun.step
         if len(set(steps)) == 1:
             step = ir.Value(name=f"{y.name}/step", const_value=ir.tensor(np.array([steps[0]], np.int64)))
-        return ExpandedRegion(name, attributes, model.graph, nodes, x, y, None, rerun.training, step, None, {})
+        return ExpandedRegion(name, attributes, model.graph, nodes, x, y, None, rerun.training, step, None, {}, False)
     return None
 
 
