@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.storage import external, files
@@ -25,6 +26,7 @@ __all__ = [
     "Rewrite",
     "Source",
     "apply",
+    "checked_source",
     "first_line",
     "from_proto",
     "load",
@@ -70,7 +72,7 @@ def load(path: PathLike) -> ir.Model:
         ModelFileError: the file is missing, unreadable or no ONNX model; it holds what onnx_ir would lose (sparse
             initializers, training_info); or its external data is missing, too short or outside the model's folder.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     model = read(file)
     external.check(model, file)
     return model
@@ -87,8 +89,6 @@ def read(file: Path) -> ir.Model:
         model = from_proto(onnx.ModelProto.FromString(content), str(file))
     except DecodeError as error:
         raise ModelFileError(f"{file}: is not a readable ONNX model: {first_line(error)}") from error
-    if not model.opset_imports and model.graph.num_nodes() == 0:
-        raise ModelFileError(f"{file}: is not an ONNX model (it imports no operator set and has no nodes)")
     # An absolute folder, so that its data is found from everywhere.
     external.set_folder(model, os.path.dirname(os.path.abspath(file)))
     return model
@@ -100,6 +100,8 @@ def from_proto(proto: onnx.ModelProto, where: str = "the model") -> ir.Model:
     Raises:
         ModelFileError: it is malformed (see wellformed.py), or onnx_ir would lose something.
     """
+    if not proto.opset_import and not proto.graph.node:
+        raise ModelFileError(f"{where}: is not an ONNX model (it imports no operator set and has no nodes)")
     if proto.training_info:
         raise ModelFileError(f"{where}: holds training_info, which onnx_ir would lose; take it out of the model first")
     if any(graph.sparse_initializer for graph in _graphs(proto.graph)):
@@ -164,9 +166,10 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
     Raises:
         ModelFileError: the file cannot be written, or the model is over 2 GB without external data.
     """
-    file = Path(path)
+    file = arguments.path(path, "path")
     if isinstance(model, onnx.ModelProto):
         model = from_proto(model)
+    arguments.instance(model, "model", ir.Model, "an onnx.ModelProto or an onnx_ir.Model")
     with external.moved_to(model, file, progress) as data:
         content = _serialized(model, file)
         with files.replacing(file) as out:
@@ -189,6 +192,21 @@ def _serialized(model: ir.Model, file: Path) -> bytes:
     return content
 
 
+def checked_source(model: object, name: str = "model") -> Path | onnx.ModelProto | ir.Model:
+    """Return an argument ``model``, a path as a Path.
+
+    Raises:
+        TypeError: it is neither a path nor a model.
+    """
+    if isinstance(model, (onnx.ModelProto, ir.Model)):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return arguments.path(model, name)
+    hint = "; onnx.load_model_from_string reads the bytes of a file" if isinstance(model, bytes) else ""
+    kind = "None" if model is None else type(model).__name__
+    raise TypeError(f"{name} must be a path, an onnx.ModelProto or an onnx_ir.Model, not {kind}{hint}")
+
+
 @gc_paused()
 def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model], T]) -> tuple[Result, T]:
     """Run ``function`` on a model and return the result in the kind that came in, and what ``function`` returned.
@@ -198,14 +216,13 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
         output: where to write the result; then its path is returned in place of the model.
         function: changes the ir.Model that it is given, in place.
     """
-    if isinstance(model, onnx.ModelProto):
-        working = from_proto(model)
-    elif isinstance(model, ir.Model):
-        working = model.clone()
-    elif isinstance(model, (str, os.PathLike)):
-        working = load(model)
+    if output is not None:
+        arguments.path(output, "output")
+    source = checked_source(model)
+    if isinstance(source, onnx.ModelProto):
+        working = from_proto(source)
     else:
-        raise TypeError(f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}")
+        working = source.clone() if isinstance(source, ir.Model) else load(source)
     returned = function(working)
     if output is not None:
         return save(working, output), returned
@@ -222,10 +239,11 @@ def rewrite_content(
     Raises:
         ModelFileError: a file that cannot be read or written.
     """
-    found = function(files.read(Path(path)))
+    written = arguments.path(output, "output")
+    found = function(files.read(arguments.path(path, "model")))
     if found is None:
         return None
-    with files.replacing(Path(output)) as out:
+    with files.replacing(written) as out:
         out.stream.writelines(found[0])
     return found[1]
 

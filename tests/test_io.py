@@ -150,7 +150,7 @@ def test_a_path_gives_a_model_and_with_output_the_path(tmp_path: Path) -> None:
 
 
 def test_something_else_than_a_model_is_refused() -> None:
-    with pytest.raises(TypeError, match="a model is a path, an onnx.ModelProto or an onnx_ir.Model, not int"):
+    with pytest.raises(TypeError, match="model must be a path, an onnx.ModelProto or an onnx_ir.Model, not int"):
         sd.remove(3)
 
 

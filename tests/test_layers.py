@@ -8,6 +8,7 @@ import onnx_spatialdrop
 PACKAGE = Path(onnx_spatialdrop.__file__).parent
 RANKS = {
     "errors": 0,
+    "arguments": 0,
     "gc_pause": 0,
     "operator": 1,
     "storage": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from onnx_spatialdrop.cli.terminal import plain, print_json, screen, working
+from onnx_spatialdrop.cli.terminal import print_json, show, working
 from onnx_spatialdrop.passes.check import check
 
 __all__ = ["FINDINGS", "add"]
@@ -31,9 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json({"file": arguments.input, "findings": [finding.as_dict() for finding in findings]})
     else:
         for finding in findings:
-            screen.print(
-                "\n".join(map(plain, str(finding).splitlines())), markup=False, highlight=False, soft_wrap=True
-            )
+            show(str(finding))
         if not findings:
-            screen.print(plain(f"{arguments.input}: nothing found"), markup=False, highlight=False, soft_wrap=True)
+            show(f"{arguments.input}: nothing found")
     return FINDINGS if findings else 0

@@ -18,7 +18,7 @@ from rich.markup import escape
 
 import onnx_spatialdrop
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import plain, refuse, screen, table
+from onnx_spatialdrop.cli.terminal import plain, refuse, screen, show, table
 from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
 from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.passes.expand import expand
@@ -83,9 +83,7 @@ def _told(folder: Path) -> _Demo:
     """Go through everything, and return what holds and what does not."""
     recorded: Any = arrays.read(folder / _RECORD, "holds no arrays; models/build.py writes it")
     demo = _Demo(folder, recorded["images"], recorded["labels"], recorded["logits"])
-    screen.print(
-        f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}\n", markup=False
-    )
+    show(f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}", "")
     _to_inference(demo)
     _training_graphs(demo)
     _sessions(demo)
@@ -214,7 +212,7 @@ def _sessions(demo: _Demo) -> None:
     columns = ("kernel", "off by default", "the reference's bits", "same maps in any batch", "fresh draws")
     table("session(model, kernel)", columns, rows)
     for reason in missing:
-        screen.print(reason, markup=False)
+        show(reason)
 
 
 def _uncertainty(demo: _Demo) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from onnx_spatialdrop.cli.terminal import print_json, screen, table
+from onnx_spatialdrop.cli.terminal import print_json, show, table
 from onnx_spatialdrop.runtime.doctor import doctor
 
 __all__ = ["add"]
@@ -25,6 +25,6 @@ def _run(arguments: argparse.Namespace) -> int:
     table("Versions", ("package", "version"), list(report.versions.items()))
     rows = [(each.kernel, "yes" if each.usable else "no", each.detail) for each in report.kernels]
     table("Kernels", ("kernel", "usable", "detail"), rows)
-    screen.print(f"native library: {report.library}", markup=False, soft_wrap=True)
-    screen.print(f"session(kernel='auto') takes: {report.auto}", markup=False)
+    show(f"native library: {report.library}")
+    show(f"session(kernel='auto') takes: {report.auto}")
     return 0

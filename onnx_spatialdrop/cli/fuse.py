@@ -6,7 +6,7 @@ import argparse
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.rewrites import output_of, seed, with_files
-from onnx_spatialdrop.cli.terminal import print_json, say, screen, working
+from onnx_spatialdrop.cli.terminal import print_json, say, show, working
 from onnx_spatialdrop.passes.fuse import FusePass
 
 __all__ = ["add"]
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.as_dict())
     elif arguments.explain:
-        screen.print(str(report), markup=False, highlight=False, soft_wrap=True)
+        show(*report.lines())
     said = f"{len(report.fused)} fused, {len(report.refused)} refused"
     hint = "" if arguments.explain or arguments.json or not report.refused else " (--explain says why)"
     say(f"{output}: {said}{hint}")

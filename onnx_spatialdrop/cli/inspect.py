@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import plain, print_json, screen, table, working
+from onnx_spatialdrop.cli.terminal import print_json, show, table, working
 from onnx_spatialdrop.graph.scopes import default_opset
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json({"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs})
         return 0
     if not found:
-        screen.print(plain(f"{arguments.input}: no SpatialDropout nodes"), markup=False, soft_wrap=True)
+        show(f"{arguments.input}: no SpatialDropout nodes")
         return 0
     columns = ("node", "X", "axes", "ratio", "rng", "strata", "seed", "training_mode", "step", "where")
     table(arguments.input, columns, [_row(each) for each in found], right=("ratio", "strata", "seed"))

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from onnx_spatialdrop.gc_pause import gc_paused
 
-__all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "table", "working"]
+__all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "show", "table", "working"]
 
 #: Seconds before a bar appears.
 PATIENCE: Final = 2.0
@@ -51,10 +51,16 @@ def say(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print ``content`` as JSON on stdout, without colours or wrapping."""
+    """Print ``content`` as JSON on stdout, without colours or wrapping; what steers a terminal is escaped."""
     readable = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(content, indent=2, ensure_ascii=not readable)
-    print(text.encode("utf-8", "backslashreplace").decode())  # surrogates, of names that are not UTF-8
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
+
+
+def show(*lines: str) -> None:
+    """Print lines on stdout, each without what steers a terminal; long ones are not broken."""
+    for line in lines:
+        screen.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnx_spatialdrop.cli.check import FINDINGS
-from onnx_spatialdrop.cli.terminal import print_json, screen, table
+from onnx_spatialdrop.cli.terminal import print_json, show, table
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
 from onnx_spatialdrop.runtime.session import KERNELS
 from onnx_spatialdrop.storage import arrays
@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         columns = ("layer", "equal entries", "dropped", "found")
         table(arguments.input, columns, result.rows(), right=("equal entries", "dropped"))
         for line in (result.headline(), *(f"note: {note}" for note in result.notes)):
-            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+            show(line)
     return 0 if result else FINDINGS
 
 

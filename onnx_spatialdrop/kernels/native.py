@@ -93,8 +93,12 @@ def register(session_options: onnxruntime.SessionOptions) -> None:
         session_options: changed in place.
 
     Raises:
+        TypeError: they are no SessionOptions.
         KernelError: as ``get_library_path``; or ONNX Runtime refused to load the library.
     """
+    if not hasattr(session_options, "register_custom_ops_library"):
+        kind = "None" if session_options is None else type(session_options).__name__
+        raise TypeError(f"session_options must be an onnxruntime.SessionOptions, not {kind}")
     path = get_library_path()
     key, value = _MARK
     try:

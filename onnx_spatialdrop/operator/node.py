@@ -12,10 +12,12 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import dialects, spec
 
 __all__ = [
+    "DATA_FORMATS",
     "FLOAT_TYPES",
     "complete",
     "describe",
@@ -46,6 +48,7 @@ _TYPES: Final = {
 
 _LAST: Final = ("channels_last", "NWC", "NHWC", "NDHWC")
 _FIRST: Final = ("channels_first", "NCW", "NCHW", "NCDHW")
+DATA_FORMATS: Final = _FIRST + _LAST
 
 
 def shared_axes(
@@ -54,6 +57,7 @@ def shared_axes(
     axes: Sequence[int] | None = None,
     noise_shape: Sequence[int | None] | None = None,
     data_format: str = "channels_first",
+    shape: Sequence[object] | ir.Shape | None = None,
     where: str = "SpatialDropout",
 ) -> tuple[int, ...]:
     """Return the axes along which one mask entry is shared.
@@ -65,20 +69,28 @@ def shared_axes(
         data_format: "channels_first" (also "NCW", "NCHW", "NCDHW"), ONNX's own layout and the default: every axis from
             2 on is shared; or "channels_last" (also "NWC", "NHWC", "NDHWC"), Keras's default: every axis but the
             first and the last. Keras's SpatialDropout1D is always channels_last. Unused beside axes or noise_shape.
+        shape: the dimensions of X where they are known: those that are numbers have to fit ``noise_shape``.
         where: who asks, for error messages.
 
     Raises:
+        TypeError: an argument of the wrong kind.
         SpecError: contradictory or impossible arguments.
     """
+    arguments.choice(data_format, f"{where}: data_format", DATA_FORMATS)
     if axes is not None:
         if noise_shape is not None:
             raise SpecError(f"{where}: axes and noise_shape say the same thing; give one of them")
-        return spec.normalize_axes(axes, rank, where) if rank is not None else tuple(axes)
+        axes = arguments.integers(axes, f"{where}: axes")
+        return spec.normalize_axes(axes, rank, where) if rank is not None else axes
     if noise_shape is not None:
+        noise_shape = arguments.noise_shape(noise_shape, f"{where}: noise_shape")
         if rank is not None and len(noise_shape) != rank:
-            raise SpecError(
-                f"{where}: noise_shape {tuple(noise_shape)} has {len(noise_shape)} entries; X has rank {rank}"
-            )
+            raise SpecError(f"{where}: noise_shape {noise_shape} has {len(noise_shape)} entries; X has rank {rank}")
+        for axis, (size, dim) in enumerate(zip(noise_shape, shape or (), strict=False)):
+            if size not in (None, 1, dim) and isinstance(dim, int):
+                raise SpecError(
+                    f"{where}: noise_shape[{axis}] is {size}; X has {dim} there, so it must be 1, {dim} or None"
+                )
         return tuple(axis for axis, size in enumerate(noise_shape) if size == 1)
     if rank is None:
         raise SpecError(f"{where}: the rank of X is unknown, so data_format says nothing; give axes or noise_shape")
@@ -86,9 +98,7 @@ def shared_axes(
         raise SpecError(f"{where}: rank {rank} has no spatial axes (samples and channels come first); give axes")
     if data_format in _FIRST:
         return tuple(range(2, rank))
-    if data_format in _LAST:
-        return tuple(range(1, rank - 1))
-    raise SpecError(f"{where}: data_format is {data_format!r}; allowed: {', '.join(_FIRST + _LAST)}")
+    return tuple(range(1, rank - 1))
 
 
 def spatial_dropout(
@@ -118,7 +128,8 @@ def spatial_dropout(
         axes: see shared_axes; so are ``noise_shape`` and ``data_format``.
         noise_shape: Keras's Dropout(noise_shape=...).
         data_format: "channels_first" (default) or "channels_last"; the layer is 1D, 2D or 3D by the rank of ``x``.
-        scale: what kept values are multiplied by; by default 1 / (1 - rate), rounded to the type of ``x``.
+        scale: what kept values are multiplied by, finite and 0 or more; by default 1 / (1 - rate), rounded to the type
+            of ``x``.
         rng: the generator of the mask, one of spec.RNGS.
         strata: over how many steps the draws are balanced: 1, none, or a prime number from 3 to 127 with "philox".
         name: the node's name.
@@ -127,14 +138,23 @@ def spatial_dropout(
         A node with all inputs, attributes and outputs written out; ``outputs[0]`` is Y, ``outputs[1]`` the mask.
 
     Raises:
+        TypeError: an argument of the wrong kind.
         SpecError: an argument outside those ranges, or ``x`` of a type that is unsupported, or that ``rng`` draws no
             masks for.
     """
+    for argument, value in (("x", x), ("training_mode", training_mode), ("step", step)):
+        arguments.instance(value, argument, ir.Value, "an onnx_ir.Value")
+    name = None if name is None else arguments.string(name, "name")
     where = f"node {name!r}" if name else "SpatialDropout"
+    rate = arguments.fraction(rate, f"{where}: rate")
+    seed = arguments.seed(seed, f"{where}: seed")
+    scale = None if scale is None else arguments.factor(scale, f"{where}: scale")
+    rng = arguments.choice(rng, f"{where}: rng", spec.RNGS)
+    strata = arguments.integer(strata, f"{where}: strata")
     rank = None if x.shape is None else len(x.shape)
     if x.dtype is not None and x.dtype not in FLOAT_TYPES:
         raise SpecError(f"{where}: X has type {x.dtype.name}; allowed: {', '.join(t.name for t in FLOAT_TYPES)}")
-    shared = shared_axes(rank, axes=axes, noise_shape=noise_shape, data_format=data_format, where=where)
+    shared = shared_axes(rank, axes=axes, noise_shape=noise_shape, data_format=data_format, shape=x.shape, where=where)
     if scale is None:
         scale = spec.explicit_scale(rate, FLOAT_TYPES[x.dtype] if x.dtype is not None else None)
     attributes = spec.Attributes(shared, rate, seed, scale, rng, strata, where)

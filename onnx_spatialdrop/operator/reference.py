@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import dialects, spec, stratified
 
@@ -46,21 +47,39 @@ def dropout_mask(
     Raises:
         SpecError: an argument outside those ranges, or a type that ``rng`` draws no masks for.
     """
-    attributes = spec.Attributes(tuple(axes), ratio, seed, rng=rng, strata=strata, where=where)
+    shape = arguments.integers(shape, "shape")
+    axes, ratio, seed = _plain(axes, ratio, seed)
+    rng, strata = arguments.choice(rng, "rng", spec.RNGS), arguments.integer(strata, "strata")
+    attributes = spec.Attributes(axes, ratio, seed, rng=rng, strata=strata, where=where)
     out_shape = spec.mask_shape(shape, axes, where)
     steps = _checked_steps(step, shape, out_shape, where)
     if steps.size == 1 and steps[0] < 0:
         raise SpecError(f"{where}: step is {steps[0]}; a fresh draw needs a session that counts, so give 0 or more")
     row = math.prod(out_shape) // max(steps.size, 1)
-    limit = attributes.threshold(dtype)
-    kept = stratified.kept_rows(attributes.seed, steps, row, limit, strata=strata, rng=rng, dtype=dtype)
+    kind = _dtype(dtype)
+    limit = attributes.threshold(kind)
+    kept = stratified.kept_rows(attributes.seed, steps, row, limit, strata=strata, rng=rng, dtype=kind)
     return kept.reshape(out_shape)
+
+
+def _plain(axes: Sequence[int], ratio: float, seed: int) -> tuple[tuple[int, ...], float, int]:
+    return arguments.integers(axes, "axes"), arguments.fraction(ratio, "ratio"), arguments.seed(seed, "seed")
+
+
+def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except Exception as error:  # NumPy has many for what is no type
+        raise TypeError(f"dtype must be the NumPy type of X, one of {', '.join(spec.DTYPES)}") from error
 
 
 def _checked_steps(
     step: npt.ArrayLike, shape: Sequence[int], masked: Sequence[int], where: str
 ) -> npt.NDArray[np.int64]:
-    steps = np.asarray(step)
+    try:
+        steps = np.asarray(step)
+    except (ValueError, TypeError) as error:
+        raise SpecError(f"{where}: step is no array: {error}") from error
     if steps.size and steps.dtype.kind not in "iu":
         raise SpecError(f"{where}: step has type {steps.dtype}; it must be int64")
     steps = steps.astype(np.int64).reshape(-1)
@@ -102,10 +121,15 @@ def spatial_dropout(
     Raises:
         SpecError: an argument outside those ranges, or a type that is unsupported, or that ``rng`` draws no masks for.
     """
+    arguments.instance(x, "x", np.ndarray, "a numpy.ndarray")
+    axes, ratio, seed = _plain(axes, ratio, seed)
+    rng, scale = arguments.choice(rng, "rng", spec.RNGS), arguments.number(scale, "scale")
+    strata = arguments.integer(strata, "strata")
+    training_mode = arguments.flag(training_mode, "training_mode")
     if x.dtype not in spec.DTYPES.values():
         raise SpecError(f"{where}: X has type {x.dtype}; allowed: {', '.join(spec.DTYPES)}")
     if not training_mode:
-        attributes = spec.Attributes(tuple(axes), ratio, seed, scale, rng, strata, where)
+        attributes = spec.Attributes(axes, ratio, seed, scale, rng, strata, where)
         dialects.word_test(rng, x.dtype, where)
         out_shape = spec.mask_shape(x.shape, attributes.axes, where)
         _checked_steps(step, x.shape, out_shape, where)

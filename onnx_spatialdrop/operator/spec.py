@@ -6,6 +6,7 @@ docs/operator.md is the same definition in prose.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -95,7 +96,7 @@ class Attributes:
             raise SpecError(f"{self.where}: axes {list(self.axes)} name an axis twice; name each once")
         if any(not -MAX_RANK <= axis < MAX_RANK for axis in self.axes):
             raise SpecError(f"{self.where}: axes {list(self.axes)} exceed the largest rank, {MAX_RANK}")
-        object.__setattr__(self, "axes", tuple(int(axis) for axis in self.axes))
+        object.__setattr__(self, "axes", tuple(operator.index(axis) for axis in self.axes))
         object.__setattr__(self, "ratio", ratio)
         object.__setattr__(self, "strata", int(self.strata))
         object.__setattr__(self, "seed", signed_seed(self.seed, self.where))

@@ -6,7 +6,7 @@ import dataclasses
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
@@ -41,7 +41,7 @@ class AttachPass(ir.passes.InPlacePass):
 
     def __init__(self, defaults: bool = True) -> None:
         super().__init__()
-        self.defaults = defaults
+        self.defaults = arguments.flag(defaults, "defaults")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""

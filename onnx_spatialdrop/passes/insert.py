@@ -13,7 +13,7 @@ from typing import Final
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
@@ -55,11 +55,11 @@ class InsertPass(ir.passes.InPlacePass):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.rates = _rates(after, rate)
-        self.axes = axes
-        self.noise_shape = noise_shape
-        self.data_format = data_format
-        self.seed = seed
+        self.rates = _rates(after, arguments.fraction(rate, "rate"))
+        self.axes = None if axes is None else arguments.integers(axes, "axes")
+        self.noise_shape = None if noise_shape is None else arguments.noise_shape(noise_shape, "noise_shape")
+        self.data_format = arguments.choice(data_format, "data_format", op.DATA_FORMATS)
+        self.seed = arguments.seed(seed, "seed")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
@@ -98,7 +98,12 @@ class InsertPass(ir.passes.InPlacePass):
             raise SpecError(f"{where}: is a graph output and nothing computes it; put an Identity between the two")
         rank = None if shape is None else len(shape)
         shared = op.shared_axes(
-            rank, axes=self.axes, noise_shape=self.noise_shape, data_format=self.data_format, where=where
+            rank,
+            axes=self.axes,
+            noise_shape=self.noise_shape,
+            data_format=self.data_format,
+            shape=shape,
+            where=where,
         )
         spec.Attributes(shared, self.rates[x.name or ""], 0, where=where)
         return shared
@@ -106,8 +111,11 @@ class InsertPass(ir.passes.InPlacePass):
 
 def _rates(after: After, rate: float) -> dict[str, float]:
     if isinstance(after, Mapping):
-        return dict(after)
-    names = [after] if isinstance(after, str) else list(after)
+        return {
+            arguments.string(name, "a name in after"): arguments.fraction(own, f"after[{name!r}]")
+            for name, own in after.items()
+        }
+    names = arguments.strings(after, "after")
     for name, count in Counter(names).items():
         if count > 1:
             raise SpecError(f"value {name!r}: is named {count} times in after; name each value once")
@@ -223,6 +231,7 @@ def insert(
         kept; the inputs ``training_mode`` and ``step`` are new, with defaults false and -1.
 
     Raises:
+        TypeError: an argument of the wrong kind.
         SpecError: an unknown or repeated name, a value that cannot be dropped from, or an argument out of range.
         ModelFileError: a file that cannot be read or written.
     """

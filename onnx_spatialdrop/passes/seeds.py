@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
@@ -57,9 +57,9 @@ class SeedsPass(ir.passes.InPlacePass):
 
     def __init__(self, base: int = 0, *, keep_ties: bool = False, frameworks: bool = False) -> None:
         super().__init__()
-        self.base = base
-        self.keep_ties = keep_ties
-        self.frameworks = frameworks
+        self.base = arguments.seed(base, "base")
+        self.keep_ties = arguments.flag(keep_ties, "keep_ties")
+        self.frameworks = arguments.flag(frameworks, "frameworks")
         self.kept = 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

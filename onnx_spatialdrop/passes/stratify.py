@@ -6,10 +6,11 @@ import dataclasses
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
+from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
-from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator import spec, stratified
 from onnx_spatialdrop.passes import attach
 
 __all__ = ["StratifyPass", "stratify"]
@@ -26,7 +27,9 @@ class StratifyPass(ir.passes.InPlacePass):
 
     def __init__(self, strata: int = 31) -> None:
         super().__init__()
-        self.strata = strata
+        self.strata = arguments.integer(strata, "strata")
+        if self.strata not in stratified.STRATA:
+            raise SpecError(f"strata is {self.strata}; it must be 1 or a prime number from 3 to 127")
         self.kept = 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

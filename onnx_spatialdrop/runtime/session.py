@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import KernelError, ModelFileError
 from onnx_spatialdrop.graph.scopes import Site, spatial_dropouts
 from onnx_spatialdrop.kernels import native, python
@@ -43,6 +43,7 @@ def choose(kernel: Kernel = "auto") -> tuple[Kernel, str]:
     Raises:
         KernelError: the kernel that was asked for cannot be used, or there is no such kernel.
     """
+    arguments.string(kernel, "kernel")
     reasons = {"native": native.missing_reason(), "python": python.missing_reason(), "body": None}
     if kernel == "auto":
         best = next(name for name in KERNELS if reasons[name] is None)
@@ -69,7 +70,7 @@ def session(
     kernel: Kernel = "auto",
     *,
     sess_options: onnxruntime.SessionOptions | None = None,
-    **arguments: Any,
+    **further: Any,
 ) -> onnxruntime.InferenceSession:
     """Return an InferenceSession that runs ``model`` as the operator's definition says.
 
@@ -82,7 +83,7 @@ def session(
             nodes, as ONNX Runtime inlines and optimises some 200 for each.
         sess_options: options to use; the kernel's library is registered with them. Without them ONNX Runtime's
             warnings are off: it would warn of every switch that it is an input with a default.
-        arguments: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
+        further: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
 
     Raises:
         KernelError: that kernel cannot be used here.
@@ -93,12 +94,17 @@ def session(
     """
     import onnxruntime
 
-    unknown = sorted(arguments.keys() - set(_ARGUMENTS))
+    unknown = sorted(further.keys() - set(_ARGUMENTS))
     if unknown:
         raise TypeError(f"session() has no argument {unknown[0]!r}; InferenceSession's are {', '.join(_ARGUMENTS)}")
     chosen, _ = choose(kernel)
-    options = _quiet_options() if sess_options is None else sess_options
-    arguments.setdefault("providers", ["CPUExecutionProvider"])
+    if sess_options is None:
+        options = _quiet_options()
+    else:
+        options = arguments.instance(
+            sess_options, "sess_options", onnxruntime.SessionOptions, "an onnxruntime.SessionOptions"
+        )
+    further.setdefault("providers", ["CPUExecutionProvider"])
 
     def prepare(working: ir.Model) -> tuple[bool, bool]:
         """Lower ``working`` for the kernel; return whether there are nodes, and whether the model was changed."""
@@ -119,11 +125,11 @@ def session(
     elif present and chosen == "python":
         python.register(options)
     if isinstance(model, (str, os.PathLike)) and not changed:
-        return onnxruntime.InferenceSession(os.fspath(model), options, **arguments)
+        return onnxruntime.InferenceSession(os.fspath(model), options, **further)
     if folders:
         options.add_session_config_entry(_FOLDER_KEY, os.fspath(_only(folders)))
     proto = prepared if isinstance(prepared, onnx.ModelProto) else ir.to_proto(_as_model(prepared))
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, **arguments)
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, **further)
 
 
 def _as_model(prepared: io.Result) -> ir.Model:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import TrainerError
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.passes.expand import ExpandPass
@@ -87,8 +87,9 @@ def artifacts(
         TrainerError: onnxruntime-training is not here, or cannot build the gradients; or a wrong name.
         FormError: the trainer cannot have the model or the form.
     """
+    target, said = arguments.path(folder, "folder"), list[str]()
+    requires_grad = None if requires_grad is None else arguments.strings(requires_grad, "requires_grad")
     trainer.require()
-    target, said = Path(folder), list[str]()
     prepared = _prepared(model, said)
     names = _checked(prepared, requires_grad)
     # Cleaned of every dropout that fuse can prove: also of element-wise Dropout nodes that are always on.

@@ -7,6 +7,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import TrainerError
 from onnx_spatialdrop.operator import node as op
 
@@ -63,7 +64,7 @@ def chosen(model: ir.Model, requires_grad: Sequence[str] | None) -> list[str]:
     Raises:
         TrainerError: one of them is no initializer of the model.
     """
-    names = trainable(model) if requires_grad is None else list(requires_grad)
+    names = trainable(model) if requires_grad is None else arguments.strings(requires_grad, "requires_grad")
     missing = [name for name in names if name not in model.graph.initializers]
     if missing:
         raise TrainerError(

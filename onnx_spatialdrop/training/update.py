@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import TrainerError
+from onnx_spatialdrop.storage import arrays as npz
 from onnx_spatialdrop.training import trainer
 
 __all__ = ["update"]
@@ -37,6 +38,7 @@ def update(inference_model: io.Source, weights: Any, output: io.PathLike | None 
             or a checkpoint where onnxruntime-training is not installed.
         ModelFileError: a file that cannot be read or written.
     """
+    io.checked_source(inference_model, "inference_model")
     arrays = _arrays(weights)
 
     def put(model: ir.Model) -> None:
@@ -68,22 +70,32 @@ def _check(model: ir.Model, name: str, array: npt.NDArray[Any]) -> None:
 
 def _arrays(weights: Any) -> dict[str, npt.NDArray[Any]]:
     if isinstance(weights, Mapping):
-        return {name: _array(value) for name, value in weights.items()}
+        return {arguments.string(name, "a name in weights"): _array(name, value) for name, value in weights.items()}
     if isinstance(weights, (str, os.PathLike)):
-        path = Path(weights)
+        path = arguments.path(weights, "weights")
         if path.suffix == ".npz":
-            with np.load(path) as stored:
-                return dict(stored)
+            return _stored(path)
         trainer.require()
         from onnxruntime.training.api import CheckpointState
 
         weights = CheckpointState.load_checkpoint(str(path))
     if hasattr(weights, "parameters"):
         return {name: np.array(parameter.data) for name, parameter in weights.parameters}
-    raise TrainerError(f"weights are a mapping, a CheckpointState or a path of either, not {type(weights).__name__}")
+    kind = type(weights).__name__
+    raise TypeError(f"weights must be a mapping, a CheckpointState or a path of either, not {kind}")
 
 
-def _array(value: Any) -> npt.NDArray[Any]:
+def _stored(path: Path) -> dict[str, npt.NDArray[Any]]:
+    stored = npz.read(path, "holds no weights; numpy.savez(file, **{name: array}) writes them")
+    if not isinstance(stored, dict):
+        raise TrainerError(f"{path}: holds one array without a name; numpy.savez(file, **{{name: array}}) writes names")
+    return stored
+
+
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
     if hasattr(value, "detach"):  # a PyTorch tensor
         value = value.detach().cpu().numpy()
-    return np.array(value)  # a copy: trainers go on writing into theirs
+    try:
+        return np.array(value)  # a copy: trainers go on writing into theirs
+    except (ValueError, TypeError) as error:
+        raise TrainerError(f"weights[{name!r}] is no array: {io.first_line(error)}") from error

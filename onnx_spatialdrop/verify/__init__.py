@@ -6,14 +6,14 @@ The framework's half is in a module a framework, which is imported when it is as
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.runtime.session import Kernel
 from onnx_spatialdrop.verify import compare, recording
@@ -44,6 +44,9 @@ _ADAPTERS: Final = {
     "keras": ("onnx_spatialdrop.verify.keras", "KerasRun"),
     "torch": ("onnx_spatialdrop.verify.torch", "TorchRun"),
 }
+
+#: One number, as Keras and torch count: nobody waits for more.
+_MOST_STEPS: Final = 2**31 - 1
 
 Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
@@ -89,6 +92,8 @@ def verify(
             inputs that do not fit, a runtime that is missing or fails.
         SpatialDropError: the model cannot be had in that runtime.
     """
+    io.checked_source(onnx_model, "onnx_model")
+    tolerance = None if tolerance is None else arguments.factor(tolerance, "tolerance")
     framework = _adapter(framework_model)
     inputs, steps, start = _defaults(framework, inputs, steps, first_step)
     model = OnnxRun(onnx_model, kernel, runtime)
@@ -137,8 +142,11 @@ def record(
         VerifyError: as verify.
         ModelFileError: the file cannot be written.
     """
+    io.checked_source(onnx_model, "onnx_model")
+    arguments.path(output, "output")
+    layer_inputs = arguments.flag(layer_inputs, "layer_inputs")
     framework, exposed = _adapter(framework_model), expose(onnx_model)
-    _defaults(framework, inputs, steps, first_step)
+    inputs, steps, first_step = _defaults(framework, inputs, steps, first_step)
     named = _named(inputs, exposed.inputs)
     framework.begin(exposed.layers)
     done = []
@@ -172,10 +180,10 @@ def _defaults(
     own = framework if isinstance(framework, Recording) else None
     if steps is None:
         steps = own.steps if own else 5
-    if steps < 1:
-        raise VerifyError(f"steps is {steps}; it must be 1 or more")
+    steps = arguments.integer(steps, "steps", 1, _MOST_STEPS)
     if first_step is None:
         first_step = own.first_step if own else 0
+    first_step = arguments.integer(first_step, "first_step", 0, 2**62)
     if inputs is None:
         if own is None:
             raise VerifyError("inputs are missing; only a recording has its own")
@@ -189,6 +197,10 @@ def _named(inputs: Inputs, names: Sequence[str]) -> dict[str, Array]:
         if set(given) != set(names):
             raise VerifyError(f"inputs are {', '.join(given) or 'none'}; the model takes {', '.join(names) or 'none'}")
         return {name: given[name] for name in names}
+    if not hasattr(inputs, "shape") and (isinstance(inputs, (str, bytes)) or not isinstance(inputs, Iterable)):
+        raise TypeError(
+            f"inputs must be an array, several, or a mapping of names to arrays, not {type(inputs).__name__}"
+        )
     arrays = [inputs] if hasattr(inputs, "shape") else list(inputs)
     if len(arrays) != len(names):
         raise VerifyError(f"got {len(arrays)} inputs; the model takes {len(names)}: {', '.join(names)}")

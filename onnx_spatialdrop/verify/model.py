@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.kernels import python
@@ -63,8 +63,7 @@ class OnnxRun:
     """
 
     def __init__(self, model: io.Source, kernel: Kernel = "auto", runtime: Runtime = "onnxruntime") -> None:
-        if runtime not in RUNTIMES:
-            raise VerifyError(f"runtime is {runtime!r}; allowed: {', '.join(map(repr, RUNTIMES))}")
+        arguments.choice(runtime, "runtime", RUNTIMES, VerifyError)
         exposed = expose(model)
         self._seen, self._control_inputs = exposed.seen, exposed.control_inputs
         self.layers, self.inputs, self.outputs = exposed.layers, exposed.inputs, exposed.outputs

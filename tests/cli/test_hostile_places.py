@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from building import dropout_ir, dropout_model
 from fuzz import contract
@@ -68,6 +71,31 @@ class TestInputs:
         assert (done.returncode, done.stdout) == (0, "")
         assert "udcff" in done.stderr
         assert run("inspect", "--json", name).stdout.encode()
+
+    def test_names_that_steer_a_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        evil = "n\x1b]0;x\x07\u202e\x9b\nfused 'forged': spatial"
+        model = onnx.parser.parse_model(
+            '<ir_version: 9, opset_import: ["": 13]> g (float[2,3] x) => (float[2,3] y) '
+            "{ [n] y0 = Dropout (x, r, t) y = Neg (y0) }"
+        )
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.3), "r"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "t"))
+        model.graph.node[0].name = evil
+        for value in (model.graph.node[0].output, model.graph.node[1].input):
+            value[0] = evil
+        file = tmp_path / "model.onnx"
+        file.write_bytes(model.SerializeToString())
+        fused = tmp_path / "fused.onnx"
+        assert main(["fuse", "--elementwise", str(file), str(fused)]) == 0
+        told = []
+        for verb in (*contract.READING, ("fuse", "--explain"), ("fuse", "--elementwise", "--explain")):
+            for each in (file, fused):
+                main([*verb[:1], str(each), *verb[1:]])
+                told.append(capsys.readouterr())
+        text = "".join(each.out + each.err for each in told)
+        assert "\\x1b]0;x" in text
+        assert not [char for char in text if not char.isprintable() and char != "\n"]
+        assert "\nfused 'forged'" not in text
 
 
 class TestOutputs:

@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
         (["--after", "h", "--after", "y", "--rate", "0.3"], {"after": ["h", "y"], "rate": 0.3}),
         (["--after", "h", "--seed", "-5"], {"after": "h", "seed": -5}),
         (["--after", "h", "--axes", "0,-1"], {"after": "h", "axes": [0, -1]}),
-        (["--after", "h", "--noise-shape", "None, 1,1,3"], {"after": "h", "noise_shape": [None, 1, 1, 3]}),
+        (["--after", "h", "--noise-shape", "None, 1,1,4"], {"after": "h", "noise_shape": [None, 1, 1, 4]}),
         (["--after", "h", "--channels-last"], {"after": "h", "data_format": "channels_last"}),
     ],
 )

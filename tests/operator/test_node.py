@@ -83,7 +83,7 @@ def test_the_scale_is_rounded_to_the_type_of_x() -> None:
         (4, {"noise_shape": (1, 1)}, "node 'd': noise_shape (1, 1) has 2 entries; X has rank 4"),
         (4, {"noise_shape": (1,), "axes": (1,)}, "node 'd': axes and noise_shape say the same thing; give one of them"),
         (4, {"axes": (7,)}, "node 'd': axis 7 is out of range for rank 4; allowed: [-4, 3]"),
-        (4, {"rate": 1.2}, "node 'd': ratio is 1.2; it must lie in [0, 1]"),
+        (4, {"rate": 1.2}, "node 'd': rate is 1.2; it must lie in [0, 1]"),
     ],
 )
 def test_refused_layers(rank: int | None, arguments: dict, message: str) -> None:

@@ -68,12 +68,12 @@ net (float[N,2,4] x, int64[K] s) => (float[] y) { h = Reshape (x, s) y = ReduceS
             {"after": "x"},
             "value 'x': is a graph output and nothing computes it; put an Identity between the two",
         ),
-        (NETWORK, {"after": "h", "rate": 1.5}, "value 'h': ratio is 1.5; it must lie in [0, 1]"),
+        (NETWORK, {"after": "h", "rate": 1.5}, "rate is 1.5; it must lie in [0, 1]"),
         (NETWORK, {"after": "h", "axes": [4]}, "value 'h': axis 4 is out of range for rank 4; allowed: [-4, 3]"),
         (
             NETWORK,
             {"after": "h", "seed": 2**64},
-            f"base seed: seed is {2**64}; it must fit in 64 bits, [-2**63, 2**64)",
+            f"seed is {2**64}; it must fit in 64 bits, [-2**63, 2**64)",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def test_nodes_that_draw_as_a_framework_does_keep_its_seeds_unless_asked() -> No
 
 
 def test_a_base_seed_beyond_64_bits_is_refused() -> None:
-    with pytest.raises(sd.SpecError, match=r"base seed: seed is 18446744073709551616; it must fit in 64 bits"):
+    with pytest.raises(sd.SpecError, match=r"base is 18446744073709551616; it must fit in 64 bits"):
         sd.assign_seeds(twins(), base=2**64)
 
 

@@ -41,19 +41,22 @@ def check(model: io.Source, *, target: str | None = None) -> list[Finding]:
     """
     name = None if target is None else targets.resolve(target)
     findings: list[Finding] = []
-    if isinstance(model, onnx.ModelProto):
-        model = io.from_proto(model)
-    elif not isinstance(model, ir.Model):
-        model, findings = _load(model)
+    source = io.checked_source(model)
+    if isinstance(source, onnx.ModelProto):
+        model = io.from_proto(source)
+    elif isinstance(source, ir.Model):
+        model = source
+    else:
+        model, findings = _load(source)
     rules = RULES if name is None else RULES + targets.rules_for(name)
     switches = [] if name is None else targets.frozen_switches(model, name)
     return findings + _nodes(model, rules) + _seeds(model) + _frozen(model) + switches
 
 
-def _load(path: io.PathLike) -> tuple[ir.Model, list[Finding]]:
-    model = io.read(Path(path))
+def _load(path: Path) -> tuple[ir.Model, list[Finding]]:
+    model = io.read(path)
     try:
-        external.check(model, Path(path))
+        external.check(model, path)
     except ModelFileError as problem:
         names = tuple(tensor.name or "" for tensor in external.dangling(model))
         return model, [Finding("dangling-data", names, str(problem), "put the data file beside the model")]

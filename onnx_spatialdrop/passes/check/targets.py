@@ -11,6 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.analysis.sources import switched_off
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.graph.build import NODE_KEY
@@ -36,7 +37,7 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    if target in OPTIMIZERS:
+    if arguments.string(target, "target") in OPTIMIZERS:
         return target
     try:
         return targets.resolve(target)

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
-from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop import arguments, io
+from onnx_spatialdrop.errors import FormError, SpatialDropError
 from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.graph import controls, input_types, postcondition, prune, replace, scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, NodeBuilder, tags
@@ -65,9 +65,9 @@ class ExpandPass(ir.passes.InPlacePass):
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
         super().__init__()
-        self.form = form
+        self.form = None if form is None else arguments.choice(form, "form", targets.FORMS, FormError)
         self.target = targets.resolve(target)
-        self.defaults = defaults and self.target not in targets.NO_DEFAULTS
+        self.defaults = arguments.flag(defaults, "defaults") and self.target not in targets.NO_DEFAULTS
 
     @gc_paused()
     def call(self, model: ir.Model) -> ir.passes.PassResult:

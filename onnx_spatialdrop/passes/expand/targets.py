@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import FormError
 
 __all__ = [
@@ -73,7 +74,7 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    name = ALIASES.get(target, target)
+    name = ALIASES.get(arguments.string(target, "target"), target)
     if name in _NODE_ITSELF:
         raise FormError(
             f"target is {target!r}, which draws one mask for ever in any form that it runs; "

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.analysis.candidate import Candidate
 from onnx_spatialdrop.analysis.recognise import recognise
 from onnx_spatialdrop.errors import PostconditionError
@@ -67,10 +67,10 @@ class FusePass(ir.passes.InPlacePass):
         for_inference: bool = False,
     ) -> None:
         super().__init__()
-        self.elementwise = elementwise or for_inference
-        self.bernoulli = bernoulli or for_inference
-        self.training_mode = training_mode
-        self.seed = seed
+        self.elementwise = arguments.flag(elementwise, "elementwise") or for_inference
+        self.bernoulli = arguments.flag(bernoulli, "bernoulli") or for_inference
+        self.training_mode = arguments.flag(training_mode, "training_mode")
+        self.seed = arguments.seed(seed, "seed")
         self.for_inference = for_inference
         self.excluded: dict[str, str] = {}
         self.report = Report()

@@ -45,7 +45,8 @@ class Record:
         """Return the record in types that JSON has."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in self.__dict__.items()}
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """Return the record as lines of text, the first of which says what was done."""
         what = [self.kind]
         if self.ratio is not None:
             what.append(f"ratio {self.ratio:g}")
@@ -57,7 +58,10 @@ class Record:
             lines.append(f"  not proven: {self.reason}")
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  nodes: {', '.join(self.nodes)}")
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 @dataclass
@@ -79,6 +83,10 @@ class Report:
             "refused": [record.as_dict() for record in self.refused],
         }
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """Return the report as lines of text; the first counts, the others are the records'."""
         head = f"{len(self.fused)} fused, {len(self.refused)} refused"
-        return "\n".join([head, *(str(record) for record in [*self.fused, *self.refused])])
+        return [head, *(line for record in [*self.fused, *self.refused] for line in record.lines())]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
