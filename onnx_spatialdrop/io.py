@@ -5,6 +5,7 @@ Weights are never read: external data stays where it is, or is copied in pieces.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,8 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 Source = PathLike | onnx.ModelProto | ir.Model
 Result = ir.Model | onnx.ModelProto | Path
+
+_LOG = logging.getLogger("onnx_spatialdrop")
 
 T = TypeVar("T")
 M = TypeVar("M", onnx.ModelProto, ir.Model)
@@ -151,9 +154,11 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
     """Write a model atomically: to a temporary file in the same folder, then in the place of ``path``.
 
     External data in the folder of ``path`` stays where it is; external data elsewhere is copied, without being held in
-    memory, into the file ``<name>.data`` beside ``path``; where a file of that name belongs to something else than the
-    model that is replaced, into ``<name>.1.data`` and so on. ``model`` is not changed. Models pass through onnx_ir,
-    which writes an empty domain for "ai.onnx" and leaves out value_info of names that do not exist.
+    memory, into a file beside ``path`` that is named by its content, ``<name>.<16 digits>.data``, and never replaced:
+    other models may use it. The data of a model that is replaced stays, too, and is named in the log. So who reads
+    ``path`` while it is written, by several processes even, has one model with its own weights. ``model`` is not
+    changed. Models pass through onnx_ir, which writes an empty domain for "ai.onnx" and leaves out value_info of names
+    that do not exist.
 
     Args:
         model: the model.
@@ -175,7 +180,9 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
         with files.replacing(file) as out:
             out.stream.write(content)
             out.sync()
-            data.commit()  # all is on disk: from here on there are only two renames
+            data.commit()  # all is on disk: the weights get their name, and then the model its place
+    if data.left:  # the caller may want the space
+        _LOG.info("%s: weights of the model that was there stay in %s", file, ", ".join(data.left))
     return file
 
 

@@ -1,5 +1,6 @@
 """Models in and out: weights unread, files whole or untouched, faults in one line."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from building import dropout_ir, dropout_model
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop.storage import files
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def test_into_another_folder_weights_are_copied(external: Path, tmp_path: Path) 
     for file in external.parent.iterdir():
         file.unlink()
     np.testing.assert_array_equal(rows(out), np.arange(2000, dtype=np.float32).reshape(500, 4))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out.onnx", "out.onnx.data"]
+    model_file, data = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    assert model_file == "out.onnx"
+    assert re.fullmatch(r"out\.onnx\.[0-9a-f]{16}\.data", data)
 
 
 def test_saving_does_not_change_the_model_it_saves(external: Path, tmp_path: Path) -> None:
@@ -101,7 +105,7 @@ def test_a_failed_copy_of_weights_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(sd.ModelFileError, match="out.onnx.data: cannot be written: No space left on device"):
+    with pytest.raises(sd.ModelFileError, match="out.onnx: its weights cannot be written: No space left on device"):
         sd.save(model, out / "out.onnx")
     assert listing(out) == {}
     monkeypatch.undo()
@@ -260,26 +264,78 @@ def test_metadata_of_initializers_is_not_doubled(external: Path) -> None:
     assert [list(i.metadata_props) for i in got.graph.initializer if i.name == "weight"] == [[entry]]
 
 
-def test_foreign_weights_are_not_overwritten(external: Path, tmp_path: Path) -> None:
-    foreign = tmp_path / "out.onnx.data"
-    foreign.write_bytes(b"somebody else's")
+def test_weights_that_are_there_already_are_used_and_others_of_that_name_left_alone(
+    external: Path, tmp_path: Path
+) -> None:
     out = sd.remove(external, tmp_path / "out.onnx")
-    assert foreign.read_bytes() == b"somebody else's"
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    first, stamp = out.read_bytes(), data.stat().st_ino
+    assert sd.remove(external, out).read_bytes() == first
+    assert data.stat().st_ino == stamp
+    data.write_bytes(b"somebody else's")
+    sd.remove(external, out)
+    assert data.read_bytes() == b"somebody else's"
     np.testing.assert_array_equal(rows(out)[1], [4, 5, 6, 7])
-    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.onnx", "out.onnx.1.data", "out.onnx.data"]
-    first = out.read_bytes()
-    assert sd.remove(external, out).read_bytes() == first  # its own weights are replaced
+    assert [path.name for path in tmp_path.glob("out*.1.data")] == [f"{data.name.removesuffix('.data')}.1.data"]
 
 
-def test_a_model_is_not_replaced_when_its_weights_cannot_be(external: Path, tmp_path: Path) -> None:
+def test_weights_are_not_replaced_under_another_model_and_what_stays_is_named(
+    external: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = sd.remove(external, tmp_path / "out.onnx")
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    sharing = sd.attach(out, tmp_path / "sharing.onnx")  # in the same folder, and so with the same data
+    before = rows(sharing)
+    retrained = onnx.load(external)
+    retrained.graph.initializer[-1].CopyFrom(
+        onnx.numpy_helper.from_array(np.full((1000, 4), 7, np.float32), retrained.graph.initializer[-1].name)
+    )
+    onnx.save(retrained, external, save_as_external_data=True, size_threshold=1000, location="model.onnx.data")
+    with caplog.at_level("INFO", "onnx_spatialdrop"):
+        sd.remove(external, out)
+    np.testing.assert_array_equal(rows(out), np.full((500, 4), 7))
+    np.testing.assert_array_equal(rows(sharing), before)
+    assert caplog.messages == [f"{out}: weights of the model that was there stay in {data.name}"]
+
+
+def test_the_weights_may_be_read_by_whom_the_model_that_was_there_may(external: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    sd.save(dropout_ir(), out).chmod(0o600)
+    sd.remove(external, out)
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    assert (out.stat().st_mode & 0o777, data.stat().st_mode & 0o777) == (0o600, 0o600)
+
+
+def test_a_file_system_without_links_gets_its_weights_all_the_same(
+    external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(files, "_unnamed", lambda _: None)
+    monkeypatch.setattr(os, "link", refuse)
+    out = sd.remove(external, tmp_path / "out.onnx")
+    np.testing.assert_array_equal(rows(out)[1], [4, 5, 6, 7])
+    assert len(list(tmp_path.glob("*.data"))) == 1
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_model_is_not_replaced_when_its_weights_cannot_be(
+    external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = sd.remove(external, tmp_path / "out.onnx")
     before = out.read_bytes()
-    (tmp_path / "out.onnx.data").unlink()
-    (tmp_path / "out.onnx.data").mkdir()
-    (tmp_path / "out.onnx.data" / "x").touch()
-    with pytest.raises(sd.ModelFileError, match="cannot be written"):
+    (data,) = tmp_path.glob("out.onnx.*.data")
+    data.unlink()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(sd.ModelFileError, match="out.onnx: cannot be written: Permission denied"):
         sd.remove(external, out)
     assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["out.onnx"]
 
 
 def test_copied_weights_start_on_a_page(external: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,25 +18,32 @@ __all__ = ["Copy", "check", "dangling", "folders", "moved_to", "set_folder", "wi
 _PIECE = 4 << 20
 #: Memory-mapping runtimes want large tensors to start on a page.
 _ALIGNMENT = 4096
+#: How many hexadecimal digits of its content's hash are in a data file's name; contents are compared, too.
+_DIGITS = 16
 
 
 class Copy:
-    """What has to happen when a model is written whose external data was or is elsewhere.
+    """What has to happen when a model is written whose external data is elsewhere.
 
     Attributes:
-        final: where copied data belongs.
-        pending: the copy, on its way there; None where nothing had to be copied.
+        pending: the copied data, on its way to its name; None where nothing had to be copied, or all is there already.
+        left: names of the files with the weights of the model that is replaced, which the new one does not use.
     """
 
-    def __init__(self, final: Path) -> None:
-        self.final = final
+    def __init__(self) -> None:
         self.pending: Pending | None = None
+        self.left: list[str] = []
         self.restore: list[Callable[[], None]] = []
 
     def commit(self) -> None:
-        """Give the copied file its name."""
-        if self.pending is not None:
-            self.pending.place()
+        """Give the copied data its name, which is that of its content: nobody else's data is ever replaced."""
+        if self.pending is None:
+            return
+        try:
+            self.pending.place_beside()
+        except FileExistsError:
+            if not _same(self.pending, self.pending.final):  # else somebody was quicker with the same weights
+                raise
 
 
 def check(model: ir.Model, file: Path) -> None:
@@ -113,23 +121,26 @@ def moved_to(model: ir.Model, file: Path, progress: Callable[[int, int], None] |
     _refuse_lists(model, file)
     folder = file.parent.resolve()
     foreign = [t for t in _tensors(model) if t.base_dir != "" and Path(t.base_dir).resolve() != folder]
-    kept = {os.path.normpath(t.location) for t in _tensors(model) if t not in foreign}
     lost = [t for t in _tensors(model) if t.base_dir == "" and not _is_inside(folder, t)]
     if lost:
         raise ModelFileError(
             f"{file}: tensor {lost[0].name!r} refers to {os.fspath(lost[0].location)!r}, which is not in {folder}, and "
             "the model does not say where it was read from; read it with onnx_spatialdrop.load, which keeps that"
         )
-    copy = Copy(final=_data_file(file, folder, kept) if foreign else folder / f"{file.name}.data")
+    copy = Copy()
     try:
         if foreign:
-            copy.pending = Pending(copy.final)
-            _redirect(model, _copy(foreign, copy.pending, progress), copy)
+            copy.pending = Pending(file)
+            _redirect(model, _copied(foreign, copy.pending, file, progress), copy)
+            copy.left = sorted(_names_of(file) - {os.fspath(tensor.location) for tensor in _tensors(model)})
+            if copy.pending.final.exists():  # its content has been compared
+                copy.pending.discard()
+                copy.pending = None
         yield copy
     except OSError as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(f"{copy.final}: cannot be written: {error.strerror or error}") from error
+        raise ModelFileError(f"{file}: its weights cannot be written: {error.strerror or error}") from error
     finally:
         for undo in copy.restore:
             undo()
@@ -142,21 +153,14 @@ def _is_inside(folder: Path, tensor: ir.ExternalTensor) -> bool:
     return target.is_relative_to(folder) and target.is_file()
 
 
-def _data_file(file: Path, folder: Path, kept: set[str]) -> Path:
-    """Return where copied weights go: a name that is free, or that only the model to be replaced uses."""
-    name, number = f"{file.name}.data", 0
-    while name in kept or ((folder / name).exists() and not _refers_to(file, name)):
-        number += 1
-        name = f"{file.name}.{number}.data"
-    return folder / name
-
-
-def _refers_to(file: Path, name: str) -> bool:
+def _names_of(file: Path) -> set[str]:
+    """Return the names of the data files of the model that ``file`` is now; none where it is no model."""
+    if not file.is_file():
+        return set()
     try:
-        old = ir.load(file)
+        return {os.fspath(tensor.location) for tensor in _tensors(ir.load(file))}
     except Exception:  # noqa: BLE001 - a file that cannot be read refers to nothing
-        return False
-    return any(os.path.normpath(tensor.location) == name for tensor in _tensors(old))
+        return set()
 
 
 def _refuse_lists(model: ir.Model, file: Path) -> None:
@@ -172,41 +176,80 @@ def _refuse_lists(model: ir.Model, file: Path) -> None:
                     )
 
 
-def _copy(
-    tensors: list[ir.ExternalTensor], pending: Pending, progress: Callable[[int, int], None] | None
+def _copied(
+    tensors: list[ir.ExternalTensor], pending: Pending, file: Path, progress: Callable[[int, int], None] | None
 ) -> dict[int, ir.ExternalTensor]:
-    """Copy the bytes of ``tensors`` one after the other; return the new tensor for the id of each old one."""
+    """Copy the bytes of ``tensors`` one after the other, and name the file that they make after its content.
+
+    Returns:
+        The new tensor for the id of each old one.
+    """
     total, done = sum(tensor.nbytes for tensor in tensors), 0
-    moved: dict[int, ir.ExternalTensor] = {}
-    out, final = pending.stream, pending.final
+    starts: list[int] = []
+    out, digest = pending.stream, hashlib.sha256()
     for tensor in tensors:
         start = -(-out.tell() // _ALIGNMENT) * _ALIGNMENT if tensor.nbytes >= _ALIGNMENT else out.tell()
         out.seek(start)
-        with open(tensor.path, "rb") as source:
-            source.seek(tensor.offset or 0)
-            left = tensor.nbytes
-            while left:
-                piece = source.read(min(_PIECE, left))
-                if not piece:
-                    raise ModelFileError(f"{tensor.path}: ends inside tensor {tensor.name!r}; it is truncated")
-                out.write(piece)
-                left -= len(piece)
-                done += len(piece)
-                if progress is not None:
-                    progress(done, total)
-        moved[id(tensor)] = ir.ExternalTensor(
-            final.name,
-            start,
-            tensor.nbytes,
-            tensor.dtype,
-            shape=tensor.shape,
-            name=tensor.name or "",
-            doc_string=tensor.doc_string,
-            metadata_props=tensor.metadata_props,
-            base_dir=final.parent,
-        )
+        starts.append(start)
+        digest.update(start.to_bytes(8, "little"))
+        for piece in _pieces(tensor):
+            out.write(piece)
+            digest.update(piece)
+            done += len(piece)
+            if progress is not None:
+                progress(done, total)
     pending.sync()
-    return moved
+    pending.take_mode(file)
+    pending.final = _named_by(digest.hexdigest()[:_DIGITS], pending, file)
+    return {id(t): _moved(t, start, pending.final) for t, start in zip(tensors, starts, strict=True)}
+
+
+def _pieces(tensor: ir.ExternalTensor) -> Iterator[bytes]:
+    with open(tensor.path, "rb") as source:
+        source.seek(tensor.offset or 0)
+        left = tensor.nbytes
+        while left:
+            piece = source.read(min(_PIECE, left))
+            if not piece:
+                raise ModelFileError(f"{tensor.path}: ends inside tensor {tensor.name!r}; it is truncated")
+            yield piece
+            left -= len(piece)
+
+
+def _named_by(digest: str, pending: Pending, file: Path) -> Path:
+    """Return where the data goes: a name that is free, or that has this content already."""
+    final, number = file.with_name(f"{file.name}.{digest}.data"), 0
+    while os.path.lexists(final) and not _same(pending, final):
+        number += 1
+        final = file.with_name(f"{file.name}.{digest}.{number}.data")
+    return final
+
+
+def _same(pending: Pending, other: Path) -> bool:
+    """Return whether a file is a regular one with the content that ``pending`` has."""
+    if os.path.islink(other) or not other.is_file():
+        return False
+    size = os.fstat(pending.stream.fileno()).st_size
+    with open(other, "rb") as theirs:
+        if os.fstat(theirs.fileno()).st_size != size:
+            return False
+        return all(
+            os.pread(pending.stream.fileno(), _PIECE, start) == theirs.read(_PIECE) for start in range(0, size, _PIECE)
+        )
+
+
+def _moved(tensor: ir.ExternalTensor, start: int, file: Path) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        file.name,
+        start,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=tensor.metadata_props,
+        base_dir=file.parent,
+    )
 
 
 def _redirect(model: ir.Model, moved: dict[int, ir.ExternalTensor], copy: Copy) -> None:

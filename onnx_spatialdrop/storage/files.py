@@ -20,6 +20,8 @@ LARGEST: Final = 2**31 - 1
 _OPEN_FILES: Final = "/proc/self/fd"
 #: What folders answer that cannot hold a file without a name: older kernels, network file systems.
 _NO_UNNAMED: Final = (errno.EISDIR, errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES)
+#: What folders answer that cannot give a file a second name: FAT, some network file systems.
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK)
 
 
 class Pending:
@@ -41,9 +43,9 @@ class Pending:
         unnamed = _unnamed(final.parent)
         if unnamed is None:
             self._name = self._free_name()
-            self.stream = open(self._name, "xb")  # noqa: SIM115 - closed by place or discard
+            self.stream = open(self._name, "x+b")  # noqa: SIM115 - closed by place or discard
         else:
-            self.stream = os.fdopen(unnamed, "wb")
+            self.stream = os.fdopen(unnamed, "w+b")
 
     def sync(self) -> None:
         """Bring all that was written to the disk."""
@@ -52,8 +54,7 @@ class Pending:
 
     def place(self) -> None:
         """Give the file its place; the mode of a file that it replaces is kept. Call ``sync`` before."""
-        if self.final.exists():
-            os.fchmod(self.stream.fileno(), self.final.stat().st_mode & 0o7777)
+        self.take_mode(self.final)
         if self._name is None:
             name = self._free_name()
             _link(self.stream.fileno(), name)
@@ -61,6 +62,31 @@ class Pending:
         self.stream.close()
         os.replace(self._name, self.final)
         self._name = None
+        _sync_folder(self.final.parent)
+
+    def take_mode(self, file: Path) -> None:
+        """Let the same people read the file who may read ``file``, where that is there."""
+        if file.exists():
+            os.fchmod(self.stream.fileno(), file.stat().st_mode & 0o7777)
+
+    def place_beside(self) -> None:
+        """Give the file its place where nothing has that name yet. Call ``sync`` before.
+
+        Raises:
+            FileExistsError: something has it; it stays as it is.
+        """
+        if self._name is None:
+            _link(self.stream.fileno(), self.final)
+        else:
+            try:
+                os.link(self._name, self.final)
+            except OSError as error:
+                if error.errno not in _NO_LINKS or os.path.lexists(self.final):
+                    raise
+                os.replace(self._name, self.final)  # a file system without links, and nobody else is that quick
+                self._name = None
+        self.discard()
+        _sync_folder(self.final.parent)
 
     def discard(self) -> None:
         """Forget the file, unless it has its place already."""
@@ -102,11 +128,21 @@ def _unnamed(folder: Path) -> int | None:
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_OPEN_FILES):
         return None
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in _NO_UNNAMED:
             return None
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _link(descriptor: int, name: Path) -> None:

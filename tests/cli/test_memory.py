@@ -96,8 +96,9 @@ def test_a_copy_of_3_gb_in_another_folder_takes_little_memory(
     file, out = big_model(placed, home), away / "out.onnx"
     assert peak([[verb[0], file, os.fspath(out), *verb[1:]]]) < 200 * 1024
     assert sorted(os.listdir(home)) == ["big.data", "big.onnx"]
-    assert sorted(os.listdir(away)) == ["out.onnx", "out.onnx.data"]
-    assert (away / "out.onnx.data").stat().st_size == 3 << 30
+    (data,) = away.glob("out.onnx.*.data")
+    assert sorted(os.listdir(away)) == sorted(["out.onnx", data.name])
+    assert data.stat().st_size == 3 << 30
     shutil.rmtree(home)  # the copy stands alone
     graph = onnx.load(out, load_external_data=False).graph
     tensors = [*graph.initializer, *(attribute.t for node in graph.node for attribute in node.attribute)]
@@ -107,10 +108,10 @@ def test_a_copy_of_3_gb_in_another_folder_takes_little_memory(
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     }
     assert sorted(places) == ["w0", "w1", "w2"]
-    with open(away / "out.onnx.data", "rb") as copied:
+    with open(data, "rb") as copied:
         for index in range(3):
             place = places[f"w{index}"]
-            assert (place["location"], int(place["length"])) == ("out.onnx.data", 1 << 30)
+            assert (place["location"], int(place["length"])) == (data.name, 1 << 30)
             for offset in (0, (1 << 30) - 8):
                 copied.seek(int(place["offset"]) + offset)
                 assert copied.read(8) == bytes([index + 1] * 8)

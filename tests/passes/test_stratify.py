@@ -44,7 +44,7 @@ def test_a_model_that_is_balanced_already_is_not_modified() -> None:
 
 def test_a_number_that_is_no_prime_is_refused_before_anything_changes() -> None:
     model = dropout_ir()
-    with pytest.raises(sd.SpecError, match=re.escape("node 'drop': strata is 30; it must be 1 or a prime number")):
+    with pytest.raises(sd.SpecError, match=re.escape("strata is 30; it must be 1 or a prime number")):
         sd.stratify(model, strata=30)
     assert [found.strata for found in sd.find(model)] == [1]
 
