@@ -7,6 +7,7 @@ inference in this process.
 from onnx_spatialdrop.errors import FormError, KernelError, ModelFileError, SpatialDropError, SpecError
 from onnx_spatialdrop.io import load, save
 from onnx_spatialdrop.kernels.native import get_library_path
+from onnx_spatialdrop.montecarlo import MCDropout, monte_carlo, split
 from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.operator.node import spatial_dropout
 from onnx_spatialdrop.operator.schema import register_schema
@@ -26,6 +27,7 @@ from onnx_spatialdrop.runtime.session import register, session
 __all__ = [
     "FormError",
     "KernelError",
+    "MCDropout",
     "ModelFileError",
     "SpatialDropError",
     "SpecError",
@@ -40,6 +42,7 @@ __all__ = [
     "get_library_path",
     "insert",
     "load",
+    "monte_carlo",
     "reference",
     "register",
     "register_schema",
@@ -47,6 +50,7 @@ __all__ = [
     "save",
     "session",
     "spatial_dropout",
+    "split",
     "stratify",
     "to_inference",
 ]

@@ -18,6 +18,7 @@ RANKS = {
     "passes": 6,
     "kernels": 7,
     "runtime": 8,
+    "montecarlo": 9,
     "export": 9,
     "training": 9,
     "verify": 10,
