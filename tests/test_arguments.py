@@ -48,6 +48,7 @@ def _clean() -> onnx.ModelProto:
 def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """Return each public function and arguments with which it works."""
     model, output = dropout_model(wrap=True), folder / "out.onnx"
+    drawn_model = dropout_model(wrap=True, mask=False)
     x = ir.val("x", ir.DataType.FLOAT, ["N", 4, 3, 3])
     drawn = {"shape": (2, 4, 3, 3), "axes": [2, 3], "ratio": 0.5, "seed": 1, "step": 0, "rng": "philox", "strata": 1}
     file = sd.save(model, folder / "in.onnx")
@@ -78,6 +79,12 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
             sd.assign_seeds, {"model": model, "output": output, "base": 0, "keep_ties": False, "frameworks": False},
         ),
         "stratify": (sd.stratify, {"model": model, "output": output, "strata": 31}),
+        "monte_carlo": (
+            sd.monte_carlo,
+            {"model": drawn_model, "output": output, "samples": 31, "task": "regression", "statistics": ["mean"],
+             "layers": "all", "chunk": "auto", "class_axis": None, "log_variance": None, "strata": 31, "target": None},
+        ),
+        "split": (sd.split, {"model": drawn_model, "layers": "all"}),
         "session": (sd.session, {"model": model, "kernel": "body", "sess_options": None}),
         "register": (sd.register, {"session_options": None}),
         "spatial_dropout": (

@@ -7,8 +7,9 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.montecarlo import plan as plans
 from onnx_spatialdrop.montecarlo.facts import Dim, Fact, Multiple, Unproven, product_of
+from onnx_spatialdrop.montecarlo.options import Layers
 from onnx_spatialdrop.montecarlo.plan import Plan
-from onnx_spatialdrop.montecarlo.prepare import Layers, Prepared, prepare
+from onnx_spatialdrop.montecarlo.prepare import Prepared, prepare
 from onnx_spatialdrop.montecarlo.rows import Tracker
 from onnx_spatialdrop.montecarlo.view import View
 from onnx_spatialdrop.passes.opset import OpsetPass
@@ -19,7 +20,7 @@ __all__ = ["FIRST_OPSET", "prepared_plan"]
 FIRST_OPSET = 13
 
 
-def prepared_plan(model: ir.Model, layers: Layers = "all", seed: int | None = None) -> Plan:
+def prepared_plan(model: ir.Model, layers: Layers = "all", seed: int | None = None, strata: int = 1) -> Plan:
     """Switch dropout on and cut the model, in place.
 
     1. A model of an opset below FIRST_OPSET is converted to it.
@@ -32,7 +33,7 @@ def prepared_plan(model: ir.Model, layers: Layers = "all", seed: int | None = No
     """
     if model.opset_imports.get("", FIRST_OPSET) < FIRST_OPSET:  # case 1
         OpsetPass(FIRST_OPSET).call(model)
-    prepared = prepare(model, layers, seed)
+    prepared = prepare(model, layers, seed, strata)
     result = plans.plan(prepared)
     size = None if result.batch.shape is None else result.batch.shape[0]
     if isinstance(size, int) and _open(prepared, result.batch, size):  # case 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,8 +15,8 @@ from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.montecarlo import cost, drawing
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.needed import keep_needed
+from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, chunk_of, options
 from onnx_spatialdrop.montecarlo.plan import Plan
-from onnx_spatialdrop.montecarlo.prepare import Layers
 from onnx_spatialdrop.montecarlo.summing import Chunking, Counts, is_double, state_dims, statistics
 from onnx_spatialdrop.montecarlo.tasks import Target, choose_tasks
 from onnx_spatialdrop.passes.attach import AttachPass
@@ -24,8 +24,6 @@ from onnx_spatialdrop.passes.expand import ExpandPass
 from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
 
 __all__ = ["MonteCarloPass", "monte_carlo"]
-
-Chunk = Literal["auto", "all"] | int
 
 #: Bytes of activations that the draws of one trip may take.
 BUDGET: Final = 64 << 20
@@ -45,30 +43,10 @@ class MonteCarloPass(ir.passes.InPlacePass):
     5. Outputs that are the same for every draw stay.
     """
 
-    def __init__(
-        self,
-        *,
-        samples: int = 31,
-        task: str | Mapping[str, str] = "auto",
-        statistics: Sequence[str] | None = None,
-        layers: Layers = "all",
-        chunk: Chunk = "auto",
-        class_axis: int | None = None,
-        log_variance: str | Mapping[str, str] | None = None,
-        defaults: bool = True,
-    ) -> None:
+    def __init__(self, chosen: Options, chunk: Chunk = "auto", defaults: bool = True) -> None:
         super().__init__()
-        if samples < 1:
-            raise SpecError(f"samples is {samples}; at least 1 draw is needed")
-        if not (chunk in ("auto", "all") or (isinstance(chunk, int) and chunk >= 1)):
-            raise SpecError(f"chunk is {chunk!r}; allowed: 'auto', 'all', or a number of draws from 1 on")
-        self.samples = samples
-        self.task = task
-        self.statistics = None if statistics is None else tuple(statistics)
-        self.layers = layers
+        self.options = chosen
         self.chunk = chunk
-        self.class_axis = class_axis
-        self.log_variance = log_variance
         self.defaults = defaults
         self.plan: Plan | None = None
         self.targets: list[Target] = []
@@ -76,15 +54,16 @@ class MonteCarloPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         had_body = any(function.domain == "onnx_spatialdrop" for function in model.functions.values())
-        plan = self.plan = prepared_plan(model, self.layers)
+        chosen = self.options
+        plan = self.plan = prepared_plan(model, chosen.layers, strata=1 if had_body else chosen.strata)
         targets = self.targets = choose_tasks(
-            plan.stochastic, plan.facts, self.task, self.statistics, self.class_axis, self.log_variance
+            plan.stochastic, plan.facts, chosen.task, chosen.statistics, chosen.class_axis, chosen.log_variance
         )
         graph = model.graph
         prefix = Names(model).prefix("monte_carlo")
-        samples = self._input(graph, "samples", self.samples, [1])
+        samples = self._input(graph, "samples", chosen.samples, [1])
         first = self._step_input(graph, plan)
-        chunking = _chunking(plan, self.chunk, self.samples)
+        chunking = _chunking(plan, self.chunk, chosen.samples)
         graph.remove(plan.suffix)
         build = NodeBuilder(prefix, {})
         rows = drawing.count_rows(build, plan)
@@ -187,6 +166,7 @@ def monte_carlo(
     chunk: Chunk = "auto",
     class_axis: int | None = None,
     log_variance: str | Mapping[str, str] | None = None,
+    strata: int = STRATA,
     target: str | None = None,
 ) -> io.Result:
     """Return a model that draws and sums up its own draws: mean, variance, entropy, mutual information in one run.
@@ -211,6 +191,8 @@ def monte_carlo(
         class_axis: the axis of classes, where it cannot be told.
         log_variance: the output that holds the logarithm of the variance of the data (a heteroscedastic head), or
             {output: its log-variance}.
+        strata: nodes with the rng "philox" balance their draws over so many steps, a prime from 3 to 127, so that
+            means need about half as many; take a multiple of it for ``samples``. 1: draws are independent.
         target: what will run the file, where that does not know our operator (see expand); None keeps the nodes.
 
     Returns:
@@ -221,18 +203,10 @@ def monte_carlo(
         FormError: the target cannot run it, or its opset cannot be converted.
         ModelFileError: a file that cannot be read or written.
     """
-    passes: list[ir.passes.InPlacePass] = [
-        MonteCarloPass(
-            samples=samples,
-            task=task,
-            statistics=statistics,
-            layers=layers,
-            chunk=chunk,
-            class_axis=class_axis,
-            log_variance=log_variance,
-            defaults=target is None or resolve(target) not in NO_DEFAULTS,
-        )
-    ]
+    balanced = strata if target is None else 1
+    chosen = options(samples, task, statistics, layers, class_axis, log_variance, balanced)
+    defaults = target is None or resolve(target) not in NO_DEFAULTS
+    passes: list[ir.passes.InPlacePass] = [MonteCarloPass(chosen, chunk_of(chunk), defaults)]
     if target is not None:
         passes.append(ExpandPass(None, target))
     return io.apply(model, output, *passes)

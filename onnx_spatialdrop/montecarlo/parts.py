@@ -52,7 +52,8 @@ def prefix_model(plan: Plan) -> ir.Model:
     wanted = dict.fromkeys([*(v for v in plan.boundary if v not in inputs), *plan.fixed])
     for value in wanted:
         values[value].type = values[value].type or _type(plan, value)
-        values[value].shape = values[value].shape or shape_of(plan.facts[value])
+        if values[value].shape is None:
+            values[value].shape = shape_of(plan.facts[value])
     model.graph.outputs[:] = [values[value] for value in wanted]
     step = values[plan.prepared.step]
     keep_needed(model.graph)
@@ -139,7 +140,7 @@ def _boundary_inputs(plan: Plan) -> dict[ir.Value, ir.Value]:
 
 
 def _input(plan: Plan, value: ir.Value) -> ir.Value:
-    shape = value.shape or shape_of(plan.facts[value])
+    shape = shape_of(plan.facts[value]) if value.shape is None else value.shape
     return ir.Value(name=value.name, type=value.type or _type(plan, value), shape=shape)
 
 

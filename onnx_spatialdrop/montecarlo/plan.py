@@ -5,6 +5,7 @@ It finds the cut, the values that cross it, and whether the second part may run 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -51,7 +52,7 @@ class Plan:
     @property
     def strata(self) -> int:
         """How many draws in a row are balanced against each other; 1 where they are independent."""
-        return 1
+        return math.lcm(*(op.read(node).strata for node in self.prepared.live))
 
     @property
     def proven(self) -> bool:

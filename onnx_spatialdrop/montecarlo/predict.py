@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments as checked
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.montecarlo import cost, parts
@@ -19,13 +20,13 @@ from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.facts import Fact
 from onnx_spatialdrop.montecarlo.feeding import Inputs, anew, feeds, first_steps
 from onnx_spatialdrop.montecarlo.onefile import BUDGET, CACHE
+from onnx_spatialdrop.montecarlo.options import STRATA, Layers, Options, options
 from onnx_spatialdrop.montecarlo.plan import Plan
-from onnx_spatialdrop.montecarlo.prepare import Layers
 from onnx_spatialdrop.montecarlo.result import MCResult, Statistics
 from onnx_spatialdrop.montecarlo.rounds import Rows, Sums, run_rounds
 from onnx_spatialdrop.montecarlo.tasks import STATISTICS, Target, choose_tasks
 from onnx_spatialdrop.montecarlo.whole import compare
-from onnx_spatialdrop.runtime.session import Kernel, session
+from onnx_spatialdrop.runtime.session import Kernel, choose, session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -64,6 +65,7 @@ class MCDropout:
         layers: Layers = "all",
         class_axis: int | None = None,
         log_variance: str | Mapping[str, str] | None = None,
+        strata: int = STRATA,
         tolerance: float | None = None,
         fresh: bool = False,
         check: bool = False,
@@ -74,16 +76,17 @@ class MCDropout:
         sess_options: onnxruntime.SessionOptions | None = None,
         **arguments: Any,
     ) -> None:
-        if samples < 1:
-            raise SpecError(f"samples is {samples}; at least 1 draw is needed")
-        self.samples = samples
+        chosen = options(samples, task, statistics, layers, class_axis, log_variance, strata)
+        number = None if seed is None else checked.seed(seed, "seed")
+        balanced = 1 if choose(kernel)[0] == "body" else chosen.strata
+        self.samples = chosen.samples
         self._tolerance, self._fresh, self._check, self._keep = tolerance, fresh, check, draws
         self._budget, self._chunk = budget, chunk
         kept: dict[str, Any] = {}
 
         def build(working: ir.Model) -> None:
-            plan = prepared_plan(working, layers, seed)
-            kept.update(self._cut(plan, task, statistics, class_axis, log_variance))
+            plan = prepared_plan(working, chosen.layers, number, balanced)
+            kept.update(self._cut(plan, chosen))
 
         io.rewrite(model, None, build)
 
@@ -97,18 +100,12 @@ class MCDropout:
         self._whole_model: ir.Model = kept["whole"]
         self._whole: onnxruntime.InferenceSession | None = None
 
-    def _cut(
-        self,
-        plan: Plan,
-        task: str | Mapping[str, str],
-        statistics: Sequence[str] | None,
-        class_axis: int | None,
-        log_variance: str | Mapping[str, str] | None,
-    ) -> dict[str, Any]:
+    def _cut(self, plan: Plan, chosen: Options) -> dict[str, Any]:
         """Remember what is needed of a plan, and return the models made of it."""
-        chosen = None if statistics is None else tuple(statistics)
-        self.targets = choose_tasks(plan.stochastic, plan.facts, task, chosen, class_axis, log_variance)
-        if chosen is None:
+        self.targets = choose_tasks(
+            plan.stochastic, plan.facts, chosen.task, chosen.statistics, chosen.class_axis, chosen.log_variance
+        )
+        if chosen.statistics is None:
             self.targets = [_all_statistics(target) for target in self.targets]
         self.notes = [*plan.prepared.notes, *(target.note for target in self.targets if target.note)]
         self.ends = plan.ends
@@ -155,9 +152,9 @@ class MCDropout:
         fresh = self._fresh if fresh is None else fresh
         check = self._check if check is None else check
         keep = self._keep if draws is None else draws
-        count = self.samples if samples is None else samples
-        if count < 1:
-            raise SpecError(f"samples is {count}; at least 1 draw is needed")
+        count = self.samples if samples is None else checked.integer(samples, "samples", 1)
+        if tolerance is not None:
+            tolerance = checked.factor(tolerance, "tolerance")
         given, rows = feeds(inputs, self._inputs, self._batch)
         numbers, first = self._steps(ids, rows, bool(fresh))
         values = dict(given)

@@ -5,9 +5,9 @@ It decides which dropout is live and nothing about how often it is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -16,16 +16,15 @@ import onnx_ir.passes.common
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import controls, prune, scopes
 from onnx_spatialdrop.graph.names import Names
+from onnx_spatialdrop.montecarlo.options import Layers
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import DetachPass
 from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.remove import remove_node
 from onnx_spatialdrop.passes.seeds import SeedsPass
+from onnx_spatialdrop.passes.stratify import StratifyPass
 
-__all__ = ["STEP", "Layers", "Prepared", "prepare"]
-
-#: Which dropout nodes are live: "all", "last", or names of nodes or of the values that they compute.
-Layers = Literal["all", "last"] | Sequence[str]
+__all__ = ["STEP", "Prepared", "is_stochastic_source", "prepare"]
 
 STEP: Final = "step"
 #: How far apart the streams of nodes are that share a seed and are told apart by negative steps alone.
@@ -49,7 +48,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None) -> Prepared:
+def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None, strata: int = 1) -> Prepared:
     """Switch dropout on, in place.
 
     1. What a training-mode export spells out becomes nodes, element-wise dropout and Bernoulli included; functions
@@ -58,6 +57,7 @@ def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None) ->
     3. What is not live is taken out. The switches of the rest become the constant true, wherever they are read.
     4. Everything that followed the model's step follows ``step``; nodes with a constant step follow it too.
     5. With ``seed``, nodes get new seeds derived from it (see seeds.py).
+    6. Where no node balances its draws yet, they balance them over ``strata`` steps (see stratify.py).
 
     Raises:
         SpecError: nothing is live, or ``layers`` names a node that is not there.
@@ -70,6 +70,8 @@ def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None) ->
         model.functions.clear()
     if seed is not None:
         SeedsPass(seed, keep_ties=True).call(model)  # case 5
+    if all(op.read(site.node).strata == 1 for site in scopes.spatial_dropouts(model)):
+        StratifyPass(strata).call(model)  # case 6
     live, idle = _chosen(model, layers)
     if not live:
         raise SpecError(_nothing_live(model, fusion))
@@ -88,8 +90,6 @@ def _chosen(model: ir.Model, layers: Layers) -> tuple[list[ir.Node], list[ir.Nod
     if layers == "last":
         live = live[-1:]
     elif layers != "all":
-        if isinstance(layers, str):
-            raise SpecError(f"layers is {layers!r}; allowed: 'all', 'last', or a list of names")
         known = {name: node for node in live for name in (node.name, node.outputs[0].name) if name}
         missing = [name for name in layers if name not in known]
         if missing:

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.montecarlo import cost, parts
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
+from onnx_spatialdrop.montecarlo.options import Layers, layers_of
 from onnx_spatialdrop.montecarlo.plan import Plan
-from onnx_spatialdrop.montecarlo.prepare import Layers
 from onnx_spatialdrop.operator import node as op
 
 __all__ = ["Split", "SplitReport", "report_of", "split"]
@@ -114,11 +114,12 @@ def split(model: io.Source, *, layers: Layers = "all") -> Split:
         SpecError: no dropout is live, or ``layers`` names a node that is not there.
         ModelFileError: a file that cannot be read.
     """
+    chosen = layers_of(layers)
     halves: list[ir.Model] = []
     reports: list[SplitReport] = []
 
     def cut(working: ir.Model) -> None:
-        plan = prepared_plan(working, layers)
+        plan = prepared_plan(working, chosen)
         reports.append(report_of(plan))
         halves.append(parts.prefix_model(plan))
         halves.append(parts.suffix_model(plan))

@@ -34,9 +34,9 @@ def plan_of(model: onnx.ModelProto) -> Plan:
     return prepared_plan(io.from_proto(model))
 
 
-def whole_runs(model: onnx.ModelProto, feeds: Feeds, first: Array, draws: int) -> Array:
+def whole_runs(model: onnx.ModelProto, feeds: Feeds, first: Array, draws: int, strata: int = 1) -> Array:
     """Return the first output of ``draws`` runs, [T, N, ...]; run t has the steps ``first + t``."""
-    session = open_session(model)
+    session = open_session(sd.stratify(model, strata=strata))
     on = {**feeds, "training_mode": np.array(True)}
     return np.stack([session.run(None, {**on, "step": first + t})[0] for t in range(draws)])
 

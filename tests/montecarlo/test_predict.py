@@ -26,8 +26,9 @@ def test_every_kernel_gives_the_numbers_of_whole_runs(kernel: Any) -> None:
     except KernelError as error:
         pytest.skip(str(error))
     model, feeds = digits("digits_torch")
-    result = sd.MCDropout(model, samples=9, kernel=kernel).predict(feeds, ids=[4, 0, 7, 7, 2], check=True)
-    p = softmax(whole_runs(model, feeds, first_steps([4, 0, 7, 7, 2]), 9), 2)
+    mc = sd.MCDropout(model, samples=9, kernel=kernel)
+    result = mc.predict(feeds, ids=[4, 0, 7, 7, 2], check=True)
+    p = softmax(whole_runs(model, feeds, first_steps([4, 0, 7, 7, 2], mc.strata), 9, mc.strata), 2)
     for name, expected in statistics(p, 1).items():
         np.testing.assert_allclose(getattr(result, name), expected, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(result.quantiles([0.1, 0.9]), np.quantile(p, [0.1, 0.9], axis=0), atol=1e-6)
