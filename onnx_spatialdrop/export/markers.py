@@ -6,7 +6,8 @@ It knows no framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +21,7 @@ from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import seeds
 
-__all__ = ["AXES", "CALL", "MARKER", "VECTORIZED", "Call", "replace_markers"]
+__all__ = ["AXES", "CALL", "MARKER", "VECTORIZED", "Call", "find_markers", "replace_markers", "require_all"]
 
 #: The marker's operator type, in the operator's own domain, and its attributes. No file that we hand out has it.
 MARKER: Final = "Marker"
@@ -43,6 +44,7 @@ class Call:
         owner: equal for calls of one layer.
         metadata: what else goes into the node's metadata_props.
         draw: which draw of the framework's own generator it is; None: the node draws by philox.
+        scaled: whether kept values are multiplied by 1 / (1 - rate); False leaves them as they are.
     """
 
     layer: str
@@ -54,58 +56,22 @@ class Call:
     owner: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     draw: counters.Draw | None = None
+    scaled: bool = True
 
 
-def replace_markers(
-    model: ir.Model, calls: Mapping[int, Call], base_seed: int, *, always: bool = False
-) -> list[ir.Node]:
-    """Turn every Marker node into a SpatialDropout node, in place; return those, in the order of their calls.
+def find_markers(model: ir.Model) -> list[ir.Node]:
+    """Return the model's Marker nodes, in the order of their calls."""
+    found = [node for node in scopes.all_nodes(model) if node.domain == spec.DOMAIN and node.op_type == MARKER]
+    return sorted(found, key=lambda node: node.attributes[CALL].as_int())
 
-    1. All share one pair of switches, which default to inference. A node that draws as the framework does reads
-       ``step`` through nodes that make its generator's counter of it, where that is another number; see counters.py.
-       The model's metadata then says which step the framework's next training call is.
-    2. Each has a seed of its own. One that draws as the framework does has its generator's, or one that draws the same.
-       Elsewhere a layer's own seed goes to its first call; where two layers were given equal seeds, to the first of
-       them. Every further call of such a layer gets one derived from the layer's seed, every other one is derived from
-       ``base_seed``, in the order of the calls.
-    3. A node is named after its layer, with ":1", ":2", ... from a second call on (and where two layers share a name).
-    4. The axes are the marker's own where it has some (an exporter that moves transposes corrects them there).
 
-    Args:
-        model: what an exporter wrote.
-        calls: every call that was traced; a marker's attribute ``call`` is a key of it.
-        base_seed: see case 2.
-        always: make training_mode a constant true instead of a switch: trainers run a model as it stands.
+def require_all(model: ir.Model, calls: Mapping[int, Call]) -> None:
+    """Check that every layer that was called has a marker in the file.
 
     Raises:
-        SpatialDropError: a layer that was called has no marker in the file, or a marker stands on a tensor of another
-            rank than the layer did.
+        SpatialDropError: an exporter folded one away; it names the layer.
     """
-    found = [node for node in scopes.all_nodes(model) if node.domain == spec.DOMAIN and node.op_type == MARKER]
-    _check_complete(calls, {node.attributes[CALL].as_int() for node in found})
-    found.sort(key=lambda node: node.attributes[CALL].as_int())
-    made: list[ir.Node] = []
-    if found:
-        training_mode, step = controls.add_switches(model.graph, always)
-        if always:
-            model.graph.inputs.remove(training_mode)
-        taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
-        order = [calls[node.attributes[CALL].as_int()] for node in found]
-        steps = _steps(model, order, step)
-        for marker, call, seed, own_step in zip(found, order, _seeds(order, base_seed), steps, strict=True):
-            name = _free_name(call.layer, taken)
-            made.append(_replace(marker, call, seed, training_mode, own_step, name))
-            made[-1].metadata_props[CALL_KEY] = name[len(call.layer) + 1 :] or "0"
-    for scope in scopes.scopes(model):
-        if made and any(op.is_spatial_dropout(node) for node in scope.all_nodes()):
-            scope.opset_imports[spec.DOMAIN] = spec.VERSION
-        else:
-            scope.opset_imports.pop(spec.DOMAIN, None)
-    return made
-
-
-def _check_complete(calls: Mapping[int, Call], present: set[int]) -> None:
-    owners = {calls[index].owner for index in present}
+    owners = {calls[node.attributes[CALL].as_int()].owner for node in find_markers(model)}
     for call in calls.values():
         if call.owner not in owners:
             raise SpatialDropError(
@@ -113,6 +79,62 @@ def _check_complete(calls: Mapping[int, Call], present: set[int]) -> None:
                 "or dropped it, as it does where the layer's input is a constant or its output is unused); export with "
                 'dropout="inference" (with tf2onnx: outside exporting()), or take the layer out of the call'
             )
+
+
+def replace_markers(
+    model: ir.Model,
+    calls: Mapping[int, Call],
+    base_seed: int,
+    *,
+    training_mode: bool = False,
+    step: int = -1,
+    always: bool = False,
+) -> list[ir.Node]:
+    """Turn every Marker node into a SpatialDropout node, in place; return those, in the order of their calls.
+
+    1. All share one pair of switches; without markers none is made. A node that draws as the framework does reads
+       ``step`` through nodes that make its generator's counter of it, where that is another number; see counters.py.
+       The model's metadata then says which step the framework's next training call is.
+    2. Each has a seed of its own. One that draws as the framework does has its generator's, or one that draws the same.
+       Elsewhere a layer's own seed goes to its first call; where two layers were given equal seeds, to the first of
+       them. Every further call of such a layer gets one derived from the layer's seed, every other one is derived from
+       ``base_seed``, in the order of the calls.
+    3. A node is named after its layer, with ":1", ":2", ... from a second call on (and where two layers share a name);
+       the root's is called "SpatialDropout". Its metadata_props hold the number of the call.
+    4. The axes are the marker's own where it has some (an exporter that moves transposes corrects them there).
+
+    Args:
+        model: what an exporter wrote.
+        calls: every call that was traced; a marker's attribute ``call`` is a key of it.
+        base_seed: see case 2.
+        training_mode: the switch's default; False: the file is the inference model.
+        step: the switch's default; -1 is a fresh draw every run.
+        always: make training_mode a constant true instead of a switch: trainers run a model as it stands.
+
+    Raises:
+        SpatialDropError: a marker stands on a tensor of another rank than the layer did.
+    """
+    found = find_markers(model)
+    made: list[ir.Node] = []
+    if found:
+        mode_input, step_input = controls.add_switches(model.graph, training_mode or always, step)
+        if always:
+            model.graph.inputs.remove(mode_input)
+        taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
+        order = [calls[node.attributes[CALL].as_int()] for node in found]
+        steps = _steps(model, order, step_input)
+        seen: Counter[str] = Counter()
+        for marker, call, seed, own_step in zip(found, order, _seeds(order, base_seed), steps, strict=True):
+            name = _free_name(call.layer or spec.OP_TYPE, taken)
+            made.append(_replace(marker, call, seed, mode_input, own_step, name))
+            made[-1].metadata_props[CALL_KEY] = str(seen[call.layer])
+            seen[call.layer] += 1
+    for scope in scopes.scopes(model):
+        if made and any(op.is_spatial_dropout(node) for node in scope.all_nodes()):
+            scope.opset_imports[spec.DOMAIN] = spec.VERSION
+        else:
+            scope.opset_imports.pop(spec.DOMAIN, None)
+    return made
 
 
 def _steps(model: ir.Model, order: Sequence[Call], step: ir.Value) -> list[ir.Value]:
@@ -139,15 +161,14 @@ def _seeds(order: Sequence[Call], base_seed: int) -> list[int]:
         given.append(own if own is not None and own not in taken else None)
         if own is not None:
             taken.add(own)
-    missing = [call for call, seed in zip(order, given, strict=True) if seed is None]
-    derived: list[int] = []
-    for call in missing:
-        base = base_seed if call.seed is None else call.seed
-        seed = seeds.derive_seeds(base, 1, frozenset(taken))[0]
-        taken.add(seed)
-        derived.append(seed)
-    fresh = iter(derived)
-    return [next(fresh) if seed is None else seed for seed in given]
+    bases = [base_seed if call.seed is None else call.seed for call in order]
+    missing = Counter(base for base, seed in zip(bases, given, strict=True) if seed is None)
+    fresh: dict[int, Iterator[int]] = {}
+    for base, count in missing.items():
+        derived = seeds.derive_seeds(base, count, frozenset(taken))
+        taken.update(derived)
+        fresh[base] = iter(derived)
+    return [next(fresh[base]) if seed is None else seed for base, seed in zip(bases, given, strict=True)]
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -183,17 +204,17 @@ def _replace(marker: ir.Node, call: Call, seed: int, training_mode: ir.Value, st
         step=step,
         seed=seed,
         axes=tuple(axes),
-        scale=spec.explicit_scale(call.rate, op.numpy_dtype(x)),
+        scale=spec.explicit_scale(call.rate, op.numpy_dtype(x)) if call.scaled else 1.0,
         rng=rng,
         name=name,
     )
-    node.metadata_props.update(call.metadata)
+    node.metadata_props.update({**marker.metadata_props, **call.metadata})
     graph.insert_before(marker, node)
     if old.type is None:
         old.type = x.type
     if old.shape is None:
         old.shape = x.shape
     replace.take_over(old, node.outputs[0])
-    node.outputs[1].name = f"{node.outputs[0].name}/mask"
+    op.complete(node)
     graph.remove(marker, safe=True)
     return node

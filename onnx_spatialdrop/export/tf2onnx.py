@@ -20,7 +20,7 @@ from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import require
 from onnx_spatialdrop.export.keras import dialect
 from onnx_spatialdrop.export.keras.call_recorder import CallRecorder, outermost, watching
-from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers
+from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers, require_all
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse import FusePass
 
@@ -60,7 +60,9 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
     def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
         model = ir.from_proto(proto)
         if watch.seen:
-            replace_markers(model, watch.calls(dialect.chooser(rng)), seed)
+            calls = watch.calls(dialect.chooser(rng))
+            require_all(model, calls)
+            replace_markers(model, calls, seed)
         watch.seen.clear()  # the next conversion in this block traces anew
         FusePass(elementwise=elementwise, training_mode=False, seed=seed).call(model)
         canonicalize(model)

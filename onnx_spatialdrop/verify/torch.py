@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,16 @@ from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.export.finish import require
 from onnx_spatialdrop.verify.expose import expose
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
-from onnx_spatialdrop.verify.torch_calls import Matcher, intercepted
+
+if TYPE_CHECKING:
+    from onnx_spatialdrop.export.torch.survey import Survey
+    from onnx_spatialdrop.verify.torch_calls import Dropping
 
 __all__ = ["TorchRun", "draw_masks", "keras_mask"]
 
 Mask = npt.NDArray[np.bool_]
-#: torch, its operator, x, p, kind -> y, the mask, and what kept values are multiplied by.
-_Draw = Callable[[Any, Callable[..., Any], Any, float, str], tuple[Any, Any, float]]
+#: torch, x, a call -> y, the mask, and what kept values are multiplied by.
+_Draw = Callable[[Any, Any, "Dropping"], tuple[Any, Any, float]]
 
 
 class TorchRun:
@@ -45,6 +48,7 @@ class TorchRun:
         self.framework = f"torch {str(self._torch.__version__).split('+')[0]}"
         self._module = module
         self._layers: tuple[Layer, ...] = ()
+        self._seen: Survey | None = None
         devices = {tensor.device.type for tensor in (*module.parameters(), *module.buffers())} - {"cpu"}
         if devices:
             raise VerifyError(f"the module is on {', '.join(sorted(devices))}; move it to the CPU: module.cpu()")
@@ -84,47 +88,69 @@ class TorchRun:
         done, self._state = self._forward(args, _redraw)
         return dict(done.masks)
 
+    def _survey(self, tensors: Sequence[Any]) -> Survey:
+        from onnx_spatialdrop.export.torch.survey import survey
+
+        if self._seen is None:
+            self._seen = survey(self._module, tuple(tensors), {})
+        return self._seen
+
     def _forward(self, args: Iterable[Any], draw: _Draw) -> tuple[FrameworkStep, Any]:
         """Run the module from the noted state; return what it did, and the state that it leaves."""
+        from onnx_spatialdrop.verify.torch_calls import Matcher, intercepted
+
         torch = self._torch
         masks: dict[str, Mask] = {}
         scales: dict[str, float] = {}
         inputs: dict[str, Array] = {}
 
-        def drop(layer: Layer, original: Callable[..., Any], x: Any, p: float, kind: str) -> Any:
+        def drop(layer: Layer, x: Any, call: Dropping) -> Any:
             inputs[layer.name] = _like_the_layers(_numpy(torch, x.clone()), layer)
-            y, mask, scales[layer.name] = draw(torch, original, x, p, kind)
+            y, mask, scales[layer.name] = draw(torch, x, call)
             masks[layer.name] = _like_the_layers(mask.contiguous().numpy(), layer)
             return y
 
         tensors = [each.clone() if isinstance(each, torch.Tensor) else torch.tensor(np.asarray(each)) for each in args]
+        seen = self._survey(tensors)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _inference(self._module):
             torch.set_rng_state(self._state)
-            with intercepted(self._module, Matcher(self._layers), drop):
+            with intercepted(self._module, seen, Matcher(self._layers), drop):
                 outputs = torch.utils._pytree.tree_leaves(self._module(*tensors))
             results = tuple(_numpy(torch, each) for each in outputs if isinstance(each, torch.Tensor))
             return FrameworkStep(results, masks, scales, inputs), torch.get_rng_state()
 
 
-def _redraw(torch: Any, _: Callable[..., Any], x: Any, p: float, kind: str) -> tuple[Any, Any, float]:
-    """Draw as aten's dropout does: nothing for p = 1, else one number an entry, feature maps sharing one."""
-    shape = (*x.shape[:2], *(1 for _ in x.shape[2:]))
-    noise = torch.empty(shape, dtype=x.dtype) if kind == "feature" else torch.empty_like(x)
-    mask = torch.zeros_like(noise) if p == 1.0 else noise.bernoulli_(1.0 - p)
-    scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
+def _redraw(torch: Any, x: Any, call: Dropping) -> tuple[Any, Any, float]:
+    """Draw as aten's dropout does: nothing for p = 1, else one number an entry, feature maps sharing one.
+
+    A layer of a library's own draws in a way of its own, so it is run, on ones.
+    """
+    if call.ratio is None:
+        weights = call.run(torch.ones_like(x))
+        return x * weights, _entries(weights, call.axes) != 0, _scale(weights)
+    shape = [1 if axis in call.axes else size for axis, size in enumerate(x.shape)]
+    noise = torch.empty(shape, dtype=x.dtype) if call.axes else torch.empty_like(x)
+    mask = torch.zeros_like(noise) if call.ratio == 1.0 else noise.bernoulli_(1.0 - call.ratio)
+    scale = 1.0 if call.ratio == 1.0 else 1.0 / (1.0 - call.ratio)
     return torch.where(mask.bool(), x * scale, torch.zeros((), dtype=x.dtype)), mask.bool(), scale
 
 
-def _observe(torch: Any, original: Callable[..., Any], x: Any, p: float, kind: str) -> tuple[Any, Any, float]:
+def _observe(torch: Any, x: Any, call: Dropping) -> tuple[Any, Any, float]:
     """Run torch's own dropout, and once more on ones from the same state: a map of zeros shows no mask."""
     before = torch.get_rng_state()
-    weights = original(torch.ones_like(x), p, True)
+    weights = call.run(torch.ones_like(x))
     torch.set_rng_state(before)
-    y = original(x, p, True)
-    if kind == "feature":
-        weights = weights[(slice(None), slice(None), *(slice(0, 1) for _ in x.shape[2:]))]
-    kept = weights != 0
-    return y, kept, float(weights.max()) if bool(kept.any()) else 1.0
+    return call.run(x), _entries(weights, call.axes) != 0, _scale(weights)
+
+
+def _entries(weights: Any, axes: tuple[int, ...]) -> Any:
+    """Return one of the equal weights along each shared axis."""
+    return weights[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(weights.dim()))]
+
+
+def _scale(weights: Any) -> float:
+    """Return what kept values are multiplied by; 1 where none is kept."""
+    return float(weights.max()) if bool((weights != 0).any()) else 1.0
 
 
 def _like_the_layers(array: Array, layer: Layer) -> Array:

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from onnx_spatialdrop.export.torch.functions import replaced
+from onnx_spatialdrop.export.torch import composites
+from onnx_spatialdrop.export.torch.capture import shared_axes
+from onnx_spatialdrop.export.torch.functions import KINDS, replaced
+from onnx_spatialdrop.export.torch.running import running
+from onnx_spatialdrop.export.torch.survey import Survey, bound, lively, unfused
 from onnx_spatialdrop.graph.layers import split_name
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.verify.framework import Layer
 
-__all__ = ["Drop", "Matcher", "intercepted"]
+__all__ = ["Drop", "Dropping", "Matcher", "intercepted"]
 
-#: torch's dropout operators that exports keep -> what they share. Alpha dropout stays off, as exports have it.
-_KINDS: Final = {"feature_dropout": "feature", "dropout": "elementwise"}
+#: torch's dropouts that exports keep. Alpha dropout stays off, as exports have it.
+_KEPT: Final = {name: kind for name, kind in KINDS.items() if "alpha" not in kind}
 
-#: (the layer, torch's operator, x, p, kind) -> y.
-Drop = Callable[[Layer, Callable[..., Any], Any, float, str], Any]
+
+@dataclass(frozen=True)
+class Dropping:
+    """A call of a dropout.
+
+    Attributes:
+        axes: the axes along which it shares a mask entry.
+        run: x -> what the layer makes of x in training mode, with torch's generator.
+        ratio: fraction dropped, where torch's rule draws the mask; None where only ``run`` can.
+    """
+
+    axes: tuple[int, ...]
+    run: Callable[[Any], Any]
+    ratio: float | None = None
+
+
+#: (the layer, x, the call) -> y.
+Drop = Callable[[Layer, Any, Dropping], Any]
 
 
 class Matcher:
@@ -29,19 +49,18 @@ class Matcher:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._waiting = {layer.name: layer for layer in layers}
 
-    def take(self, names: Sequence[str], kind: str, rank: int) -> Layer | None:
+    def take(self, names: Sequence[str], axes: tuple[int, ...]) -> Layer | None:
         """Return the layer of the next call of a module; None where the model has none, because it was left out.
 
         Args:
             names: the module's qualified names, more than one where it is reached in several ways.
-            kind: "feature" or "elementwise".
-            rank: of what the call reads.
+            axes: those along which the call shares a mask entry.
         """
         called = {name or spec.OP_TYPE for name in names}
         possible = []
         for place, waiting in enumerate(self._waiting.values()):
             layer, call = split_name(waiting.name)
-            if layer in called and _fits(waiting, kind, rank):
+            if layer in called and (waiting.axes == ()) == (axes == ()):
                 possible.append((call, place, waiting))
         if not possible:
             return None
@@ -50,48 +69,44 @@ class Matcher:
         return found
 
 
-def _fits(layer: Layer, kind: str, rank: int) -> bool:
-    return (layer.axes == ()) == (kind == "elementwise" or rank <= 2)
-
-
 @contextmanager
-def intercepted(module: Any, matcher: Matcher, drop: Drop) -> Iterator[None]:
-    """Let ``drop`` stand in for torch's dropouts that the model has, inside the context; all others are off."""
-    originals = {f"{name}{end}": getattr(torch, f"{name}{end}") for name in _KINDS for end in ("", "_")}
+def intercepted(module: Any, seen: Survey, matcher: Matcher, drop: Drop) -> Iterator[None]:
+    """Let ``drop`` stand in for the dropouts that the model has, inside the context; all others are off.
 
-    with _running(module) as running:
+    Args:
+        module: what runs.
+        seen: its survey: which of its parts show their dropout in training mode only.
+        matcher: finds the model's layer.
+        drop: what is done at a call that the model has.
+    """
+    originals = {f"{name}{end}": getattr(torch, f"{name}{end}") for name in _KEPT for end in ("", "_")}
+    with running(module) as names:
 
         def standing_in(name: str) -> Callable[..., Any]:
             plain = name.rstrip("_")
+            own = originals[plain]
 
             def call(x: Any, p: float, train: bool) -> Any:
                 del train  # the model's switch decides, whatever the module says
-                layer = matcher.take(running[-1], _KINDS[plain], x.dim()) if p > 0 else None
+                axes = shared_axes(_KEPT[plain], x.dim())
+                layer = matcher.take(names[-1], axes) if p > 0 else None
                 if layer is None:
                     return x
-                y = drop(layer, originals[plain], x, p, _KINDS[plain])
+                y = drop(layer, x, Dropping(axes, lambda value: own(value, p, True), float(p)))
                 return x.copy_(y) if name != plain else y
 
             return call
 
-        with replaced({name: standing_in(name) for name in originals}):
+        def custom(axes: tuple[int, ...]) -> Callable[..., Any]:
+            def forward(part: Any, original: Callable[..., Any], x: Any) -> Any:
+                layer = matcher.take(names[-1], axes)
+                if layer is None:
+                    return original(x)
+                return drop(layer, x, Dropping(axes, lambda value: lively(part, original, value)))
+
+            return forward
+
+        forwards = dict.fromkeys(seen.forced, lively) | {name: custom(each.axes) for name, each in seen.custom.items()}
+        functions = {name: standing_in(name) for name in originals}
+        with unfused(), composites.apart(), replaced(functions), bound(module, forwards):
             yield
-
-
-@contextmanager
-def _running(module: Any) -> Iterator[list[tuple[str, ...]]]:
-    """Keep the qualified names of the modules that are running, innermost last; all names of each."""
-    names: dict[int, tuple[str, ...]] = {}
-    for name, each in module.named_modules(remove_duplicate=False):
-        names[id(each)] = (*names.get(id(each), ()), name)
-    running: list[tuple[str, ...]] = [("",)]
-    # A module that is not the module's own (made in a forward pass) runs in the name of its caller.
-    hooks = [
-        register_module_forward_pre_hook(lambda each, _: running.append(names.get(id(each), running[-1]))),
-        register_module_forward_hook(lambda *_: (running.pop(), None)[1], always_call=True),
-    ]
-    try:
-        yield running
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from onnx_spatialdrop.errors import SpatialDropError
-from onnx_spatialdrop.export.markers import CALL, MARKER, VECTORIZED, Call, replace_markers
+from onnx_spatialdrop.export.markers import CALL, MARKER, VECTORIZED, Call, replace_markers, require_all
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import expand
@@ -88,7 +88,7 @@ def test_without_markers_nothing_of_the_domain_stays() -> None:
 
 def test_a_layer_that_is_not_in_the_file_is_refused() -> None:
     with pytest.raises(SpatialDropError) as error:
-        replace_markers(model(0), by_index(call("a", 1), call("b", 2)), 0)
+        require_all(model(0), by_index(call("a", 1), call("b", 2)))
     assert str(error.value) == (
         "layer 'b': its dropout was traced but is not in the exported graph (the exporter folded or dropped it, as it "
         "does where the layer's input is a constant or its output is unused); "

@@ -71,11 +71,7 @@ def test_keep_mode_leaves_the_modes_to_the_caller(dynamo: bool) -> None:
             return x + 1 if self.training else x * 2
 
     module = nn.Sequential(Sees(), nn.Dropout2d(0.5), nn.Dropout(0.5)).train()
-    if dynamo:
-        kept = export(module, image(), keep_mode=True)
-    else:
-        mode = torch.onnx.TrainingMode.PRESERVE
-        kept = export(module, image(), keep_mode=True, dynamo=False, training=mode, do_constant_folding=False)
+    kept = export(module, image(), keep_mode=True, dynamo=dynamo)
     assert {"Add", "Dropout", "SpatialDropout"} <= {node.op_type for node in kept.graph}
     usual = {node.op_type for node in export(module, image(), dynamo=dynamo).graph}
     assert usual & {"Add", "Dropout", "Mul", "SpatialDropout"} == {"Mul", "SpatialDropout"}

@@ -19,7 +19,7 @@ from torch import nn
 import onnx_spatialdrop as sd
 import onnx_spatialdrop.export.torch as sdt
 
-pytestmark = TORCH_WARNINGS
+pytestmark = [*TORCH_WARNINGS, pytest.mark.filterwarnings("ignore::onnx_spatialdrop.export.left_out.LeftOutWarning")]
 
 X = torch.linspace(-1, 1, 2 * 3 * 16).reshape(2, 3, 4, 4)
 #: What is written with elementwise=False, with elementwise=True, and without any dropout.

@@ -34,8 +34,7 @@ class Calls(nn.Module):
 
 
 def export(module: nn.Module, x: torch.Tensor, **arguments: Any) -> ir.Model:
-    names = {"input_names": ["x"]}
-    model = sdt.export(module, (x,), **names, **arguments)
+    model = sdt.export(module, (x,), **({"input_names": ["x"], "elementwise": False} | arguments))
     assert isinstance(model, ir.Model)
     return model
 

@@ -105,7 +105,9 @@ def export(
         exported = io.load(file)
         exported.graph.doc_string = f"{model.name}, exported from Keras {keras.__version__}"  # no counter in it
         choose = dialect.chooser(rng)
-        markers.replace_markers(exported, watch.calls(choose), seed, always=dropout == "training")
+        calls = watch.calls(choose)
+        markers.require_all(exported, calls)
+        markers.replace_markers(exported, calls, seed, always=dropout == "training")
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets
         finish(exported, dropout, target, mask_inputs=mask_inputs)

@@ -1,62 +1,75 @@
-"""Keep torch's dropouts through an export: each becomes an opaque op that nothing decomposes, merges or folds.
-
-Imports torch, so it is loaded when an export is asked for and not before. What the op becomes in the file is the
-business of placeholders.py.
-"""
+"""What one export of torch's does with dropouts: which become markers, and which are left out. Without torch."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-import onnx
-import torch
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout
-from onnx_spatialdrop.export.torch.functions import replaced
-from onnx_spatialdrop.export.torch.placeholders import DOMAIN, OP_TYPE, qualified
-from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.export.left_out import LeftOut
+from onnx_spatialdrop.export.markers import Call
+from onnx_spatialdrop.graph.layers import LAYER_KEY
 
-__all__ = ["KINDS", "Capture", "capturing", "description", "modes", "translation_table"]
+if TYPE_CHECKING:
+    from onnx_spatialdrop.export.torch.survey import Survey
 
-_SCHEMA: Final = "Tensor x, str kind, int first, int rank, float ratio, float scale, int call, str layer"
-_LIBRARY: Final = torch.library.Library(spec.DOMAIN, "FRAGMENT")
-_LIBRARY.define(f"spatial_dropout({_SCHEMA}) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
-_LIBRARY.impl("spatial_dropout", lambda x, *_: x.clone(), "CompositeExplicitAutograd")
-torch.library.register_fake(f"{spec.DOMAIN}::spatial_dropout", lambda x, *_: torch.empty_like(x), lib=_LIBRARY)
+__all__ = ["Capture", "shared_axes"]
 
-_PLACEHOLDER: Final = torch.ops.onnx_spatialdrop.spatial_dropout.default
-#: torch's dropout operators, each with a twin that works in place, and the kind that placeholders call them.
-KINDS: Final = {
-    "feature_dropout": "feature",
-    "feature_alpha_dropout": "feature_alpha",
-    "dropout": "elementwise",
-    "alpha_dropout": "alpha",
+_REFUSED: Final = {
+    "feature_alpha": (
+        "is feature alpha dropout, which moves kept and dropped maps by constants that no SpatialDropout node has",
+        "nn.Dropout2d",
+    ),
+    "alpha": (
+        "is alpha dropout, which moves kept and dropped values by constants that no SpatialDropout node has",
+        "nn.Dropout, leave elementwise=False",
+    ),
+}
+_ASK: Final = "elementwise=True keeps it"
+_HIDDEN: Final = "its module does something else then, too; export it in training mode, with keep_mode=True"
+_NO_MASK: Final = "no mask and factor can say it"
+#: Kind of a dropout that is left out -> what it is, and what to do about it.
+_LEFT_OUT: Final = {
+    "feature": ("spatial dropout that shows in training mode only", _HIDDEN),
+    "elementwise": ("element-wise dropout", _ASK),
+    "alpha": ("alpha dropout", _NO_MASK),
+    "composite": (
+        "dropout inside of attention or a recurrent layer",
+        "export the module, not a program of it, with elementwise=True",
+    ),
+    "hidden": ("element-wise dropout that shows in training mode only", _HIDDEN),
+    "failure": ("whatever shows in training mode only", ""),
 }
 
 
 @dataclass
 class Capture:
-    """What one export does with dropouts.
+    """What one context of exports does with dropouts, and what it has seen.
 
     Attributes:
-        dropout: "inference" takes them out; else they become placeholders.
-        elementwise: whether nn.Dropout and F.dropout become placeholders too.
+        dropout: "inference" takes them out; else they become markers.
+        elementwise: whether element-wise dropout becomes markers too; False leaves it out, None does so and tells.
         keep_mode: whether the modules keep their modes; then element-wise dropouts that stay do as theirs say.
         programs: how many exported programs have been searched.
         refusal: why one of them cannot be exported; torch would wrap the error if it was raised at once.
+        calls: the calls that became markers, by their numbers.
+        left_out: what was left out so far.
+        modules: the names of the modules that are exported.
+        running: those that are running while TorchScript traces, innermost last, each with all its names.
+        surveyed: whether what is left out is known of the module, so that its program need not tell.
     """
 
     dropout: Dropout = "op"
-    elementwise: bool = False
+    elementwise: bool | None = None
     keep_mode: bool = False
     programs: int = 0
     refusal: SpatialDropError | None = None
-    calls: Iterator[int] = field(default_factory=itertools.count)
+    calls: dict[int, Call] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    modules: tuple[str, ...] = ()
+    running: list[tuple[str, ...]] = field(default_factory=list)
+    surveyed: bool = False
 
     def fate(self, kind: str, ratio: float) -> Literal["capture", "off", "keep"]:
         """Return what becomes of a dropout of this kind, whatever its own ``training`` says.
@@ -70,172 +83,60 @@ class Capture:
             return "capture"
         return "keep" if self.keep_mode else "off"
 
+    def note(
+        self, layer: str, kind: str, ratio: float, rank: int, dtype: object, axes: tuple[int, ...], scaled: bool = True
+    ) -> int:
+        """Take down a call that becomes a marker, and return its number.
 
-def translation_table() -> dict[Any, Callable[..., Any]]:
-    """Return torch.onnx's translation of the placeholder op."""
-    from onnxscript import values
+        Args:
+            layer: the qualified name of the module that calls.
+            kind: what it calls; see functions.KINDS.
+            ratio: fraction dropped.
+            rank: the rank of what it is called on.
+            dtype: torch's type of that.
+            axes: the axes along which it shares mask entries.
+            scaled: whether what it keeps is multiplied by 1 / (1 - ratio).
 
-    schema_of = onnx.defs.OpSchema
-    types = ["tensor(float16)", "tensor(bfloat16)", "tensor(float)", "tensor(double)"]
-    schema = schema_of(
-        OP_TYPE,
-        DOMAIN,
-        1,
-        type_constraints=[("T", types, "")],
-        inputs=[schema_of.FormalParameter("X", "T")],
-        outputs=[schema_of.FormalParameter("Y", "T")],
-        attributes=[
-            schema_of.Attribute("kind", schema_of.AttrType.STRING),
-            schema_of.Attribute("first", schema_of.AttrType.INT),
-            schema_of.Attribute("rank", schema_of.AttrType.INT),
-            schema_of.Attribute("ratio", schema_of.AttrType.FLOAT),
-            schema_of.Attribute("scale", schema_of.AttrType.FLOAT),
-            schema_of.Attribute("call", schema_of.AttrType.INT),
-            schema_of.Attribute("layer", schema_of.AttrType.STRING),
-        ],
-    )
-    placeholder = values.Op(values.Opset(DOMAIN, 1), OP_TYPE, schema)
+        Raises:
+            SpatialDropError: a kind that SpatialDropout cannot express.
+        """
+        if kind in _REFUSED:
+            reason, instead = _REFUSED[kind]
+            where = f"layer {layer!r}" if layer else "the module"
+            self.refusal = SpatialDropError(
+                f"{where} {reason}; replace it by {instead}, or export with dropout='inference', which takes it out"
+            )
+            raise self.refusal
+        number = len(self.calls)
+        name = str(dtype).removeprefix("torch.")
+        self.calls[number] = Call(layer, ratio, axes, rank, name, metadata={LAYER_KEY: layer}, scaled=scaled)
+        return number
 
-    def translate(x: Any, kind: str, first: int, rank: int, ratio: float, scale: float, call: int, layer: str) -> Any:
-        return placeholder(x, kind=kind, first=first, rank=rank, ratio=ratio, scale=scale, call=call, layer=layer)
+    def leave_out(self, layer: str, kind: str, ratio: float | None) -> None:
+        """Take down a dropout that the model will not have, unless the caller has asked for that."""
+        if self.dropout != "inference" and (self.elementwise is not False or kind.startswith("feature")):
+            self.left_out.append(LeftOut(layer, *_LEFT_OUT[kind], ratio))
 
-    return {_PLACEHOLDER: translate}
-
-
-@contextmanager
-def capturing(capture: Capture) -> Iterator[None]:
-    """Let the exporter built on torch.export write placeholders for dropouts, inside the context.
-
-    torch decomposes ``aten.feature_dropout`` before it looks into a translation table; the graph in which it is still
-    whole is the one that ``run_decompositions`` is called on, however that graph was made.
-    """
-    program = torch.export.ExportedProgram
-    original = program.run_decompositions
-
-    def run_decompositions(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        capture.programs += 1
-        with _retargeted(self, capture):
-            return original(self, *arguments, **keywords)
-
-    program.run_decompositions = run_decompositions
-    try:
-        with _traced_as_training(capture):
-            yield
-    finally:
-        program.run_decompositions = original
-
-
-@contextmanager
-def _traced_as_training(capture: Capture) -> Iterator[None]:
-    """Let dropouts that become placeholders run in training mode while a graph is traced, inside the context.
-
-    In inference mode torch's dropout returns its input, the very tensor. Tracers know tensors by identity and take
-    every later use of the input for one of the output: ``drop(x) + x`` comes out as ``drop(x) + drop(x)``.
-    """
-
-    def traced(original: Callable[..., Any]) -> Callable[..., Any]:
-        def dropout(x: Any, p: float, train: bool) -> Any:
-            return original(x, p, train or torch.compiler.is_compiling() or torch.jit.is_tracing())
-
-        return dropout
-
-    names = [name for name, kind in KINDS.items() if capture.fate(kind, 0.5) == "capture"]
-    with replaced({f"{name}{end}": traced(getattr(torch, f"{name}{end}")) for name in names for end in ("", "_")}):
-        yield
+    def compare(self, seen: Survey) -> None:
+        """Take down what a survey has seen of a module and the model will not have."""
+        self.surveyed = True
+        for call in seen.calls:
+            if call.layer in seen.hidden and not self.keep_mode:
+                self.leave_out(call.layer, "feature" if call.kind.startswith("feature") else "hidden", call.ratio)
+            elif self.fate(call.kind, call.ratio) == "off":
+                self.leave_out(call.layer, call.kind, call.ratio)
+        for name, custom in seen.custom.items():
+            if self.fate("feature" if custom.axes else "elementwise", custom.ratio) == "off":
+                self.leave_out(name, "elementwise", custom.ratio)
+        if self.dropout == "inference" or self.keep_mode:
+            return
+        for name, operators in seen.unknown.items():
+            self.left_out.append(LeftOut(name, f"noise ({', '.join(operators)})", _NO_MASK, None))
+        if seen.failure:
+            self.leave_out("", "failure", None)
+            self.left_out[-1:] = [replace(each, advice=seen.failure) for each in self.left_out[-1:]]
 
 
-@contextmanager
-def modes(module: Any, capture: Capture) -> Iterator[None]:
-    """Put every module in inference mode, inside the context, unless they are to keep their modes.
-
-    The flags are set one by one: ``module.eval()`` may be overridden, and merge weights or worse. torch's generator is
-    restored too, since a trace runs the module.
-    """
-    found = module.modules() if isinstance(module, torch.nn.Module) and not capture.keep_mode else ()
-    flags = [(each, each.training) for each in found]
-    try:
-        for each, _ in flags:
-            each.training = False
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for each, flag in flags:
-            each.training = flag
-
-
-@contextmanager
-def _retargeted(program: Any, capture: Capture) -> Iterator[None]:
-    """Let a program's dropouts call the placeholder, inside the context; the caller's program is as before after it."""
-    undo: list[Callable[[], None]] = []
-    graphs = [each for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
-    try:
-        for each in graphs:
-            for node in list(each.graph.nodes):
-                if node.op == "call_function" and node.target in _targets():
-                    _retarget(node, capture, undo)
-            each.recompile()
-        yield
-    finally:
-        for step in reversed(undo):
-            step()
-        for each in graphs:
-            each.recompile()
-
-
-def _targets() -> dict[Any, tuple[str, bool]]:
-    """Return the kind of each of torch's dropout operators, and whether it works in place."""
-    packets = torch.ops.aten
-    return {
-        getattr(packets, f"{name}{suffix}").default: (kind, suffix == "_")
-        for name, kind in KINDS.items()
-        for suffix in ("", "_")
-    }
-
-
-def _retarget(node: Any, capture: Capture, undo: list[Callable[[], None]]) -> None:
-    kind, in_place = _targets()[node.target]
-    old = (node.target, node.args, node.kwargs)
-    x, ratio = node.args[:2]
-    fate = capture.fate(kind, ratio)
-    if fate == "keep":
-        return
-
-    def restore() -> None:
-        node.target, node.args, node.kwargs = old
-
-    undo.append(restore)
-    if fate == "off":
-        node.args = (x, ratio, False)
-        return
-    layer = qualified(next(reversed((node.meta.get("nn_module_stack") or {"": ("",)}).values()))[0])
-    if not (in_place or node.args[2]) and _uses(node) > 1:
-        capture.refusal = SpatialDropError(
-            f"layer {layer!r} of the exported program was in inference mode when torch.export.export ran, which then "
-            "cannot tell its output from its input; give the module itself, or export the program inside exporting()"
-        )
-        raise capture.refusal
-    value = x.meta["val"]
-    arguments = (x, *description(kind, value.dim(), value.dtype, ratio), next(capture.calls), layer)
-    if not in_place:
-        node.target, node.args, node.kwargs = _PLACEHOLDER, arguments, {}
-        return
-    # The node goes on to stand for the changed tensor, so that all who read it later still do.
-    with node.graph.inserting_before(node):
-        drawn = node.graph.call_function(_PLACEHOLDER, arguments)
-    drawn.meta = dict(node.meta)
-    undo.insert(0, lambda: node.graph.erase_node(drawn))
-    node.target, node.args, node.kwargs = torch.ops.aten.copy_.default, (x, drawn), {}
-
-
-def _uses(node: Any) -> int:
-    """Return how often the result of ``node`` is read; a user may read it twice."""
-    found: list[Any] = []
-    for user in node.users:
-        torch.fx.node.map_arg((user.args, user.kwargs), found.append)
-    return sum(each is node for each in found)
-
-
-def description(kind: str, rank: int, dtype: Any, ratio: float) -> tuple[str, int, int, float, float]:
-    """Return kind, first shared axis, rank, ratio and scale of a dropout; every axis from the first on is shared."""
-    numpy_dtype = spec.DTYPES.get(str(dtype).removeprefix("torch."))
-    return kind, 2 if kind.startswith("feature") else rank, rank, ratio, spec.explicit_scale(ratio, numpy_dtype)
+def shared_axes(kind: str, rank: int) -> tuple[int, ...]:
+    """Return the axes along which a dropout of torch's shares mask entries: a map is everything from axis 2 on."""
+    return tuple(range(2, rank)) if kind.startswith("feature") else ()

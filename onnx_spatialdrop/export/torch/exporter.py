@@ -19,8 +19,11 @@ import onnx_ir as ir
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout, finish, require
-from onnx_spatialdrop.export.torch import contexts, dims, hooks, models
-from onnx_spatialdrop.export.torch.placeholders import replace_placeholders
+from onnx_spatialdrop.export.left_out import LeftOut, warn
+from onnx_spatialdrop.export.markers import replace_markers
+from onnx_spatialdrop.export.torch import calls, contexts, dims, hooks, models
+from onnx_spatialdrop.export.torch.capture import Capture
+from onnx_spatialdrop.export.torch.unbatched import unbatched
 
 __all__ = ["export", "exporting", "translation_table"]
 
@@ -32,7 +35,7 @@ def export(
     *,
     dropout: Dropout = "op",
     target: str | None = None,
-    elementwise: bool = False,
+    elementwise: bool | None = None,
     seed: int = 0,
     training_mode: bool = False,
     step: int = -1,
@@ -55,7 +58,9 @@ def export(
         dropout: "op" writes SpatialDropout nodes; "inference" none, so that the file equals torch's own export in
             inference mode; "training" standard operators that always drop, for ``target``.
         target: what a "training" model is for; see expand.
-        elementwise: also write nn.Dropout and F.dropout, as SpatialDropout nodes with ``axes`` [].
+        elementwise: also write nn.Dropout and F.dropout, dropout inside of attention and between recurrent layers, as
+            SpatialDropout nodes with ``axes`` []. By default they are left out, and a warning names them; False leaves
+            them out without a word.
         seed: base of the nodes' seeds, in [-2**63, 2**64); each node gets its own.
         training_mode: default of the switch.
         step: default of the switch; -1 is a fresh draw every run.
@@ -108,14 +113,14 @@ def exporting(
     *,
     dropout: Dropout = "op",
     target: str | None = None,
-    elementwise: bool = False,
+    elementwise: bool | None = None,
     seed: int = 0,
     training_mode: bool = False,
     step: int = -1,
     keep_mode: bool = False,
     mask_inputs: bool = False,
     body: bool = False,
-) -> Iterator[None]:
+) -> Iterator[list[LeftOut]]:
     """Let every call of ``torch.onnx.export`` inside the context keep spatial dropout, also calls inside libraries.
 
     The arguments are those of export. ``custom_translation_table=translation_table()`` may be given and is not needed.
@@ -132,15 +137,16 @@ def exporting(
     torch = require("torch", "torch")
     onnxscript = require("onnxscript", "torch")
     hooks.check(torch)
-    from onnx_spatialdrop.export.torch import capture as op_capture
-    from onnx_spatialdrop.export.torch import script
+    from onnx_spatialdrop.export.torch import marker, programs, script, tracing
+    from onnx_spatialdrop.export.torch.survey import Survey, survey
 
-    capture = op_capture.Capture(dropout, elementwise, keep_mode)
+    capture = Capture(dropout, elementwise, keep_mode)
 
-    def finished(model: ir.Model, module: Any) -> None:
-        names = [name for name, _ in module.named_modules()] if isinstance(module, torch.nn.Module) else []
-        always = dropout == "training"
-        replace_placeholders(model, names, seed=seed, training_mode=training_mode, step=step, always=always)
+    def finished(model: ir.Model) -> None:
+        unbatched(model, capture.calls)
+        replace_markers(
+            model, capture.calls, seed, training_mode=training_mode, step=step, always=dropout == "training"
+        )
         finish(model, dropout, target, mask_inputs=mask_inputs, body=body)
 
     def replacement(original: Any, model: Any, args: Any = (), f: Any = None, **arguments: Any) -> Any:
@@ -149,15 +155,24 @@ def exporting(
                 "verify=True runs the model before its dropout is finished; leave it out, and compare with "
                 "onnx_spatialdrop.session afterwards"
             )
-        table = {**translation_table(), **(arguments.pop("custom_translation_table", None) or {})}
-        before = capture.programs
+        table = {**marker.translation_table(), **(arguments.pop("custom_translation_table", None) or {})}
+        by_dynamo = calls.by_dynamo(torch, model, arguments)
+        if keep_mode and not by_dynamo:
+            arguments = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False} | arguments
+        before, told, seen = capture.programs, len(capture.left_out), Survey()
+        capture.surveyed, capture.modules = False, ()
+        if calls.is_module(torch, model):
+            capture.modules = tuple(name for name, _ in model.named_modules())
+            if dropout != "inference":
+                seen = survey(model, *calls.inputs(torch, args, arguments.get("kwargs")))
+                capture.compare(seen)
 
         def run(file: Any) -> Any:
-            with op_capture.modes(model, capture):
+            with tracing.prepared(model, capture, seen, by_dynamo=by_dynamo):
                 return original(model, args, file, custom_translation_table=table, **arguments)
 
         try:
-            program = _written(run, f, None if dropout == "inference" else lambda written: finished(written, model))
+            program = _written(run, f, None if dropout == "inference" else finished)
         except Exception as error:
             if capture.refusal is not None and error is not capture.refusal:
                 raise capture.refusal from error
@@ -173,17 +188,18 @@ def exporting(
                     "use a torch that is known to work (see docs/exporters.md)"
                 )
             written = models.read(program)
-            finished(written, model)
+            finished(written)
             models.write(program, written)
+        warn(capture.left_out[told:], stacklevel=3)
         return program
 
     @contextmanager
     def installed() -> Iterator[None]:
-        with op_capture.capturing(capture), script.capturing(capture):
+        with tracing.as_training(capture), programs.capturing(capture), script.capturing(capture):
             yield
 
     with contexts.innermost(torch, replacement, installed):
-        yield
+        yield capture.left_out
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
@@ -198,9 +214,9 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     torch = require("torch", "torch")
     require("onnxscript", "torch")
     hooks.check(torch)
-    from onnx_spatialdrop.export.torch import capture
+    from onnx_spatialdrop.export.torch import marker
 
-    return capture.translation_table()
+    return marker.translation_table()
 
 
 def _written(run: Callable[[Any], Any], f: Any, finished: Callable[[ir.Model], None] | None) -> Any:

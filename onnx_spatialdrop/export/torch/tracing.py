@@ -1,0 +1,103 @@
+"""How a module runs while an exporter traces it: in inference mode, and every dropout of it shows. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from onnx_spatialdrop.export.torch import composites, marker, script
+from onnx_spatialdrop.export.torch.capture import Capture
+from onnx_spatialdrop.export.torch.functions import KINDS, replaced
+from onnx_spatialdrop.export.torch.running import running
+from onnx_spatialdrop.export.torch.survey import Custom, Survey, bound, lively, unfused
+
+__all__ = ["as_training", "prepared"]
+
+
+@contextmanager
+def _modes(module: Any, keep: bool) -> Iterator[None]:
+    """Put every module in inference mode, inside the context, unless they are to ``keep`` their modes.
+
+    The flags are set one by one: ``module.eval()`` may be overridden, and merge weights or worse. torch's generator is
+    restored too, since a trace runs the module.
+    """
+    found = module.modules() if isinstance(module, torch.nn.Module) and not keep else ()
+    flags = [(each, each.training) for each in found]
+    try:
+        for each, _ in flags:
+            each.training = False
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for each, flag in flags:
+            each.training = flag
+
+
+@contextmanager
+def as_training(capture: Capture) -> Iterator[None]:
+    """Let dropouts that become markers run in training mode while a graph is traced, inside the context.
+
+    In inference mode torch's dropout returns its input, the very tensor. Tracers know tensors by identity and take
+    every later use of the input for one of the output: ``drop(x) + x`` comes out as ``drop(x) + drop(x)``.
+    """
+
+    def traced(original: Callable[..., Any]) -> Callable[..., Any]:
+        def dropout(x: Any, p: float, train: bool) -> Any:
+            if torch.jit.is_tracing() and capture.running:
+                with script.scope(capture.running[-1][0]):
+                    return original(x, p, True)
+            return original(x, p, train or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+        return dropout
+
+    names = [name for name, kind in KINDS.items() if capture.fate(kind, 0.5) == "capture"]
+    with replaced({f"{name}{end}": traced(getattr(torch, f"{name}{end}")) for name in names for end in ("", "_")}):
+        yield
+
+
+@contextmanager
+def prepared(module: Any, capture: Capture, seen: Survey, *, by_dynamo: bool) -> Iterator[None]:
+    """Let a module show its dropout while it is traced, inside the context, in the modes that it is to be in.
+
+    Args:
+        module: what is exported.
+        capture: what becomes of dropouts.
+        seen: its survey.
+        by_dynamo: whether torch.export traces it, which notes the modules itself, and branches in ways that take no
+            hooks.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_modes(module, capture.keep_mode))
+        if isinstance(module, torch.nn.Module) and capture.dropout != "inference":
+            if not by_dynamo:
+                capture.running = stack.enter_context(running(module))
+                stack.callback(setattr, capture, "running", [])
+            stack.enter_context(bound(module, _forwards(capture, seen)))
+            if capture.elementwise:
+                stack.enter_context(unfused())
+                stack.enter_context(composites.apart())
+        yield
+
+
+def _forwards(capture: Capture, seen: Survey) -> Mapping[str, Callable[..., Any]]:
+    """Return what stands in for the forward passes of parts that show their dropout in training mode only."""
+    found: dict[str, Callable[..., Any]] = {}
+    if not capture.keep_mode:
+        wanted = {call.layer for call in seen.calls if capture.fate(call.kind, call.ratio) == "capture"}
+        found |= dict.fromkeys(seen.forced & wanted, lively)
+    for name, custom in seen.custom.items():
+        if capture.fate("feature" if custom.axes else "elementwise", custom.ratio) == "capture":
+            found[name] = _marked(name, custom, capture)
+    return found
+
+
+def _marked(name: str, custom: Custom, capture: Capture) -> Callable[..., Any]:
+    def forward(_part: Any, original: Callable[..., Any], x: Any) -> Any:
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            return original(x)
+        return marker.mark(x, capture.note(name, "custom", custom.ratio, x.dim(), x.dtype, custom.axes, custom.scaled))
+
+    return forward
