@@ -43,7 +43,7 @@ def test_check_exits_with_3_where_it_finds_something(file: Path, capsys: pytest.
     assert "deleted-dropout: node_native_dropout__1: ONNX Runtime deletes this Dropout" in capsys.readouterr().out
     assert main(["check", "--json", str(file)]) == 3
     told = json.loads(capsys.readouterr().out)
-    assert [finding["rule"] for finding in told["findings"]] == ["deleted-dropout"]
+    assert [finding["rule"] for finding in told["findings"]] == ["deleted-dropout", "live-dropout"]
 
 
 def test_check_exits_with_0_where_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,5 +125,4 @@ def test_the_form_as_others_have_it_is_found(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="shape input is variable"):
         runnable(model, tmp_path / "m.onnx")
     assert "computed-shape" in [finding.rule for finding in check(model, target="tract")]
-    found = check(expand(dropout_model(), target="tract"), target="tract")
-    assert [finding.rule for finding in found] == ["foldable-source"]  # onnxslim would freeze its fresh draws
+    assert check(expand(dropout_model(), target="tract"), target="tract") == []

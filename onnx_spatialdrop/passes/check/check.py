@@ -14,13 +14,16 @@ from onnx_spatialdrop.analysis.sources import is_source
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.errors import ModelFileError, SpecError
 from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.graph.build import NODE_KEY
 from onnx_spatialdrop.graph.constants import MALFORMED, Constants
 from onnx_spatialdrop.graph.ties import is_tied
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.check import targets
 from onnx_spatialdrop.passes.check.finding import Finding
+from onnx_spatialdrop.passes.check.live import live_dropout
 from onnx_spatialdrop.passes.check.rules import RULES, Rule, Where
+from onnx_spatialdrop.passes.check.validity import VALIDITY
 from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
 from onnx_spatialdrop.storage import external
 
@@ -48,9 +51,10 @@ def check(model: io.Source, *, target: str | None = None) -> list[Finding]:
         model = source
     else:
         model, findings = _load(source)
-    rules = RULES if name is None else RULES + targets.rules_for(name)
+    rules = RULES + VALIDITY + (() if name is None else targets.rules_for(name))
     switches = [] if name is None else targets.frozen_switches(model, name)
-    return findings + _nodes(model, rules) + _seeds(model) + _frozen(model) + switches
+    found = _nodes(model, rules, name)
+    return findings + found + _seeds(model) + _frozen(model) + live_dropout(model) + switches
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Finding]]:
@@ -63,7 +67,7 @@ def _load(path: Path) -> tuple[ir.Model, list[Finding]]:
     return model, []
 
 
-def _nodes(model: ir.Model, rules: tuple[Rule, ...]) -> list[Finding]:
+def _nodes(model: ir.Model, rules: tuple[Rule, ...], target: str | None) -> list[Finding]:
     constants = Constants(overridable=(model.ir_version or 10) < 4)
     shapes = Shapes(constants)
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -71,7 +75,10 @@ def _nodes(model: ir.Model, rules: tuple[Rule, ...]) -> list[Finding]:
         opset = scopes.default_opset(scope, model)
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
+            own = op.is_spatial_dropout(node) or NODE_KEY in node.metadata_props
             for rule in rules:
+                if own and rule.own is not None and target not in rule.own:
+                    continue
                 try:
                     message = rule.find(node, inside if in_if else plain)
                 except MALFORMED:

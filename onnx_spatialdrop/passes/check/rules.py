@@ -16,6 +16,7 @@ from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph.constants import Constants
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes.expand.targets import TARGETS
 
 __all__ = ["RULES", "Rule", "Where"]
 
@@ -48,11 +49,20 @@ class Where:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule, its name, what to do about a finding, and the function that finds."""
+    """A rule.
+
+    Attributes:
+        name: its name in docs/check.md.
+        fix: what to do about a finding.
+        find: returns the message.
+        own: for which targets nodes of this package's own, SpatialDropout and what expand makes of it, are asked about,
+            too, None standing for always: they are right where they are meant to run.
+    """
 
     name: str
     fix: str
     find: Callable[[ir.Node, Where], str]
+    own: frozenset[str] | None = None
 
 
 def _standard(node: ir.Node, *op_types: str) -> bool:
@@ -147,10 +157,16 @@ def _lost_function(node: ir.Node, where: Where) -> str:
     return f"the file has no function {node.domain}::{node.op_type}; a converter may have dropped it"
 
 
-def _invalid_op(node: ir.Node, _: Where) -> str:
-    if not node.op_type.startswith("StatelessRandom"):
+def _training_batchnorm(node: ir.Node, where: Where) -> str:
+    if not _standard(node, "BatchNormalization"):
         return ""
-    return f"{node.op_type} is no ONNX operator, and its key and counter are constants: no runtime can load the file"
+    if where.opset >= 14:
+        training = node.attributes.get_int("training_mode", 0) != 0
+    elif where.opset >= 7:  # outputs beyond Y are what training computes
+        training = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    else:
+        training = node.attributes.get_int("is_test", 0) == 0
+    return "BatchNormalization in training mode: each result depends on all samples of the batch" if training else ""
 
 
 def _bad_node(node: ir.Node, _: Where) -> str:
@@ -171,10 +187,20 @@ RULES: Final = (
     ),
     Rule("no-cpu-kernel", "fuse(model), or export at opset 21 or below", _no_cpu_kernel),
     Rule("inverted-bernoulli", "fuse(model, bernoulli=True), or export rand(...) < p in its place", _bernoulli),
-    Rule("foldable-source", "fuse(model) before optimising", _frozen_by_tools),
-    Rule("float-seed", "fuse(model): seeds become 64-bit integers", _float_seed),
-    Rule("random-in-if", "move the node out of the If, or fuse(model) and feed step", _in_if),
-    Rule("lost-function", "attach(model), or bring the function back after converting", _lost_function),
-    Rule("invalid-op", "fuse(model)", _invalid_op),
+    Rule("training-batchnorm", "to_inference(model), or export in eval mode", _training_batchnorm),
+    Rule("foldable-source", "fuse(model) before optimising", _frozen_by_tools, frozenset({"onnxslim", "onnxscript"})),
+    Rule("float-seed", "fuse(model): seeds become 64-bit integers", _float_seed, frozenset()),
+    Rule(
+        "random-in-if",
+        "move the node out of the If, or fuse(model) and feed step",
+        _in_if,
+        frozenset({"tract", "onnxruntime-training"}),
+    ),
+    Rule(
+        "lost-function",
+        "attach(model), or bring the function back after converting",
+        _lost_function,
+        frozenset(TARGETS),
+    ),
     Rule("bad-node", "write the node with spatial_dropout()", _bad_node),
 )

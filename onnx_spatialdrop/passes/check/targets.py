@@ -63,6 +63,10 @@ def rules_for(target: str) -> tuple[Rule, ...]:
         found.append(Rule("unknown-function", f"expand(model{_for(target)})", _function(target)))
     if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
         found.append(Rule("training-dropout", _DROPOUT_FIXES[target], _dropout(target)))
+    if target == "onnxslim":
+        found.append(
+            Rule("empty-list", "expand(model, form='uniform', defaults=False), or optimise before", _empty_list)
+        )
     if target == "openvino":
         found.append(Rule("wide-integers", "expand(model, target='openvino')", _wide))
     if target == "tract":
@@ -116,6 +120,16 @@ def _dropout(target: str) -> Callable[[ir.Node, Where], str]:
 
 def _is(node: ir.Node, *op_types: str) -> bool:
     return node.domain == "" and node.op_type in op_types
+
+
+def _empty_list(node: ir.Node, _: Where) -> str:
+    kinds = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
+    empty = [
+        key for key, each in node.attributes.items() if each.type in kinds and not each.is_ref() and not each.value
+    ]
+    return (
+        f"onnxslim stops at the empty list {empty[0]!r}: it takes an empty list for one without a type" if empty else ""
+    )
 
 
 def _wide(node: ir.Node, _: Where) -> str:

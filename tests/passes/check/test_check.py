@@ -1,5 +1,7 @@
 """check names what will go wrong, where, and what to do; a model that is fine gets no findings."""
 
+import contextlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ import onnx.version_converter
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import zoo
 from building import dropout_model
 from exported import EXPORTED, exported
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.passes.expand import FORMS
 
 HEAD = '<ir_version: 9, opset_import: ["": 20]> g (float[N, 4] x) => (float[N, 4] y)'
 TRAINING = "r = Constant <value_float = 0.5> () t = Constant <value = bool {1}> ()"
@@ -63,7 +67,8 @@ def test_random_ops_without_a_cpu_kernel(opset: int, found: bool) -> None:
 
 def test_bernoulli() -> None:
     model = parse("s = Shape (x) p = ConstantOfShape <value = float[1] {0.7}> (s) [b] m = Bernoulli (p) y = Mul (x, m)")
-    (finding,) = sd.check(model)
+    finding, live = sd.check(model)
+    assert live.rule == "live-dropout"
     assert str(finding) == (
         "inverted-bernoulli: b: ONNX Runtime's Bernoulli is inverted: it gives 1 with probability 0.3 where it should "
         "be 0.7. Fix: fuse(model, bernoulli=True), or export rand(...) < p in its place."
@@ -120,7 +125,11 @@ def test_random_ops_inside_if() -> None:
 
 def test_functions_that_a_converter_lost() -> None:
     model = onnx.version_converter.convert_version(sd.attach(dropout_model(opset=18)), 19)
-    assert rules(model) == [("lost-function", ("drop",))]
+    assert sd.check(model) == []  # a kernel runs it
+    found = sd.check(model, target="onnxruntime")
+    assert [(finding.rule, finding.nodes) for finding in found] == [("lost-function", ("drop",))]
+    model.graph.node[0].domain = "somebody.else"
+    assert [rule for rule, _ in rules(model)] == ["lost-function"]
 
 
 def test_a_node_that_the_definition_does_not_allow() -> None:
@@ -131,7 +140,105 @@ def test_a_node_that_the_definition_does_not_allow() -> None:
 
 
 def test_files_that_no_runtime_can_load() -> None:
-    assert {rule for rule, _ in rules(exported("keras3_net_text_cnn_mc.onnx"))} == {"invalid-op"}
+    assert {rule for rule, _ in rules(exported("keras3_net_text_cnn_mc.onnx"))} == {"invalid-op", "live-dropout"}
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "found"),
+    [
+        (14, "[b] y, rm, rv = BatchNormalization <training_mode = 1> (x, s, b, m, v)", True),
+        (14, "[b] y = BatchNormalization (x, s, b, m, v)", False),
+        (9, "[b] y, rm, rv, sm, sv = BatchNormalization (x, s, b, m, v)", False),
+        (9, "[b] h, rm, rv, sm, sv = BatchNormalization (x, s, b, m, v) y = Add (h, rm)", True),
+        (6, "[b] y = BatchNormalization (x, s, b, m, v)", True),
+        (6, "[b] y = BatchNormalization <is_test = 1> (x, s, b, m, v)", False),
+    ],
+)
+def test_batch_norm_in_training_mode(head: int, body: str, found: bool) -> None:
+    weights = "float[4] s, float[4] b, float[4] m, float[4] v"
+    model = parse(body, f'<ir_version: 9, opset_import: ["": {head}]> g (float[N, 4] x, {weights}) => (float[N, 4] y)')
+    assert rules(model) == ([("training-batchnorm", ("b",))] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("opset", "body", "message"),
+    [
+        (12, "[d] y = Dropout <ratio = 0.5> (x)",
+         "Dropout has no attribute 'ratio' at opset 12: runtimes refuse the file"),
+        (11, "[d] y = Dropout <ratio = 0.5> (x)", ""),
+        (20, "[d] y = Dropuot (x)", "ONNX has no operator Dropuot at opset 20: runtimes refuse the file"),
+        (10, "[d] y = Upsample <mode = \"nearest\"> (x, x)",
+         "ONNX has no operator Upsample at opset 10: runtimes refuse the file"),
+        (99, "[d] y = Dropuot (x)", ""),
+        (19, "[d] y = Gelu (x)", "ONNX has no operator Gelu at opset 19: runtimes refuse the file"),
+        (20, "[d] y = Gelu (x)", ""),
+    ],
+)  # fmt: skip
+def test_what_onnx_does_not_have(opset: int, body: str, message: str) -> None:
+    model = parse(body, HEAD.replace("20", str(opset)))
+    assert [(found.rule, found.nodes, found.message) for found in sd.check(model)] == (
+        [("invalid-op", ("d",), message)] if message else []
+    )
+    if message:
+        with pytest.raises(Exception, match=r"Dropout|Dropuot|Upsample|Gelu"):
+            onnxruntime.InferenceSession(model.SerializeToString())
+
+
+def test_a_function_of_the_model_may_have_any_name() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20, "own": 1]> g (float[4] x) => (float[4] y) { y = own.Dropuot (x) }'
+        '<domain: "own", opset_import: ["": 20]> Dropuot (a) => (b) { b = Relu (a) }'
+    )
+    assert rules(model) == []
+
+
+LIVE = """
+    s = Shape (x) u = RandomUniformLike (x) r = Constant <value_float = 0.5> () t = Constant <value_float = {factor}> ()
+    k = Less (u, r) m = CastLike (k, x) z = Mul (x, m) y = Mul (z, t)
+"""
+
+
+@pytest.mark.parametrize(("factor", "proven"), [(2.0, True), (3.0, False)])
+def test_dropout_that_nothing_switches_off(factor: float, proven: bool) -> None:
+    (finding,) = sd.check(parse(LIVE.format(factor=factor)))
+    assert (finding.rule, finding.message.startswith("dropout that nothing switches off")) == ("live-dropout", proven)
+    assert ("multiplied by 3" in finding.message) == (not proven)
+
+
+def test_noise_that_masks_nothing_is_the_model() -> None:
+    assert rules(parse("e = RandomNormalLike (x) y = Add (x, e)")) == []
+
+
+def test_dropout_that_a_value_switches_is_fine() -> None:
+    model = sd.fuse(parse(LIVE.format(factor=2.0)), elementwise=True)[0]
+    assert sd.check(model) == []
+    bare = sd.expand(model, form="uniform")
+    for node in bare.graph.node:
+        del node.metadata_props[:]
+    assert [rule for rule, _ in rules(bare) if rule == "live-dropout"] == []
+
+
+def nodes() -> list[ir.Model]:
+    """Return models with SpatialDropout nodes: fused from what exporters wrote, and our own."""
+    fused = [sd.fuse(exported(name), elementwise=True) for name, case in EXPORTED.items() if case["holds"] == "dropout"]
+    return [
+        *(model for model, report in fused if not report.refused),
+        *(sd.load(zoo.path(name)) for name in zoo.RECORDED),
+    ]
+
+
+def test_what_we_write_has_no_findings() -> None:
+    tried = Counter[str]()
+    for model in nodes():
+        written = {"node": model, "removed": sd.remove(model)}
+        for form in ("attached", *FORMS):
+            with contextlib.suppress(sd.FormError):  # an opset that is too old for it
+                written[form] = sd.attach(model) if form == "attached" else sd.expand(model, form=form)
+        for form, made in written.items():
+            assert sd.check(made) == [], form
+        tried.update(list(written))
+    assert min(tried.values()) >= 10
+    assert set(tried) == {"node", "removed", "attached", *FORMS}
 
 
 def test_frozen_masks() -> None:
@@ -160,5 +267,5 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
 def test_the_callers_model_is_left_alone() -> None:
     model = onnx.load(exported("torch_net_mnistnet_train_static.onnx"))
     before = model.SerializeToString(deterministic=True)
-    assert {rule for rule, _ in rules(model)} == {"deleted-dropout", "foldable-source"}
+    assert {rule for rule, _ in rules(model)} == {"deleted-dropout", "foldable-source", "live-dropout"}
     assert model.SerializeToString(deterministic=True) == before
