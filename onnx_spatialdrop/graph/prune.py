@@ -43,6 +43,10 @@ def _prune(
         if producer.graph is None or any(out.uses() or out.is_graph_output() for out in producer.outputs):
             return []
         sources = [(source, False) for source in producer.inputs if source is not None]
+        sources += [(source, False) for source in dict.fromkeys(scopes.captured(producer))]
+        for node in (node for graph in scopes.subgraphs(producer) for node in graph.all_nodes()):
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
         producer.graph.remove(producer, safe=True)
         return sources
     if not value.is_graph_input():

@@ -10,7 +10,17 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["Scope", "Site", "all_nodes", "default_opset", "foreign_scopes", "scopes", "spatial_dropouts"]
+__all__ = [
+    "Scope",
+    "Site",
+    "all_nodes",
+    "captured",
+    "default_opset",
+    "foreign_scopes",
+    "scopes",
+    "spatial_dropouts",
+    "subgraphs",
+]
 
 #: What has inputs, outputs and an opset of its own.
 Scope = ir.Graph | ir.Function
@@ -70,3 +80,21 @@ def default_opset(scope: Scope, model: ir.Model) -> int:
     """Return the version of ONNX's default domain that ``scope`` imports; 1 where it imports none."""
     imports = scope.opset_imports if isinstance(scope, ir.Function) else model.opset_imports
     return imports.get("", imports.get("ai.onnx", 1))
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs that are attributes of a node, without those inside them."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            yield from attribute.as_graphs()
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what the subgraphs of a node read from outside of them, maybe several times."""
+    for graph in subgraphs(node):
+        inner = {graph, *graph.subgraphs()}
+        for each in graph.all_nodes():
+            yield from (value for value in each.inputs if value is not None and value.graph not in inner)
+        yield from (value for value in graph.outputs if value.graph not in inner)

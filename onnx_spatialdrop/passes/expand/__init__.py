@@ -22,9 +22,11 @@ from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import remove
-from onnx_spatialdrop.passes.expand import dropout, inlined, mask_inputs, targets, trainers, uniform
+from onnx_spatialdrop.passes.expand import dropout, inlined, mask_inputs, targets, together, trainers, uniform
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
+from onnx_spatialdrop.passes.masks.plan import Member, plan
+from onnx_spatialdrop.passes.masks.write import GroupWriter
 
 __all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
@@ -38,7 +40,7 @@ _LOWER: Final = {
 }
 
 #: A node, what stands for it, and the values for Y and the mask; None: the node is to be removed.
-_Written = tuple[ir.Node, NodeBuilder, tuple[ir.Value, ir.Value] | None]
+_Written = tuple[ir.Node, NodeBuilder, tuple[ir.Value, ir.Value | None] | None]
 
 
 class ExpandPass(ir.passes.InPlacePass):
@@ -79,7 +81,9 @@ class ExpandPass(ir.passes.InPlacePass):
         switched = controls.behind(control_inputs.values())
         before, names = Interface.of(model), Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
-        written = self._write_out(model, sites, masks, names)
+        shared, written = self._write_out(model, sites, masks, names)
+        for writer in shared:
+            writer.insert()
         for node, group, results in written:
             if results is None:
                 remove.remove_node(node, names)  # case 3
@@ -98,34 +102,43 @@ class ExpandPass(ir.passes.InPlacePass):
 
     def _write_out(
         self, model: ir.Model, sites: list[scopes.Site], masks: Sequence[ir.Value | None], names: Names
-    ) -> list[_Written]:
-        """Return each node with the group that stands for it; nothing is in the model yet."""
-        draws, written = _Draws(), list[_Written]()
-        dtypes = [_dtype(kind) for kind, _ in input_types.known_inputs(model, sites)]
+    ) -> tuple[list[GroupWriter], list[_Written]]:
+        """Return what is drawn together, and each node with what stands for it; nothing is in the model yet."""
+        draws, written, shared = _Draws(), list[_Written](), dict[str, list[Member]]()
+        writers = list[GroupWriter]()
+        forms = [self._form(site, op.read(site.node).rng) for site in sites]
+        known = input_types.known_inputs(model, sites, shapes=any(form in together.FORMS for form in forms))
         try:
-            for site, dtype, mask in zip(sites, dtypes, masks, strict=True):
-                attributes = op.read(site.node)
-                form = self._form(site, attributes.rng)
+            for site, form, (kind, shape), mask in zip(sites, forms, known, masks, strict=True):
                 training = controls.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
                     written.append((site.node, NodeBuilder("", {}), None))
-                    continue
-                task = _task(site, attributes, dtype, self.target, draws, mask)
-                y = site.node.outputs[0]
-                prefix = names.prefix(f"{y.name or site.node.name or 'spatial_dropout'}/{form}")
-                carried = tags(site.node.name or "", attributes, site.node.metadata_props)
-                if mask is not None:
-                    carried[MASK_KEY] = mask.name or ""
-                group = NodeBuilder(prefix, carried)  # case 5
-                written.append((site.node, group, None))
-                results = _LOWER[form](group, task)
-                group.keep_only(results if _is_used(site.node.outputs[1]) else results[:1])
-                written[-1] = (site.node, group, results)
+                elif together.takes(form, self.target, site):
+                    shared.setdefault(form, []).append((site, kind, shape))
+                else:
+                    task = _task(site, op.read(site.node), _dtype(kind), self.target, draws, mask)
+                    self._write_alone(task, form, names, written)
+            for form, members in shared.items():
+                writers.append(together.writer(form, self.target, names))
+                writers[-1].write(plan(model, members))
         except SpatialDropError:
-            for _, unfinished, _ in written:
+            for unfinished in (*(group for _, group, _ in written), *writers):
                 unfinished.discard()  # case 1
             raise
-        return written
+        return writers, written + [done for writer in writers for done in writer.written]
+
+    def _write_alone(self, task: Task, form: str, names: Names, written: list[_Written]) -> None:
+        """Append a node, with what stands for it, to ``written``."""
+        node, mask = task.node, task.mask
+        prefix = names.prefix(f"{node.outputs[0].name or node.name or 'spatial_dropout'}/{form}")
+        carried = tags(node.name or "", task.attributes, node.metadata_props)
+        if mask is not None:
+            carried[MASK_KEY] = mask.name or ""
+        group = NodeBuilder(prefix, carried)  # case 5
+        written.append((node, group, None))
+        results = _LOWER[form](group, task)
+        group.keep_only(results if _is_used(node.outputs[1]) else results[:1])
+        written[-1] = (node, group, results)
 
     def _form(self, site: scopes.Site, rng: str) -> str:
         where = op.describe(site.node)
@@ -191,11 +204,11 @@ def _is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def _replace(node: ir.Node, group: NodeBuilder, results: tuple[ir.Value, ir.Value]) -> None:
+def _replace(node: ir.Node, group: NodeBuilder, results: tuple[ir.Value, ir.Value | None]) -> None:
     assert node.graph is not None
     node.graph.insert_before(node, group.nodes)
     for old, new in zip(node.outputs, results, strict=True):
-        if old is node.outputs[0] or _is_used(old):
+        if new is not None and (old is node.outputs[0] or _is_used(old)):
             replace.take_over(old, new)
     node.graph.remove(node, safe=True)
 

@@ -17,7 +17,10 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY
+from onnx_spatialdrop.graph.constants import array_of
 from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.masks.builder import STEP, TRAINING
+from onnx_spatialdrop.passes.masks.ports import control_inputs, is_generated
 
 __all__ = ["ExpandedRegion", "tagged_regions"]
 
@@ -118,9 +121,14 @@ def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: l
         if value.is_graph_output() or any(use.node not in inside for use in value.uses())
     ]
     carried = dict(nodes[0].metadata_props)
+    made = [value for value in inputs if is_generated(value)]
+    if made:  # what else a product reads are constants, and what it drops from
+        found = control_inputs(made)
+        inputs = [value for value in inputs if value not in made and array_of(value) is None]
+        inputs += [found[name] for name in (TRAINING, STEP) if name in found]
     fed = [value for value in inputs if value.is_graph_input() and value.name == carried.get(MASK_KEY)]
-    switches = [value for value in inputs if value.dtype == ir.DataType.BOOL and value not in fed]
-    steps = [value for value in inputs if value.dtype == ir.DataType.INT64]
+    switches = [value for value in inputs if _is_a(value, ir.DataType.BOOL) and value not in fed]
+    steps = [value for value in inputs if _is_a(value, ir.DataType.INT64)]
     xs = [value for value in inputs if value not in (*switches, *steps, *fed)]
     masks = [value for value in outputs if _is_bool(value)]
     ys = [value for value in outputs if value not in masks]
@@ -131,8 +139,14 @@ def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: l
     return ExpandedRegion(name, attributes, scope, tuple(nodes), xs[0], ys[0], mask, switch, step, given, metadata)
 
 
+def _is_a(value: ir.Value, dtype: ir.DataType) -> bool:
+    return (value.dtype or (value.const_value.dtype if value.const_value is not None else None)) == dtype
+
+
 def _is_bool(value: ir.Value) -> bool:
     if value.dtype is not None:
         return value.dtype == ir.DataType.BOOL
     producer = value.producer()
+    if producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
+        return _is_bool(producer.inputs[0])
     return producer is not None and producer.op_type in _BOOL_OPS

@@ -1,0 +1,115 @@
+"""Sizes as values of the run: dimensions that are read from tensors, and what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_spatialdrop.passes.masks.builder import MaskBuilder
+from onnx_spatialdrop.passes.masks.plan import Entry, Group, Size, SizeOf
+
+__all__ = ["MaskSizes"]
+
+
+class MaskSizes:
+    """The sizes of a group's masks.
+
+    Attributes:
+        rows: how many rows each mask has, int64 [1].
+        lengths: how many entries a row of each mask has, int64 [nodes].
+    """
+
+    def __init__(self, build: MaskBuilder, group: Group) -> None:
+        self._build = build
+        self._read: dict[SizeOf, ir.Value] = {}
+        self._inner: dict[tuple[Size, ...] | None, ir.Value] = {}
+        self._lengths: dict[tuple[Size, ...] | None, ir.Value] = {}
+        self._whole: ir.Value | None = None
+        self._entries = group.entries
+        if group.rows is None:
+            self._whole = self._mask_shape(group.entries[0])
+            self.rows = build.add("Slice", self._whole, build.ints(0), build.ints(1), role="rows")
+        else:
+            self.rows = self.of(group.rows)
+
+    def lengths(self) -> ir.Value:
+        """Return the entries a row of each node, int64 [nodes]."""
+        numbers = [entry.length for entry in self._entries]
+        if all(number is not None for number in numbers):
+            return self._build.ints(*(number for number in numbers if number is not None))
+        kinds = list(dict.fromkeys(entry.inner for entry in self._entries))
+        values = [self._product(kind) for kind in kinds]
+        if len(values) == 1 == len(self._entries):
+            return values[0]
+        joined = values[0] if len(values) == 1 else self._build.add("Concat", *values, role="kinds", axis=0)
+        places = self._build.ints(*(kinds.index(entry.inner) for entry in self._entries))
+        return self._build.add("Gather", joined, places, role="lengths")
+
+    def of(self, size: Size) -> ir.Value:
+        """Return a size, int64 [1]."""
+        if isinstance(size, int):
+            return self._build.ints(size)
+        if size not in self._read:
+            axis, role = size.axis, f"size_{len(self._read)}"
+            self._read[size] = self._build.add("Shape", size.value, role=role, start=axis, end=axis + 1)
+        return self._read[size]
+
+    def inner(self, entry: Entry) -> ir.Value:
+        """Return the shape of a mask without its dim 0, int64 [rank - 1]."""
+        key = entry.inner
+        if key not in self._inner:
+            self._inner[key] = self._inner_of(key)
+        return self._inner[key]
+
+    def whole(self, entry: Entry) -> ir.Value:
+        """Return the shape of a mask, int64 [rank]."""
+        if self._whole is not None:
+            return self._whole
+        assert entry.inner is not None
+        assert entry.rows is not None
+        if entry.length is not None and isinstance(entry.rows, int):
+            return self._build.ints(entry.rows, *(size for size in entry.inner if isinstance(size, int)))
+        parts = [self.rows, *([self.inner(entry)] if entry.inner else [])]
+        return self._joined(parts, f"shape_of_mask_{len(self._inner)}_{len(entry.inner)}")
+
+    def rank_ones(self, entry: Entry) -> ir.Value:
+        """Return as many ones as a mask has dimensions."""
+        if entry.inner is not None:
+            return self._build.ints(*[1] * (len(entry.inner) + 1))
+        assert self._whole is not None
+        return self._build.add("Expand", self._build.ints(1), self._build.add("Shape", self._whole, role="rank"), role="ones")
+
+    def _inner_of(self, sizes: tuple[Size, ...] | None) -> ir.Value:
+        build = self._build
+        if sizes is None:
+            assert self._whole is not None
+            return build.add("Slice", self._whole, build.ints(1), build.ints(2**31 - 1), role="inner")
+        if all(isinstance(size, int) for size in sizes):
+            return build.constant(np.array(sizes, np.int64))
+        return self._joined([self.of(size) for size in sizes], f"inner_{len(self._inner)}")
+
+    def _joined(self, values: Sequence[ir.Value], role: str) -> ir.Value:
+        return values[0] if len(values) == 1 else self._build.add("Concat", *values, role=role, axis=0)
+
+    def _product(self, sizes: tuple[Size, ...] | None) -> ir.Value:
+        if sizes is None:
+            return self._build.add("ReduceProd", self.inner(self._entries[0]), role="length", keepdims=1)
+        number = int(np.prod([size for size in sizes if isinstance(size, int)], dtype=np.int64))
+        factors = [self.of(size) for size in sizes if not isinstance(size, int)]
+        if number != 1 or not factors:
+            factors.append(self._build.ints(number))
+        product, role = factors[0], f"length_{len(self._lengths)}"
+        self._lengths[sizes] = product
+        for index, factor in enumerate(factors[1:]):
+            product = self._build.add("Mul", product, factor, role=f"{role}_{index}")
+        return product
+
+    def _mask_shape(self, entry: Entry) -> ir.Value:
+        build, axes = self._build, entry.attributes.axes
+        shape = build.add("Shape", entry.x, role="shape")
+        if not axes:
+            return shape
+        ones = build.ints(*[1] * len(axes))
+        return build.add("ScatterElements", shape, build.ints(*axes), ones, role="mask_shape", axis=0)
