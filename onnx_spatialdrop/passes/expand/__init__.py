@@ -113,7 +113,7 @@ class ExpandPass(ir.passes.InPlacePass):
                 training = controls.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
                     written.append((site.node, NodeBuilder("", {}), None))
-                elif together.takes(form, self.target, site):
+                elif together.takes(form, site):
                     shared.setdefault(form, []).append((site, kind, shape))
                 else:
                     task = _task(site, op.read(site.node), _dtype(kind), self.target, draws, mask)
@@ -122,8 +122,10 @@ class ExpandPass(ir.passes.InPlacePass):
                 writers.append(together.writer(form, self.target, names))
                 writers[-1].write(plan(model, members))
         except SpatialDropError:
-            for unfinished in (*(group for _, group, _ in written), *writers):
+            for _, unfinished, _ in written:
                 unfinished.discard()  # case 1
+            for writer in writers:
+                writer.discard()
             raise
         return writers, written + [done for writer in writers for done in writer.written]
 

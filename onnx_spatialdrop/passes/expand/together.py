@@ -1,4 +1,4 @@
-"""The forms "philox" and "philox-int32" with one generator for many nodes: which target gets it, and with an If or not."""
+"""The forms of the operator's bits with one generator for many nodes: which target gets it, and with an If or not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS: Final = frozenset({"philox"})
 _NO_IF: Final = frozenset({"onnxruntime-training", "openvino", "tract"})
 
 
-def takes(form: str, target: str, site: scopes.Site) -> bool:
+def takes(form: str, site: scopes.Site) -> bool:
     """Return whether a node is drawn together with others, or by a generator of the same kind."""
     return form in FORMS and op.read(site.node).rng == "philox"
 

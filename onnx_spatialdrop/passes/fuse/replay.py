@@ -11,6 +11,7 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.constants import array_of, dtype_of
 from onnx_spatialdrop.operator import philox
 
@@ -20,6 +21,10 @@ _RANDOM: Final = frozenset({"Dropout", "RandomUniform", "RandomUniformLike"})
 _COMPARISONS: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 #: Sizes of dimensions that the file leaves open: no two alike, and enough entries to judge by.
 _SIZES: Final = (11, 13, 7, 5, 3, 2)
+#: Tables of keys and thresholds of many nodes; larger ones are weights.
+_MOST_NUMBERS: Final = 1 << 16
+#: More pairs of key words than these are not all tried.
+_MOST_PAIRS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -52,21 +57,25 @@ class Replay:
 
     def __init__(self, model: ir.Model, x: ir.Value, shape: ir.Shape, product: ir.Node, idle: bool) -> None:
         self._x, self._product = x, product
+        self._dims = tuple(shape)
         self._shape = [size if isinstance(size, int) else _SIZES[axis % 6] for axis, size in enumerate(shape)]
         self.nodes = _ancestors(model.graph, product, {x})
-        read = dict.fromkeys(value for node in self.nodes for value in node.inputs if value is not None)
+        read = dict.fromkeys(value for node in self.nodes for value in _reads(node))
         leaves = [
             v for v in read if v is not x and v.producer() is None and (v.is_graph_input() or v.const_value is None)
         ]
+        self._measured = [v for v in leaves if _is_only_measured(v, self.nodes)]
+        leaves = [v for v in leaves if v not in self._measured]
         self.training = _only(v for v in leaves if v.dtype == ir.DataType.BOOL)
         self.step = _only(v for v in leaves if v.dtype == ir.DataType.INT64)
         if len(leaves) > sum(value is not None for value in (self.training, self.step)):
             raise ValueError("it reads something else")
-        self.constants = [array for array in map(array_of, read) if array is not None and array.size <= 64]
+        arrays = map(array_of, [*read, *(value for node in self.nodes for value in _made_inside(node))])
+        self.constants = [array for array in arrays if array is not None and array.size <= _MOST_NUMBERS]
         if idle:
             self.training = _only(v for v in read if v not in leaves and v.dtype == ir.DataType.BOOL and _is_false(v))
         self._draws = _after_random(self.nodes, product)
-        stops = {x, *self._draws, *([] if self.training is None else [self.training])}
+        stops = {x, *self._draws, *self._measured, *([] if self.training is None else [self.training])}
         self._evaluator = self._build(model, _ancestors(model.graph, product, stops), stops)
 
     @classmethod
@@ -92,7 +101,7 @@ class Replay:
         for value in [*stops, *([] if self.step is None else [self.step])]:
             proto.graph.input.add(name=value.name or "").type.tensor_type.elem_type = int(value.dtype or 1)
         given = {value.name for value in proto.graph.input}
-        for leaf in dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer() is None):
+        for leaf in dict.fromkeys(v for node in nodes for v in _reads(node) if v.producer() is None):
             array = array_of(leaf)
             if leaf.name not in given and array is not None:
                 proto.graph.initializer.append(onnx.numpy_helper.from_array(array, leaf.name or ""))
@@ -110,6 +119,8 @@ class Replay:
             feeds[self.training.name or ""] = np.full(_dims(self.training), training)
         if self.step is not None:
             feeds[self.step.name or ""] = np.full(_dims(self.step), step, np.int64)
+        for value in self._measured:
+            feeds[value.name or ""] = np.zeros(self._size_of(value), dtype_of(value) or np.float32)
         words = [0, step] if swapped else [step, 0]
         for value, word in zip(self._draws, words, strict=False):
             feeds[value.name or ""] = np.array([word], np.int32) if len(self._draws) > 1 else _number_of(value, words)
@@ -119,8 +130,16 @@ class Replay:
             return None
         return Draw(x, np.asarray(y), np.asarray(mask))
 
+    def _size_of(self, value: ir.Value) -> list[int]:
+        """Return sizes for a value that is only measured: X's where the file gives both the same name."""
+        names = {str(dim): size for dim, size in zip(self._dims, self._shape, strict=True) if not isinstance(dim, int)}
+        return [dim if isinstance(dim, int) else names.get(str(dim), 2) for dim in value.shape or ()]
+
     def seeds(self) -> Iterator[int]:
-        """Yield what the seed may be: keys of which all rounds are among the constants, and 64-bit constants."""
+        """Yield what the seed may be: keys of which all rounds are among the constants, and 64-bit constants.
+
+        Many nodes' keys lie in one table, the two words of each one above the other.
+        """
         integers = [array for array in self.constants if array.dtype.kind in "iu"]
         numbers = {int(number) for array in integers for number in array.reshape(-1)}
         words = {number % 2**32 for number in numbers}
@@ -129,6 +148,11 @@ class Replay:
             for each in philox.KEY_STEPS
         )
         pairs = [a | b << 32 for a in low for b in high]
+        if len(pairs) > _MOST_PAIRS:
+            tables = [array.reshape(2, -1) % 2**32 for array in integers if array.ndim > 1 and len(array) == 2]
+            beside = {(int(a), int(b)) for table in tables for a, b in zip(*table, strict=True)}
+            beside |= {(b, a) for a, b in beside}
+            pairs = [a | b << 32 for a in low for b in high if (a, b) in beside]
         yield from pairs or sorted(int(array.item()) for array in integers if array.size == 1)
 
     def steps(self, given: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -142,7 +166,10 @@ class Replay:
     def thresholds(self) -> set[int]:
         """Return the numbers of [0, 2**24] that a word may be compared with."""
         compared = {value for node in self.nodes if node.op_type in _COMPARISONS for value in node.inputs}
-        found = {int(np.ceil(n * 2.0**24)) for a in self.constants if a.dtype == np.float32 for n in a.reshape(-1)}
+        lists = [a.reshape(-1) for a in self.constants if a.dtype == np.int64]
+        lists = [a for a in lists if not (a & 0xFF).any() and (a <= 1 << 32).all()]  # of whole words, one a node
+        found = {int(number) >> 8 for array in lists for number in array}
+        found |= {int(np.ceil(n * 2.0**24)) for a in self.constants if a.dtype == np.float32 for n in a.reshape(-1)}
         for array in map(array_of, compared):
             if array is not None and array.dtype.kind in "iu" and array.size == 1:
                 found.add(int(array.item()))
@@ -152,14 +179,35 @@ class Replay:
 def _ancestors(graph: ir.Graph, last: ir.Node, stops: set[ir.Value]) -> list[ir.Node]:
     found, stack = {last}, [last]
     while stack:
-        for value in stack.pop().inputs:
-            node = None if value is None or value in stops else value.producer()
+        for value in _reads(stack.pop()):
+            node = None if value in stops else value.producer()
             if node is not None and node not in found:
                 found.add(node)
                 stack.append(node)
     if any(node.graph is not graph or node.domain != "" for node in found):
         raise ValueError("it is not of one graph")
     return [node for node in graph if node in found]
+
+
+def _reads(node: ir.Node) -> list[ir.Value]:
+    """Return what a node and its subgraphs read from outside of it."""
+    return [*(value for value in node.inputs if value is not None), *scopes.captured(node)]
+
+
+def _made_inside(node: ir.Node) -> list[ir.Value]:
+    """Return the constants that the subgraphs of a node hold."""
+    return [
+        value
+        for graph in scopes.subgraphs(node)
+        for value in (*graph.initializers.values(), *(each.outputs[0] for each in graph if each.op_type == "Constant"))
+    ]
+
+
+def _is_only_measured(value: ir.Value, nodes: list[ir.Node]) -> bool:
+    """Return whether nodes ask for nothing but the shape of ``value``."""
+    inside = set(nodes)
+    users = [use.node for use in value.uses() if use.node in inside]
+    return bool(users) and all(user.op_type in ("Shape", "Size") for user in users)
 
 
 def _after_random(nodes: list[ir.Node], product: ir.Node) -> list[ir.Value]:

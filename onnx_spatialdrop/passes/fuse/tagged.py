@@ -122,13 +122,14 @@ def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: l
     ]
     carried = dict(nodes[0].metadata_props)
     made = [value for value in inputs if is_generated(value)]
+    found = control_inputs(made)
     if made:  # what else a product reads are constants, and what it drops from
-        found = control_inputs(made)
         inputs = [value for value in inputs if value not in made and array_of(value) is None]
-        inputs += [found[name] for name in (TRAINING, STEP) if name in found]
     fed = [value for value in inputs if value.is_graph_input() and value.name == carried.get(MASK_KEY)]
-    switches = [value for value in inputs if _is_a(value, ir.DataType.BOOL) and value not in fed]
-    steps = [value for value in inputs if _is_a(value, ir.DataType.INT64)]
+    switches = [value for value in inputs if value.dtype == ir.DataType.BOOL and value not in fed]
+    steps = [value for value in inputs if value.dtype == ir.DataType.INT64]
+    if made:
+        switches, steps = ([found[name]] if name in found else [] for name in (TRAINING, STEP))
     xs = [value for value in inputs if value not in (*switches, *steps, *fed)]
     masks = [value for value in outputs if _is_bool(value)]
     ys = [value for value in outputs if value not in masks]
@@ -137,10 +138,6 @@ def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: l
     mask, switch, step, given = (values[0] if values else None for values in (masks, switches, steps, fed))
     metadata = {key: value for key, value in carried.items() if key not in (NODE_KEY, ATTRIBUTES_KEY, MASK_KEY)}
     return ExpandedRegion(name, attributes, scope, tuple(nodes), xs[0], ys[0], mask, switch, step, given, metadata)
-
-
-def _is_a(value: ir.Value, dtype: ir.DataType) -> bool:
-    return (value.dtype or (value.const_value.dtype if value.const_value is not None else None)) == dtype
 
 
 def _is_bool(value: ir.Value) -> bool:

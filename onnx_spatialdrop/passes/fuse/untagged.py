@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.analysis.values import recover
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.constants import Constants, array_of, dtype_of
 from onnx_spatialdrop.graph.inferred import Inferred
 from onnx_spatialdrop.operator import philox, spec
@@ -29,6 +30,7 @@ __all__ = ["MARKS", "idle_products", "untagged_regions"]
 MARKS: Final = (bytes([0x53, 0x1F, 0x51, 0xD2]), bytes([0xD3, 0xBE, 0xC4, 0x92]))
 
 _WORD: Final = 1 << 32
+_CUTS: Final = frozenset({"Identity", "Reshape", "Split", "Slice"})
 _STEPS: Final = (5, 6, 7)
 #: Between a mask's product and X stand a scale and its switch.
 _PEEL: Final = 4
@@ -77,12 +79,29 @@ def _unscaled(value: ir.Value, constants: Constants) -> ir.Value:
 def _chosen(product: ir.Node, constants: Constants) -> ir.Value | None:
     """Return the branch that a Where of a constant condition always takes."""
     condition = constants.number(product.inputs[0]) if product.op_type == "Where" else None
+    if condition is None and product.op_type == "Where":
+        condition = _of_branch(product.inputs[0], constants)
     return None if condition is None else product.inputs[1 if condition else 2]
+
+
+def _of_branch(value: ir.Value | None, constants: Constants) -> np.generic | None:
+    """Return the one number of a value that is cut out of what an If of a constant condition returns."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in _CUTS and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    if node is None or value is None or node.op_type != "If":
+        return None
+    condition = constants.number(node.inputs[0])
+    branch = node.attributes.get("then_branch" if condition else "else_branch")
+    if condition is None or branch is None:
+        return None
+    return constants.number(branch.as_graph().outputs[value.index() or 0])
 
 
 def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, list[ir.Node]]]:
     """Yield the nodes where what Philox drew meets data, each with the multiplications that it comes from."""
-    multiplying = [node for node in graph if node.op_type == "Mul" and any(_has_multiplier(v) for v in node.inputs)]
+    multiplying = [node for node in graph if _multiplies(node) or _holds_multiplication(node)]
     found: dict[ir.Node, list[ir.Node]] = {}
     seen = set(multiplying)
     stack = [(node, node) for node in reversed(multiplying)]
@@ -98,6 +117,14 @@ def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, list[ir.Node]]]:
             else:
                 stack.append((reader, origin))
     yield from found.items()
+
+
+def _multiplies(node: ir.Node) -> bool:
+    return node.op_type == "Mul" and any(_has_multiplier(value) for value in node.inputs)
+
+
+def _holds_multiplication(node: ir.Node) -> bool:
+    return any(_multiplies(inner) for graph in scopes.subgraphs(node) for inner in graph)
 
 
 def _has_multiplier(value: ir.Value | None) -> bool:

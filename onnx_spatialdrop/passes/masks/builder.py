@@ -79,7 +79,8 @@ class MaskBuilder(NodeBuilder):
         self.pool = pool
 
     def constant(self, array: npt.NDArray[Any] | np.generic, role: str = "") -> ir.Value:
-        """Return a constant of the pool; ``role`` says nothing there."""
+        """Return a constant of the pool, which gives it its name."""
+        del role
         return self.pool.get(np.asarray(array))
 
     def fixed(self, array: npt.NDArray[Any], role: str) -> ir.Value:
@@ -109,10 +110,8 @@ class MaskBuilder(NodeBuilder):
     ) -> tuple[ir.Value, ...]:
         """Append an If; each branch with what it returns, which its own nodes compute."""
         for value in (*then[1], *other[1]):
-            value.type = ir.TensorType(ir.DataType.INT64 if value.name.endswith("/cut") else ir.DataType.BOOL)
-        graphs = [
-            ir.Graph([], list(results), nodes=build.nodes, name=build.prefix) for build, results in (then, other)
-        ]
+            value.type = ir.TensorType(ir.DataType.INT64 if (value.name or "").endswith("/cut") else ir.DataType.BOOL)
+        graphs = [ir.Graph([], list(results), nodes=build.nodes, name=build.prefix) for build, results in (then, other)]
         attributes = {"then_branch": ir.AttrGraph("then_branch", graphs[0])}
         attributes["else_branch"] = ir.AttrGraph("else_branch", graphs[1])
         return self.outputs("If", [condition], roles, **attributes)

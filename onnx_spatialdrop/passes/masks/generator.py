@@ -1,8 +1,8 @@
 """The generator of a group's masks in standard operators: the operator's own bits, every node's in one go.
 
 Rows of a mask are laid out in one of two ways. *Tables*: each sample takes the same blocks, so block numbers, keys and
-thresholds are constants; that needs sizes that are known, small, and multiples of four, the words of a block. *Counted*:
-a row of the mask takes as many blocks as its entries fill, worked out when the model runs; that fits everything.
+thresholds are constants; that needs sizes that are known, small, and multiples of four, the words of a block.
+*Counted*: a row of the mask takes as many blocks as its entries fill, worked out in the run; that fits everything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import controls
-from onnx_spatialdrop.operator import dialects, philox
+from onnx_spatialdrop.operator import philox
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, STEP, TRAINING, MaskBuilder
 from onnx_spatialdrop.passes.masks.plan import Group, SizeOf
 from onnx_spatialdrop.passes.masks.sizes import MaskSizes
@@ -77,6 +77,7 @@ class _Writer:
         self._sizes = MaskSizes(build, group)
         lengths = [entry.length for entry in group.entries]
         self._count = len(lengths)
+        self._strata = group.entries[0].attributes.strata
         self._even = all(length is not None and length % 4 == 0 for length in lengths)
         self._total = sum(length or 0 for length in lengths)
         self._targets: dict[Any, ir.Value] = {}
@@ -95,7 +96,7 @@ class _Writer:
             drawing, idle = build.branch("draw"), build.branch("idle")
             drawn, nothing = draw(drawing, steps), self._idle(idle)
             roles = ["flat", "cut"][: len(drawn)]
-            results = build.choose(training, (drawing, drawn), (idle, nothing[: len(drawn)]), roles)
+            results = [*build.choose(training, (drawing, drawn), (idle, nothing[: len(drawn)]), roles)]
             build.nodes[-1].metadata_props[GENERATOR_KEY] = TRAINING
         switch = training if branch else None
         shapes = [self._shape(place, switch) for place in range(self._count)]
@@ -118,7 +119,8 @@ class _Writer:
                 return _Steps(given, given, None, None, None)
             # A fresh draw every run must depend on the data, or optimisers take it for a constant and freeze it.
             coins = self._lanes.coins(build, self._nothing())
-            return _Steps(given, given, None, build.constant(np.array([True])), coins)
+            drawn = self._lanes.draws(build, given, build.constant(np.array([True])), coins)
+            return _Steps(drawn, drawn, None, None, None)
         given = build.port("Reshape", value, build.ints(-1), role="steps", reads=STEP)
         negative = build.add("Less", given, build.ints(0), role="negative")
         negatives = build.add("Cast", negative, role="negative_f", to=ir.DataType.FLOAT)
@@ -165,14 +167,16 @@ class _Writer:
         column = build.add("Reshape", samples, build.ints(1, 1, -1, 1), role="sample_of_row")
         first = build.add("Mul", column, build.constant(strides.astype(np.int64)), role="first_block")
         counter = build.add("Add", first, build.constant(blocks.astype(np.int64)), role="blocks")
-        draws = self._lanes.draws(build, steps.matched, steps.negative, steps.coins)
+        draws, places = self._resolved(build, steps, steps.matched)
+        if places is not None:
+            counter = build.add("Concat", counter, counter, role="blocks_twice", axis=2)
         state = self._lanes.start(build, counter, draws, None)
         table = build.constant(self._key_table())
         keys = table if self._count == 1 else build.add("Gather", table, build.constant(nodes), role="keys", axis=3)
         every = build.outputs("Split", [keys], [f"key_{n}" for n in range(philox.ROUNDS)], axis=1, num_outputs=10)
         for n in range(philox.ROUNDS):
             state = self._lanes.round(build, state, every[n], n)
-        dropped = self._lanes.dropped(build, state, self._thresholds()[nodes], None)
+        dropped = self._lanes.dropped(build, state, self._limits()[nodes], None, self._balanced(places))
         turned = build.add("Transpose", dropped, role="by_row", perm=[2, 3, 0, 1])
         return [build.add("Reshape", turned, build.ints(0, self._total), role="flat")]
 
@@ -184,8 +188,9 @@ class _Writer:
         lengths = build.add("Mul", self._sizes.lengths(), per_row, role="row_lengths")
         blocks = build.add("Div", build.add("Add", lengths, build.ints(3), role="up"), build.ints(4), role="blocks")
         total, index, node = self._places(build, blocks)
-        plane = build.add("Concat", build.ints(1, 1), count, total, role="plane", axis=0)
-        draws = self._lanes.draws(build, steps.given, steps.negative, steps.coins)
+        draws, places = self._resolved(build, steps, steps.given)
+        lines = count if places is None else build.add("Add", count, count, role="rows_twice")
+        plane = build.add("Concat", build.ints(1, 1), lines, total, role="plane", axis=0)
         state = self._lanes.start(build, index, draws, plane)
         table = self._key_table()
         for n in range(philox.ROUNDS):
@@ -193,7 +198,7 @@ class _Writer:
             if node is not None:
                 key = build.add("Gather", key, node, role=f"key_{n}", axis=3)
             state = self._lanes.round(build, state, key, n)
-        dropped = self._lanes.dropped(build, state, self._thresholds(), node)
+        dropped = self._lanes.dropped(build, state, self._limits(), node, self._balanced(places))
         turned = build.add("Transpose", dropped, role="by_row", perm=[2, 3, 0, 1])
         padded = build.add("Mul", total, build.ints(4), role="padded_row")
         shape = build.add("Concat", count, padded, role="padded_shape", axis=0)
@@ -207,6 +212,14 @@ class _Writer:
         pairs = build.add("Reshape", pairs, build.ints(2, self._count), role="two_rows")
         pairs = build.add("Transpose", pairs, role="pairs", perm=[1, 0])
         return [flat, build.add("Reshape", pairs, build.ints(-1), role="cut")]
+
+    def _resolved(self, build: MaskBuilder, steps: _Steps, values: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+        """Return the draws, and with ``strata`` those of the cycles behind them, and places in the cycles."""
+        draws = self._lanes.draws(build, values, steps.negative, steps.coins)
+        return (draws, None) if self._strata == 1 else self._lanes.with_cycles(build, draws, self._strata)
+
+    def _balanced(self, places: ir.Value | None) -> tuple[int, ir.Value] | None:
+        return None if places is None else (self._strata, places)
 
     def _checked_rows(self, build: MaskBuilder, steps: _Steps) -> ir.Value:
         return build.add("Shape", steps.matched, role="checked_rows")
@@ -270,6 +283,5 @@ class _Writer:
     def _key_table(self) -> npt.NDArray[Any]:
         return self._lanes.key_table([entry.attributes.seed for entry in self._group.entries])
 
-    def _thresholds(self) -> npt.NDArray[np.int64]:
-        attributes = [entry.attributes for entry in self._group.entries]
-        return np.array([dialects.threshold(each.ratio, each.rng, np.float32) for each in attributes], np.int64)
+    def _limits(self) -> npt.NDArray[np.int64]:
+        return np.array([entry.attributes.threshold() for entry in self._group.entries], np.int64)

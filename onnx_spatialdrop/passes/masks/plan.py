@@ -1,7 +1,7 @@
 """The mask plan: which SpatialDropout nodes of a model share a generator, and why others do not. Changes nothing.
 
-A mask depends on (seed, step, entry) and on sizes, never on what X holds. So the masks of many nodes can be drawn in one
-go, before the first of them, where their sizes are known by then.
+A mask depends on (seed, step, entry) and on sizes, never on what X holds. So the masks of many nodes can be drawn in
+one go, before the first of them, where their sizes are known by then.
 """
 
 from __future__ import annotations
@@ -106,11 +106,11 @@ def plan(model: ir.Model, members: Sequence[Member]) -> list[Group]:
     """Return the groups of nodes, each node in one of them, in the order of the file.
 
     1. Nodes share a generator if they are in one graph (branches of If count to the graph around them), have the same
-       ``training_mode``, ``step``, generator of words and number of samples, and if the sizes of their masks are numbers
-       or dimensions of the graph's inputs, by name.
+       ``training_mode``, ``step``, ``strata``, generator of words and number of samples, and if the sizes of their
+       masks are numbers or dimensions of the graph's inputs, by name.
     2. What else a size can be read from is the X of the group's first node, before which the generator stands.
-    3. A node of unknown rank, one that shares axis 0, one with more than MAX_ENTRIES entries a sample and one whose sizes
-       cannot be read before the group's first node draw alone, and take their sizes from their own X.
+    3. A node of unknown rank, one that shares axis 0, one with more than MAX_ENTRIES entries a sample and one whose
+       sizes cannot be read before the group's first node draw alone, and take their sizes from their own X.
 
     Args:
         model: the model.
@@ -180,7 +180,7 @@ class _Planner:
             if reason:
                 found.append(Group(site.scope, _graph_of(site.node), site.node, training, step, [entry], reason))
                 continue
-            key = (training, step, entry.rows, attributes.rng)
+            key = (training, step, entry.rows, attributes.rng, attributes.strata)
             if key in open_ and not (born <= open_[key][1] and _fits(open_[key][0], entry)):
                 del open_[key]
             if key not in open_:

@@ -79,7 +79,9 @@ class MaskSizes:
         if entry.inner is not None:
             return self._build.ints(*[1] * (len(entry.inner) + 1))
         assert self._whole is not None
-        return self._build.add("Expand", self._build.ints(1), self._build.add("Shape", self._whole, role="rank"), role="ones")
+        return self._build.add(
+            "Expand", self._build.ints(1), self._build.add("Shape", self._whole, role="rank"), role="ones"
+        )
 
     def _inner_of(self, sizes: tuple[Size, ...] | None) -> ir.Value:
         build = self._build

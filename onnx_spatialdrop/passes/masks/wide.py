@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_spatialdrop.operator import philox
+from onnx_spatialdrop.operator import philox, stratified
 from onnx_spatialdrop.passes.masks.builder import MaskBuilder
 
 __all__ = ["FIRST_MUL", "Wide"]
@@ -48,13 +48,13 @@ class Wide:
         return build.outputs("Dropout", [spread, half, yes], ["heads_f", "heads"])[1]
 
     def draws(self, build: MaskBuilder, steps: ir.Value, negative: ir.Value | None, coins: ir.Value | None) -> ir.Value:
-        """Return the steps, uint64, where negative ones have become fresh draws."""
+        """Return the steps, int64, where negative ones have become fresh draws."""
         if negative is not None and coins is not None:
             powers = build.constant(np.array([2**n for n in range(_FRESH_BITS)], np.int64))
-            terms = build.add("Where", coins, powers, build.ints(0), role="terms")
+            terms = build.add("Mul", build.add("Cast", coins, role="heads_i", to=7), powers, role="terms")
             nonce = build.add("ReduceSum", terms, role="nonce", keepdims=1)
             steps = build.add("Where", negative, nonce, steps, role="draws")
-        return build.add("Cast", steps, role="draws_u", to=ir.DataType.UINT64)
+        return steps
 
     def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value, shape: ir.Value | None) -> list[ir.Value]:
         """Return the state before the first round, S and C of shape [2, 1, rows, blocks].
@@ -70,7 +70,8 @@ class Wide:
             shape = build.add("Shape", wide, role="plane")
         else:
             wide = build.add("Expand", wide, shape, role="blocks_all")
-        rows = build.add("Reshape", draws, build.ints(1, 1, -1, 1), role="draws_of_rows")
+        wide_draws = build.add("Cast", draws, role="draws_u", to=ir.DataType.UINT64)
+        rows = build.add("Reshape", wide_draws, build.ints(1, 1, -1, 1), role="draws_of_rows")
         drawn = build.add("Expand", rows, shape, role="draws_all")
         counter = build.add("Concat", wide, drawn, role="counter", axis=0)
         low = build.add("BitwiseAnd", counter, self._number(build, _LOW), role="s_0")
@@ -104,14 +105,56 @@ class Wide:
         new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
         return [new_s, build.add("BitwiseAnd", product, self._number(build, _LOW), role=f"c_{number + 1}")]
 
-    def dropped(self, build: MaskBuilder, state: list[ir.Value], thresholds: npt.NDArray[np.int64], node: ir.Value | None) -> ir.Value:
-        """Return which entries are dropped, bool [2, 2, rows, blocks]: word >> 8 < T, as word < T << 8."""
+    def with_cycles(self, build: MaskBuilder, draws: ir.Value, strata: int) -> tuple[ir.Value, ir.Value]:
+        """Return the draws, followed by the numbers that their cycles draw by, and the draws' places in their cycles.
+
+        The places are int64 of shape [1, 1, rows, 1].
+        """
+        cycles = build.add("Div", draws, build.ints(strata), role="cycles")
+        begins = build.add("Mul", cycles, build.ints(strata), role="begins")
+        places = build.add("Sub", draws, begins, role="places")
+        marked = build.add("BitwiseOr", cycles, build.ints(int(stratified.CYCLES)), role="marked_cycles")
+        both = build.add("Concat", draws, marked, role="draws_and_cycles", axis=0)
+        return both, build.add("Reshape", places, build.ints(1, 1, -1, 1), role="places_of_rows")
+
+    def dropped(
+        self,
+        build: MaskBuilder,
+        state: list[ir.Value],
+        limits: npt.NDArray[np.int64],
+        node: ir.Value | None,
+        balanced: tuple[int, ir.Value] | None,
+    ) -> ir.Value:
+        """Return which entries are dropped, bool [2, 2, rows, blocks].
+
+        A word w drops its entry if w >> 8 < T, that is w < T << 8; one of rank r in a cycle if r 2**32 + w < D << 8.
+
+        Args:
+            build: where the nodes go.
+            state: what the last round left.
+            limits: T or D of each block, or of each node where ``node`` says whose a block is.
+            node: int64 [blocks], or None.
+            balanced: ``strata`` and the places in the cycles, where the words of the cycles follow those of the draws.
+        """
         words = build.add("Concat", *state, role="words_u", axis=1)
         numbers = build.add("Cast", words, role="words", to=ir.DataType.INT64)
-        limits = build.constant(thresholds << 8)
+        limit = build.constant(limits << 8)
         if node is not None:
-            limits = build.add("Gather", limits, node, role="limits", axis=0)
-        return build.add("Less", numbers, limits, role="dropped")
+            limit = build.add("Gather", limit, node, role="limits", axis=0)
+        if balanced is not None:
+            numbers = _ranked(build, numbers, *balanced)
+        return build.add("Less", numbers, limit, role="dropped")
 
     def _number(self, build: MaskBuilder, number: int) -> ir.Value:
         return build.constant(np.array(number, np.uint64))
+
+
+def _ranked(build: MaskBuilder, words: ir.Value, strata: int, places: ir.Value) -> ir.Value:
+    """Return r 2**32 + w: an entry's word, and its rank in the cycle, (a place + c) mod strata, above it."""
+    own, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=2, num_outputs=2)
+    period = build.ints(strata)
+    kind = build.add("Mod", orders, build.ints(strata * (strata - 1)), role="kinds")
+    a = build.add("Add", build.add("Div", kind, period, role="a_less_1"), build.ints(1), role="a")
+    moved = build.add("Add", build.add("Mul", a, places, role="a_places"), kind, role="a_places_c")
+    rank = build.add("Mod", moved, period, role="ranks")
+    return build.add("Add", build.add("Mul", rank, build.ints(2**32), role="above"), own, role="ranked")

@@ -22,6 +22,11 @@ FORMS = ["philox", "philox-int32"]
 ON, OFF = np.array(True), np.array(False)
 
 
+def count(model: onnx.ModelProto) -> int:
+    inner = [attribute.g for node in model.graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return len(model.graph.node) + sum(len(graph.node) for graph in inner)
+
+
 def sample(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(1).normal(size=shape).astype(spec.DTYPES[dtype])
 
@@ -144,7 +149,7 @@ def test_openvinos_nonce_is_a_fresh_draw_too() -> None:
 @pytest.mark.parametrize("step", [[1, 2], [1, -2, 3, 4, 5], []])
 def test_a_step_that_the_definition_refuses_stops_the_run(form: str, step: list[int]) -> None:
     session = ort_session(expand(dropout_model(), form=form))
-    with pytest.raises(Exception, match="step_(must_have_1_or_N|has_a_negative)"):
+    with pytest.raises(Exception, match="(masks|y)/philox"):
         draw(session, sample((5, 4, 2, 2)), training_mode=ON, step=np.array(step, np.int64))
 
 
@@ -153,9 +158,8 @@ def test_constants_are_folded(form: str) -> None:
     switchable = expand(dropout_model(), form=form)
     fixed = expand(dropout_model(training_mode=True, step=[5]), form=form)
     assert [value.name for value in fixed.graph.input] == ["x"]
-    assert not fixed.graph.initializer
-    assert len(fixed.graph.node) < len(switchable.graph.node)
-    assert "Dropout" not in {node.op_type for node in fixed.graph.node}
+    assert count(fixed) < count(switchable)
+    assert not {"Dropout", "If"} & {node.op_type for node in fixed.graph.node}
     x = sample((5, 4, 3, 2))
     assert_same_bits(draw(ort_session(fixed), x)[0], expected(x, [5])[0])
     # The key schedule is arithmetic on the seed, which is an attribute.
