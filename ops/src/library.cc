@@ -3,13 +3,13 @@
 #include <cstdio>
 
 #include "op.h"
+#include "stay_loaded.h"
 
 namespace spatialdrop {
 namespace {
 
 // ONNX Runtime keeps pointers to ops and domain for as long as a session lives, and nobody tells when the last one
-// ends. So there is one set for each runtime in the process, made once and never changed; the library stays loaded
-// (nodelete).
+// ends. So there is one set for each runtime in the process, made once and never changed; the library stays loaded.
 struct Registration {
   const OrtApi* api;
   OrtCustomOpDomain* domain;
@@ -63,8 +63,13 @@ OrtStatus* Find(const OrtApi* api, OrtCustomOpDomain** domain) {
 }  // namespace
 }  // namespace spatialdrop
 
-extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
-                                                                               const OrtApiBase* base) {
+#if defined(_WIN32)
+#define SPATIALDROP_EXPORT __declspec(dllexport)
+#else
+#define SPATIALDROP_EXPORT __attribute__((visibility("default")))
+#endif
+
+extern "C" SPATIALDROP_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(kOrtApiVersion);
   if (api == nullptr) {
     char message[160];
@@ -74,6 +79,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
     const OrtApi* oldest = base->GetApi(1);
     return oldest == nullptr ? nullptr : oldest->CreateStatus(ORT_FAIL, message);
   }
+  spatialdrop::StayLoaded(&spatialdrop::registrations);
   OrtCustomOpDomain* domain = nullptr;
   if (OrtStatus* status = spatialdrop::Find(api, &domain)) return status;
   return api->AddCustomOpDomain(options, domain);

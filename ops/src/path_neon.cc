@@ -194,7 +194,8 @@ struct SixteenBlocks {
   }
 
   void Write(const WordMasks& test, uint8_t* kept) const {
-    vst4q_u8(kept, {{Kept(test, 0), Kept(test, 1), Kept(test, 2), Kept(test, 3)}});
+    const uint8x16x4_t words = {{Kept(test, 0), Kept(test, 1), Kept(test, 2), Kept(test, 3)}};
+    vst4q_u8(kept, words);
   }
 };
 

@@ -3,9 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#if defined(SPATIALDROP_X86)
-#include <cpuid.h>
-#endif
+#include "processor.h"
 
 namespace spatialdrop {
 
@@ -28,21 +26,11 @@ const Tuning* Row(const char* name) {
 }
 
 #if defined(SPATIALDROP_X86)
-// AMD's family, 0 for other vendors.
-unsigned AmdFamily() {
-  unsigned eax, ebx, ecx, edx;
-  if (__get_cpuid(0, &eax, &ebx, &ecx, &edx) == 0 || ebx != signature_AMD_ebx || ecx != signature_AMD_ecx ||
-      edx != signature_AMD_edx || __get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) {
-    return 0;
-  }
-  return (eax >> 8 & 0xF) + (eax >> 20 & 0xFF);
-}
-
 const Tuning& Recognised() {
-  const unsigned family = AmdFamily();
+  const Processor processor = ThisProcessor();
   // Zen 3 is of Zen 4's family, without AVX-512.
-  const bool is_zen4 = family == 0x19 && __builtin_cpu_supports("avx512f");
-  return *Row(family == 0x1A ? "zen5" : is_zen4 ? "zen4" : "other");
+  const bool is_zen4 = processor.amd_family == 0x19 && processor.avx512;
+  return *Row(processor.amd_family == 0x1A ? "zen5" : is_zen4 ? "zen4" : "other");
 }
 #else
 const Tuning& Recognised() { return *Row("other"); }

@@ -34,6 +34,15 @@ class Random {
   uint64_t state_;
 };
 
+// Sets a variable of the environment; "" takes it away, as both systems see it.
+inline void SetVariable(const char* name, const char* value) {
+#if defined(_WIN32)
+  _putenv_s(name, value);
+#else
+  value[0] == '\0' ? unsetenv(name) : setenv(name, value, 1);
+#endif
+}
+
 void TestDraws();
 void TestKernel();
 void TestPaths();

@@ -43,7 +43,7 @@ Call RandomCall(Random* random) {
 }
 
 void TestRandomCalls(const char* path, int trials) {
-  setenv("ONNX_SPATIALDROP_CPU", path, 1);
+  SetVariable("ONNX_SPATIALDROP_CPU", path);
   Random random(4);
   for (int trial = 0; trial < trials; ++trial) {
     const Call call = RandomCall(&random);
@@ -52,7 +52,7 @@ void TestRandomCalls(const char* path, int trials) {
     const std::string error = RunOn(kernel, call, Numbers(&random, call.type, Count(call.dims)), 0);
     CHECK(error.empty(), "%s", error.c_str());
   }
-  unsetenv("ONNX_SPATIALDROP_CPU");
+  SetVariable("ONNX_SPATIALDROP_CPU", "");
 }
 
 // Past 8 MiB the loops write past the caches.
