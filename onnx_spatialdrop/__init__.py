@@ -15,6 +15,7 @@ from onnx_spatialdrop.passes.attach import attach, detach
 from onnx_spatialdrop.passes.check import check
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.find import find
+from onnx_spatialdrop.passes.fix import fix
 from onnx_spatialdrop.passes.fuse import fuse
 from onnx_spatialdrop.passes.insert import insert
 from onnx_spatialdrop.passes.remove import remove
@@ -38,6 +39,7 @@ __all__ = [
     "doctor",
     "expand",
     "find",
+    "fix",
     "fuse",
     "get_library_path",
     "insert",

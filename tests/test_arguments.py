@@ -63,6 +63,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
             {"model": model, "output": output, "elementwise": True, "bernoulli": True, "training_mode": True,
              "seed": 1},
         ),
+        "fix": (sd.fix, {"model": model, "output": output, "training_mode": True, "step": 1}),
         "insert": (
             sd.insert,
             {"model": _clean(), "output": output, "after": "x", "rate": 0.5, "axes": None, "noise_shape": None,

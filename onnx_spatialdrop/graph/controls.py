@@ -21,6 +21,7 @@ __all__ = [
     "constant_of",
     "is_named_switch",
     "is_switch",
+    "names_of",
     "require",
     "single",
 ]
@@ -39,7 +40,12 @@ def is_named_switch(value: ir.Value) -> bool:
     """Return whether ``value`` is a graph input with the name and type of a switch, with a default or without."""
     names = {ir.DataType.BOOL: TRAINING_MODE, ir.DataType.INT64: STEP}
     name = names.get(value.dtype) if value.dtype is not None else None
-    return value.is_graph_input() and name is not None and value.name in (name, f"{_PREFIX}{name}")
+    return value.is_graph_input() and name is not None and value.name in names_of(name)
+
+
+def names_of(name: str) -> tuple[str, str]:
+    """Return what the switch TRAINING_MODE or STEP may be called in a model."""
+    return name, f"{_PREFIX}{name}"
 
 
 def behind(values: Iterable[ir.Value | None]) -> list[ir.Value]:
@@ -114,7 +120,7 @@ def add_step(graph: ir.Graph, default: int = -1) -> ir.Value:
 
 def _switch(graph: ir.Graph, name: str, default: np.ndarray, shape: ir.Shape) -> ir.Value:
     tensor = ir.tensor(default, name=name)
-    for candidate in (name, f"{_PREFIX}{name}"):
+    for candidate in names_of(name):
         for value in graph.inputs:
             if value.name == candidate and value.dtype == tensor.dtype and is_switch(value):
                 return value
