@@ -77,6 +77,8 @@ def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractV
         return draws.of_one(node, form)
     if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
         raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
+    if form.x is not None and form.factor.max() > 0 and not form.offset.any():
+        raise NotRepresentableError(f"{describe(node)} ({op_type}) turns a product over, which is none of its making")
     with np.errstate(all="ignore"):
         if form.x is not None:
             return replace(form, factor=-form.factor, offset=-form.offset)

@@ -65,6 +65,12 @@ def shared_axes(
     y_shape = shapes.known(y)
     if shape is not None and y_shape is not None and len(y_shape) != len(shape):
         return None, rank, "the product has another rank than x"
+    for axis, dim in enumerate(padded):
+        fixed = shapes.number(dim)
+        if shape is None or fixed in (None, 1) or sizes[axis] is not None:
+            continue
+        if y_shape is None or y_shape[axis] != shape[axis] or shape[axis] == ir.SymbolicDim(None):
+            return None, rank, f"along axis {axis} the mask has size {fixed}, and that of x is open: it may repeat x"
     return _shared(x, padded, sizes, shapes), rank, ""
 
 

@@ -86,13 +86,8 @@ def _holders(nodes: Iterable[ir.Node]) -> dict[ir.Graph, ir.Node]:
 
 
 def _lacks_shapes(candidate: Candidate) -> bool:
-    if not candidate.reason:
-        return any(proof.rank is None for proof in candidate.proofs)
-    return (
-        any(proof.axes is None for proof in candidate.proofs)
-        or (not candidate.proofs and any(value.shape is None for value in candidate.trace.forms))
-        or not candidate.source.forms
-    )
+    """Return whether shapes that the file lacks may say more of a candidate."""
+    return bool(candidate.reason) or any(proof.rank is None for proof in candidate.proofs)
 
 
 def _candidates(survey: _Survey, inferred: Inferred | None) -> list[Candidate]:

@@ -78,6 +78,22 @@ def _joined(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     return tuple(DimOf(node.outputs[0], axis) if axis == along else dim for axis, dim in enumerate(first))
 
 
+def _reduced(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    source = known.of(required(node.inputs[0]))
+    if isinstance(source, ShapeOf) or node.outputs[0].shape is not None:
+        return None
+    named = node.attributes.get_ints("axes", None)
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    contents = None if given is None else known.contents(given)
+    if (given is not None and contents is None) or node.attributes.get_int("noop_with_empty_axes", 0) == 1:
+        return None
+    axes = [int(axis) for axis in (named or ())] if contents is None else [int(axis) for axis in contents.reshape(-1)]
+    gone = {axis % len(source) for axis in axes} or set(range(len(source)))
+    if not node.attributes.get_int("keepdims", 1):
+        return tuple(dim for axis, dim in enumerate(source) if axis not in gone)
+    return tuple(1 if axis in gone else dim for axis, dim in enumerate(source))
+
+
 def _reshaped(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     value = node.outputs[0]
     if known.known(value) is not None or len(node.inputs) < 2:
@@ -101,4 +117,5 @@ _RULES: Final[dict[str, Rule]] = {
     "Reshape": _reshaped,
     **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"), _compared),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _calculated),
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL2"), _reduced),
 }

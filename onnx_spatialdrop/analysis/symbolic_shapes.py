@@ -45,8 +45,11 @@ class Shapes:
         self._traced: dict[ir.Value, Dims | ShapeOf] = {}
 
     def known(self, value: ir.Value) -> ir.Shape | None:
-        """Return the shape that the file or shape inference gives ``value``."""
-        return value.shape if value.shape is not None else self._inferred(value)
+        """Return the shape that shape inference gives ``value``, or the file where inference has but a made-up name."""
+        inferred, told = self._inferred(value), value.shape
+        if inferred is None or told is None or len(inferred) != len(told):
+            return told if inferred is None else inferred
+        return ir.Shape([b if _is_open(a) else a for a, b in zip(inferred, told, strict=True)])
 
     def same(self, dim: Dim, value: ir.Value, axis: int) -> bool:
         """Return whether ``dim`` is dimension ``axis`` of ``value``: read from it, of its name, or of its size."""
@@ -68,7 +71,7 @@ class Shapes:
         return size if size is None or isinstance(size, int) else size.value
 
     def origin(self, dim: DimOf) -> DimOf:
-        """Return the dimension furthest back that transpositions and element-wise ops of one tensor made ``dim`` of."""
+        """Return the dimension furthest back that ``dim`` was made of, through transpositions and element-wise ops."""
         value, axis = dim.value, dim.axis
         for _ in range(_DEPTH):
             node = value.producer()
@@ -76,9 +79,14 @@ class Shapes:
                 break
             perm = node.attributes.get_ints("perm", ()) if node.op_type == "Transpose" else ()
             operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
-            if not (perm or node.op_type in _ELEMENTWISE) or len(operands) != 1 or operands[0] is None:
+            if (perm or node.op_type in _ELEMENTWISE) and len(operands) == 1 and operands[0] is not None:
+                value, axis = operands[0], perm[axis] if perm else axis
+                continue
+            traced = self.of(value)
+            spelled = traced[axis] if isinstance(traced, tuple) and axis < len(traced) else None
+            if not isinstance(spelled, DimOf) or spelled == DimOf(value, axis):
                 break
-            value, axis = operands[0], perm[axis] if perm else axis
+            value, axis = spelled.value, spelled.axis
         return DimOf(value, axis)
 
     def number(self, dim: Dim) -> int | None:
@@ -151,10 +159,11 @@ class Shapes:
         return None
 
     def broadcast(self, left: Dims, right: Dims) -> Dims:
-        """Return the shape of an element-wise result of operands of two shapes."""
+        """Return the shape of an element-wise result of operands of two shapes; a number says more than a name."""
         rank = max(len(left), len(right))
         padded = [(1,) * (rank - len(dims)) + dims for dims in (left, right)]
-        return tuple(b if self.number(a) == 1 else a for a, b in zip(*padded, strict=True))
+        pairs = ((a, b, self.number(a), self.number(b)) for a, b in zip(*padded, strict=True))
+        return tuple(b if n == 1 or (n is None and m not in (None, 1)) else a for a, b, n, m in pairs)
 
     def contents(self, value: ir.Value | None, depth: int = _DEPTH) -> np.ndarray | None:
         """Return the elements of an integer tensor as an object array of numbers and Refs; None where unknown."""
@@ -221,6 +230,10 @@ class Shapes:
         if start >= 0 and end is not None and end >= 0:
             return objects([DimOf(source, axis) for axis in range(start, end)])
         return None
+
+
+def _is_open(size: int | ir.SymbolicDim) -> bool:
+    return not isinstance(size, int) and (size.value is None or size.value.startswith("unk__"))
 
 
 def _all_of(dims: list[Dim]) -> Dim:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import PostconditionError
 from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.graph.prune import is_weight
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["Interface", "check"]
@@ -24,7 +25,7 @@ _CONTROLS: Final = (ir.DataType.BOOL, ir.DataType.INT64)
 
 @dataclass(frozen=True)
 class Interface:
-    """The names, types and shapes of a model's inputs and outputs, and which inputs may be switches or masks."""
+    """The names, types and shapes of a model's inputs, weights left out, and outputs; which inputs may be switches."""
 
     inputs: dict[str, str]
     outputs: tuple[tuple[str, str], ...]
@@ -33,7 +34,7 @@ class Interface:
     @classmethod
     def of(cls, model: ir.Model) -> Interface:
         """Return the interface of ``model`` as it is now."""
-        inputs = {value.name or "": _signature(value) for value in model.graph.inputs}
+        inputs = {value.name or "": _signature(value) for value in model.graph.inputs if not is_weight(model, value)}
         outputs = tuple((value.name or "", _signature(value)) for value in model.graph.outputs)
         read = (value for value in model.graph.inputs if value.uses() and value.dtype in _CONTROLS)
         return cls(inputs, outputs, frozenset(value.name or "" for value in read))

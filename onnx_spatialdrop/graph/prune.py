@@ -10,7 +10,7 @@ from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 
-__all__ = ["drop_domain", "prune_unused"]
+__all__ = ["drop_domain", "is_weight", "prune_unused"]
 
 
 def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
@@ -20,6 +20,7 @@ def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
     2. An input of a function goes, and the argument at every call with it.
     3. A value computed for nobody takes the nodes along that computed it, back to what is still used; graph inputs
        found on that way stay, since they are part of the caller's interface, but for the model's switches.
+       Before IR version 4 every initializer is listed as an input, and is none.
     4. An input of a Loop or Scan body stays: its position has a meaning.
     """
     functions = {id(function.graph): function for function in model.functions.values()}
@@ -30,6 +31,11 @@ def prune_unused(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
         for value, direct in wave.items():
             for source, is_direct in _prune(model, value, direct, functions):
                 pending[source] = is_direct or pending.get(source, False)
+
+
+def is_weight(model: ir.Model, value: ir.Value) -> bool:
+    """Return whether an input of the main graph is a weight: before IR version 4, where it has a default."""
+    return model.ir_version < 4 and value.name in model.graph.initializers
 
 
 def _prune(
@@ -52,7 +58,7 @@ def _prune(
     if not value.is_graph_input():
         if value.graph is not None and value.name is not None:
             value.graph.initializers.pop(value.name, None)
-    elif value.graph is model.graph and (direct or controls.is_named_switch(value)):
+    elif value.graph is model.graph and (direct or controls.is_named_switch(value) or is_weight(model, value)):
         model.graph.inputs.remove(value)
         model.graph.initializers.pop(value.name or "", None)
     elif id(value.graph) in functions:

@@ -169,11 +169,12 @@ def test_a_mask_that_repeats_a_slice_of_one_is_no_dropout() -> None:
     assert reason(body, y="float[M,4,5,6] y") == "along axis 0 the mask repeats x, which has size 1 there"
 
 
-def test_a_draw_that_depends_on_a_parameter_is_left() -> None:
+def test_a_draw_that_depends_on_a_parameter_is_what_its_call_says() -> None:
     draw = "{ u = RandomUniformLike <low: float = @low> (t) }"
     function = f'<domain: "own", opset_import: ["" : 18]> draw <low> (t) => (u) {draw}'
     body = f"{SHAPE}  t = ConstantOfShape (shape)  u = own.draw <low = 0.0> (t)  {TAIL}"
-    assert "RandomUniformLike" in reason(body, functions=function)
+    assert found(body, functions=function) == [("spatial", 0.25, (2, 3))]
+    assert "RandomUniformLike" in reason(body.replace("0.0", "0.5"), functions=function)
 
 
 def frozen(mask: np.ndarray) -> list[str]:

@@ -51,7 +51,8 @@ class FusePass(ir.passes.InPlacePass):
        node too; other forms are recognised by what they compute, as cases 1 to 5 say.
     8. A model without any draw is not modified.
     9. A function that holds dropout and is called several times is written out at its calls first: each call draws
-       for itself, and so needs a seed of its own. So is one that a mask is passed into, if it is dropout then.
+       for itself, and so needs a seed of its own. So is one that a mask is passed into, or that lacks the shapes which
+       its calls have, if more is dropout then.
     10. Afterwards no node of what became a node is left, and the model's inputs and outputs are what they were, but for
        switches. If that did not hold, a PostconditionError would say so and ``excluded`` name the culprits, which a
        second run leaves alone; fuse and to_inference run again by themselves.
@@ -118,7 +119,7 @@ class FusePass(ir.passes.InPlacePass):
         rewriter.finish()  # what the forms leave behind is nobody's draw
 
     def _write_out_calls(self, model: ir.Model, candidates: list[Candidate]) -> bool:
-        """Inline functions of several calls that hold dropout, and such as masks pass into; return whether any."""
+        """Inline functions of several calls that hold dropout, and such as masks or shapes pass into; say if any."""
         if not model.functions:
             return False
         held = {id(candidate.scope) for candidate in candidates if not self._reason(candidate)}
@@ -126,6 +127,8 @@ class FusePass(ir.passes.InPlacePass):
         several = {key for key, each in model.functions.items() if id(each) in held and calls[key] > 1}
         ends = (end.node for candidate in candidates for end in candidate.trace.ends if end.node is not None)
         passed = {node.op_identifier() for node in ends} & set(model.functions)
+        left = {id(candidate.scope) for candidate in candidates if self._reason(candidate)}
+        passed |= {key for key, each in model.functions.items() if id(each) in left}
         if passed:
             trial = model.clone()
             _inline(trial, several | passed)
@@ -204,7 +207,8 @@ def _is_idle(candidate: Candidate) -> bool:
 def _is_alpha(candidate: Candidate) -> bool:
     """Return whether every product is alpha dropout of known axes, and the mask goes nowhere else."""
     kinds = ("alpha", "feature_alpha")
-    return not candidate.trace.ends and all(p.kind in kinds and p.axes is not None for p in candidate.proofs)
+    known = bool(candidate.proofs) and all(p.kind in kinds and p.axes is not None for p in candidate.proofs)
+    return known and not candidate.trace.ends
 
 
 M = TypeVar("M", onnx.ModelProto, ir.Model)
