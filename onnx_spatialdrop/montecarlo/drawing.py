@@ -31,7 +31,6 @@ def tile(
     start: ir.Value,
     count: ir.Value,
     rows: ir.Value,
-    boundary: Mapping[ir.Value, ir.Value] | None = None,
 ) -> dict[ir.Value, ir.Value]:
     """Return what the suffix is to read in place of its boundary values and of ``step``, for ``count`` draws at once.
 
@@ -42,7 +41,6 @@ def tile(
         start: int64 [1], how many draws came before.
         count: int64 [1].
         rows: int64 [1], N.
-        boundary: what stands for boundary values, where they are inputs of another model.
     """
     zero, one = (build.constant(np.array(number, np.int64), role) for number, role in ((0, "zero"), (1, "unit")))
 
@@ -57,9 +55,8 @@ def tile(
     step = build.add("Add", build.add("Gather", first, row, role="row_first"), draw, role="steps")
     replaced = {plan.prepared.step: step}
     blocks = {1: row}
-    for index, crossing in enumerate(plan.boundary):
-        fact = plan.facts[crossing]
-        value = replaced[crossing] = crossing if boundary is None else boundary[crossing]
+    for index, value in enumerate(plan.boundary):
+        fact = plan.facts[value]
         if fact.axis is not None:
             if fact.block not in blocks:
                 size = build.constant(np.array([fact.block], np.int64), f"block_{fact.block}")
@@ -67,10 +64,10 @@ def tile(
                 blocks[fact.block] = positions(wide, f"block_{fact.block}_row")[1]
             tiled = build.add("Gather", value, blocks[fact.block], role=f"tiled_{index}", axis=fact.axis)
             tiled.type = value.type
-            replaced[crossing] = tiled
+            replaced[value] = tiled
         elif fact.counts_rows:
             multiples = [isinstance(entry, Multiple) for entry in fact.entries or ()]
-            replaced[crossing] = _more_rows(build, value, multiples, fact.rank, count)
+            replaced[value] = _more_rows(build, value, multiples, fact.rank, count)
     return replaced
 
 

@@ -1,10 +1,11 @@
-"""The two halves of a model as models of their own: what runs once, and what runs for a chunk of draws.
+"""The parts of a model as models of their own: what runs once, what runs for draws, and that with running sums.
 
-The second carries running statistics in and out, so that nobody has to hold draws.
+The last two take draws laid behind each other: boundary values and steps of T N rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,143 +16,128 @@ from onnx_spatialdrop.montecarlo import drawing
 from onnx_spatialdrop.montecarlo.accumulate import Accumulator, State
 from onnx_spatialdrop.montecarlo.facts import shape_of
 from onnx_spatialdrop.montecarlo.needed import keep_needed
-from onnx_spatialdrop.montecarlo.plan import Plan
+from onnx_spatialdrop.montecarlo.plan import Plan, copied
 from onnx_spatialdrop.montecarlo.tasks import Target
 
-__all__ = ["ChunkModel", "chunk_model", "prefix_model", "suffix_model"]
+__all__ = ["SumsModel", "prefix_model", "suffix_model", "sums_model"]
 
 
 @dataclass(frozen=True)
-class ChunkModel:
-    """The model of a chunk of draws.
+class SumsModel:
+    """The model of a few draws with running sums.
 
     Attributes:
-        model: takes the boundary values, ``first``, ``start``, ``count`` and states; returns states and draws.
-        first: name of the input of first steps, int64 [N].
-        start: name of the input of the number of draws before, int64 [1].
+        model: takes the boundary values, ``step``, and what is named below; returns states.
+        done: name of the input of the number of draws before, int64 [1].
         count: name of the input of the number of draws, int64 [1].
         before: names of the inputs that carry states, by output and key. A scalar 0 is the state of no draws.
         after: names of the outputs that carry states.
-        draws: name of the output of draws [count, N, ...], by output.
     """
 
     model: ir.Model
-    first: str
-    start: str
+    done: str
     count: str
     before: dict[str, dict[str, str]]
     after: dict[str, dict[str, str]]
-    draws: dict[str, str]
 
 
 def prefix_model(plan: Plan) -> ir.Model:
     """Return the model of what is the same for every draw; its outputs are the boundary values and fixed outputs."""
-    model = plan.prepared.model.clone()
-    values = _twins(plan.prepared.model.graph, model.graph)
-    inputs = set(plan.prepared.model.graph.inputs)
-    wanted = dict.fromkeys([*(v for v in plan.boundary if v not in inputs), *plan.fixed])
+    own = copied(plan)
+    graph, inputs = own.prepared.model.graph, set(own.prepared.model.graph.inputs)
+    wanted = list(dict.fromkeys([*(value for value in own.boundary if value not in inputs), *own.fixed]))
     for value in wanted:
-        values[value].type = values[value].type or _type(plan, value)
-        if values[value].shape is None:
-            values[value].shape = shape_of(plan.facts[value])
-    model.graph.outputs[:] = [values[value] for value in wanted]
-    step = values[plan.prepared.step]
-    keep_needed(model.graph)
-    model.graph.inputs.remove(step)
-    return model
+        _declare(own, value)
+    graph.outputs[:] = wanted
+    keep_needed(graph)
+    graph.inputs.remove(own.prepared.step)
+    return own.prepared.model
 
 
 def suffix_model(plan: Plan) -> ir.Model:
-    """Return the model of what follows from a draw, for one draw of N rows; it takes ``step``, int64 [N].
-
-    It changes the plan's model, which must not be used any more.
-    """
-    model, graph = plan.prepared.model, plan.prepared.model.graph
-    inputs = _boundary_inputs(plan)
-    prefix = Names(model).prefix("monte_carlo")
-    declared = [value.shape for value in plan.stochastic]
-    nodes = drawing.attach_steps(plan, inputs, prefix)
-    for value, shape in zip(plan.stochastic, declared, strict=True):
+    """Return the model of what follows from draws; it takes ``step``, int64 [N]."""
+    own = copied(plan)
+    graph = own.prepared.model.graph
+    declared = [value.shape for value in own.stochastic]
+    inputs = _begin(own)
+    for value, shape in zip(own.stochastic, declared, strict=True):
         value.shape = shape
-    graph.remove(plan.suffix)
-    graph.extend(nodes)
-    graph.outputs[:] = plan.stochastic
-    graph.inputs[:] = [*inputs.values(), plan.prepared.step]
+    graph.outputs[:] = own.stochastic
+    graph.inputs[:] = [*inputs, own.prepared.step]
     keep_needed(graph)
-    return model
+    return own.prepared.model
 
 
-def chunk_model(plan: Plan, targets: list[Target]) -> ChunkModel:
-    """Return the model of a chunk of draws. It changes the plan's model, which must not be used any more."""
-    model, graph = plan.prepared.model, plan.prepared.model.graph
+def sums_model(plan: Plan, names: Sequence[Target]) -> SumsModel:
+    """Return the model of a few draws with running sums, for the outputs that ``names`` says."""
+    own = copied(plan)
+    model, graph = own.prepared.model, own.prepared.model.graph
+    targets = _targets(plan, own, names)
     prefix = Names(model).prefix("monte_carlo")
     build = NodeBuilder(prefix, {})
-    first, start, count = (
-        _integers(f"{prefix}/{name}", size) for name, size in (("first", "rows"), ("start", 1), ("count", 1))
+    done, count = (
+        ir.Value(name=f"{prefix}/{name}", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+        for name in ("done", "count")
     )
-    graph.remove(plan.suffix)
-    inputs = _boundary_inputs(plan)
-    rows = build.add("Shape", first, role="rows")
-    if plan.proven:
-        tiled = drawing.tile(build, plan, first, start, count, rows, inputs)
-    else:
-        tiled = drawing.untile(build, plan, first, start) | inputs
-    build.nodes += drawing.attach_steps(plan, tiled, prefix)
+    inputs = _begin(own)
     before: dict[str, dict[str, str]] = {}
     after: dict[str, dict[str, str]] = {}
-    drawn: dict[str, str] = {}
-    states: list[ir.Value] = []
+    carried: list[ir.Value] = []
     outputs: list[ir.Value] = []
     for target in targets:
         name = target.value.name or ""
-        double = plan.facts[target.value].dtype == int(ir.DataType.DOUBLE)
+        double = own.facts[target.value].dtype == int(ir.DataType.DOUBLE)
         kind = ir.TensorType(ir.DataType.DOUBLE if double else ir.DataType.FLOAT)
         sums = Accumulator(target, build, model.opset_imports.get("", 1), double)
-        draws = sums.draws(target.value, count)
-        new = sums.group(draws, target.log_variance, count)
+        new = sums.group(sums.draws(target.value, count), target.log_variance, count)
         old: State = {key: ir.Value(name=f"{prefix}/{name}/{key}_before", type=kind) for key in sums.keys}
-        done, more = (
-            build.add("Cast", v, role=f"{name}/{r}", to=int(kind.dtype)) for v, r in ((start, "done"), (count, "more"))
+        so_far, more = (
+            build.add("Cast", value, role=f"{name}/{role}", to=int(kind.dtype))
+            for value, role in ((done, "so_far"), (count, "more"))
         )
-        merged = sums.merge(old, new, done, more)
-        for value in (*merged.values(), draws.p):
+        merged = sums.merge(old, new, so_far, more)
+        for value in merged.values():
             value.type = kind
         before[name] = {key: value.name or "" for key, value in old.items()}
         after[name] = {key: value.name or "" for key, value in merged.items()}
-        drawn[name] = draws.p.name or ""
-        states += old.values()
-        outputs += [*merged.values(), draws.p]
+        carried += old.values()
+        outputs += merged.values()
     graph.extend(build.nodes)
     graph.outputs[:] = outputs
-    graph.inputs[:] = [*inputs.values(), first, start, count, *states]
+    graph.inputs[:] = [*inputs, own.prepared.step, done, count, *carried]
     keep_needed(graph)
-    return ChunkModel(model, first.name or "", start.name or "", count.name or "", before, after, drawn)
+    return SumsModel(model, done.name or "", count.name or "", before, after)
 
 
-def _integers(name: str, size: int | str) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([size]))
+def _targets(plan: Plan, own: Plan, targets: Sequence[Target]) -> list[Target]:
+    """Return the targets with the values of a copied plan."""
+    twins = dict(zip(plan.stochastic, own.stochastic, strict=True))
+    return [
+        target.of(twins[target.value], None if target.log_variance is None else twins[target.log_variance])
+        for target in targets
+    ]
 
 
-def _boundary_inputs(plan: Plan) -> dict[ir.Value, ir.Value]:
-    """Return an input for each boundary value, of its name; inputs of the model are their own."""
+def _begin(plan: Plan) -> list[ir.Value]:
+    """Let the suffix read inputs in place of its boundary values; return them."""
     graph = plan.prepared.model.graph
     own = set(graph.inputs)
-    return {value: value if value in own else _input(plan, value) for value in plan.boundary}
+    inputs = {value: value if value in own else _input(plan, value) for value in plan.boundary}
+    nodes = drawing.attach_steps(plan, inputs, Names(plan.prepared.model).prefix("monte_carlo"))
+    graph.remove(plan.suffix)
+    graph.extend(nodes)
+    return list(inputs.values())
+
+
+def _declare(plan: Plan, value: ir.Value) -> None:
+    """Give a value type and sizes, where it has none."""
+    dtype = plan.facts[value].dtype
+    if value.type is None and dtype:
+        value.type = ir.TensorType(ir.DataType(dtype))
+    if value.shape is None:
+        value.shape = shape_of(plan.facts[value])
 
 
 def _input(plan: Plan, value: ir.Value) -> ir.Value:
-    shape = shape_of(plan.facts[value]) if value.shape is None else value.shape
-    return ir.Value(name=value.name, type=value.type or _type(plan, value), shape=shape)
-
-
-def _type(plan: Plan, value: ir.Value) -> ir.TypeProtocol | None:
-    dtype = plan.facts[value].dtype
-    return ir.TensorType(ir.DataType(dtype)) if dtype else None
-
-
-def _twins(old: ir.Graph, new: ir.Graph) -> dict[ir.Value, ir.Value]:
-    """Return the values of a clone by those of the original, for the main graph."""
-    twins = dict(zip(old.inputs, new.inputs, strict=True))
-    for one, two in zip(old, new, strict=True):
-        twins.update(zip(one.outputs, two.outputs, strict=True))
-    return twins
+    _declare(plan, value)
+    return ir.Value(name=value.name, type=value.type, shape=value.shape)

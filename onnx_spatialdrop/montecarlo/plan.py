@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -18,7 +18,7 @@ from onnx_spatialdrop.montecarlo.prepare import Prepared, is_stochastic_source
 from onnx_spatialdrop.montecarlo.rows import Tracker
 from onnx_spatialdrop.operator import node as op
 
-__all__ = ["Plan", "input_fact", "nodes_within", "plan", "reads"]
+__all__ = ["Plan", "copied", "input_fact", "nodes_within", "plan", "reads"]
 
 
 @dataclass(frozen=True)
@@ -215,3 +215,32 @@ def _by_sample(tracker: Tracker, node: ir.Node, batch: ir.Value) -> bool:
     shared = {axis % len(fact.dims) for axis in op.read(node).axes}
     first = None if batch.shape is None else batch.shape[0]
     return 0 not in shared and (fact.dims[0] == Multiple(1) or (isinstance(first, int) and fact.dims[0] == first))
+
+
+def copied(original: Plan) -> Plan:
+    """Return a plan of a copy of the model, for whoever changes the model; weights are shared."""
+    model = original.prepared.model.clone()
+    old, new = original.prepared.model.graph, model.graph
+    values = dict(zip(old.inputs, new.inputs, strict=True))
+    nodes: dict[ir.Node, ir.Node] = {}
+    for one, two in zip(old.all_nodes(), new.all_nodes(), strict=True):
+        nodes[one] = two
+        values.update(zip(one.outputs, two.outputs, strict=True))
+    prepared = replace(
+        original.prepared,
+        model=model,
+        step=values[original.prepared.step],
+        live=[nodes[node] for node in original.prepared.live],
+    )
+    return Plan(
+        prepared,
+        values[original.batch],
+        [nodes[node] for node in original.prefix],
+        [nodes[node] for node in original.suffix],
+        [values[value] for value in original.boundary],
+        {values[value]: fact for value, fact in original.facts.items() if value in values},
+        [values[value] for value in original.stochastic],
+        [values[value] for value in original.fixed],
+        original.ends,
+        frozenset(nodes[node] for node in original.per_sample),
+    )

@@ -1,4 +1,4 @@
-"""Draw in chunks and stop rows that are sure enough: the loop around the sessions of a chunk of draws."""
+"""Draw in chunks, and stop rows that are sure enough: the loops around the sessions that draw."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy.typing as npt
 
 from onnx_spatialdrop.montecarlo.tasks import Target
 
-__all__ = ["Rows", "Sums", "run_rounds", "standard_error"]
+__all__ = ["Rows", "Sums", "chunks", "run_rounds", "standard_error"]
 
 Array = npt.NDArray[Any]
 #: What is kept of the draws, by output and key.
 Sums = dict[str, dict[str, Array]]
-#: Draws ``count`` times from draw ``start`` on, given boundary values, first steps and sums.
-Draw = Callable[[Mapping[str, Array], Array, Sums, int, int], tuple[Sums, dict[str, Array]]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The values that a chunk of draws reads, for some rows.
+    """The values that draws read, for some rows.
 
     Attributes:
         boundary: boundary values by name.
         places: the axis and block of those that have rows.
+        sizes: of those that are sizes, which entries are multiples of the number of rows.
         first: the first step of each row, int64 [N].
     """
 
     boundary: Mapping[str, Array]
     places: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, Array]
     first: Array
 
     def take(self, rows: Array) -> Rows:
@@ -40,7 +40,20 @@ class Rows:
         for name, (axis, block) in self.places.items():
             within = (rows[:, None] * block + np.arange(block)).reshape(-1)
             picked[name] = np.take(self.boundary[name], within, axis=axis)
-        return Rows(picked, self.places, self.first[rows])
+        for name, multiples in self.sizes.items():
+            each = self.boundary[name] // len(self.first) * len(rows)
+            picked[name] = np.where(multiples, each, self.boundary[name]).astype(each.dtype)
+        return Rows(picked, self.places, self.sizes, self.first[rows])
+
+    def tiled(self, count: int) -> Mapping[str, Array]:
+        """Return the values of ``count`` draws laid behind each other."""
+        if count == 1:
+            return self.boundary
+        return self.take(np.tile(np.arange(len(self.first)), count)).boundary
+
+    def steps(self, start: int, count: int) -> Array:
+        """Return the steps of ``count`` draws laid behind each other, the first of them draw ``start``, int64."""
+        return (np.arange(start, start + count)[:, None] + self.first).reshape(-1)
 
 
 def standard_error(target: Target, sums: Mapping[str, Array], done: int) -> Array:
@@ -69,46 +82,38 @@ def chunks(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def run_rounds(
-    draw: Draw,
+    draw: Callable[[Rows, Sums, int, int], Sums],
     rows: Rows,
     targets: Sequence[Target],
     samples: int,
-    size: Callable[[int], int],
     tolerance: float | None,
     block: int,
     apart: bool,
-) -> tuple[Sums, Array, dict[str, Array]]:
+) -> tuple[Sums, Array]:
     """Draw ``samples`` times, fewer for rows whose mean is sure enough.
 
     Args:
-        draw: draws a chunk.
+        draw: adds draws to sums: rows, the sums so far, the first draw, the end.
         rows: what to draw for.
         targets: the outputs.
         samples: how often at most.
-        size: how many draws run at once, for a number of rows.
         tolerance: rows stop where the standard error is below it; None: no row stops.
         block: rows stop at multiples of this many draws only.
         apart: whether rows may leave the batch; else they stop together.
 
     Returns:
-        The sums, how many draws each row had (int64 [N]), and the draws [T, N, ...] by output where no row stops.
+        The sums, and how many draws each row had, int64 [N].
     """
     total = len(rows.first)
-    active = np.arange(total)
+    active, start = np.arange(total), 0
     sums: Sums = {target.value.name or "": {} for target in targets}
     final: Sums = {name: {} for name in sums}
     counts = np.full(total, samples, np.int64)
-    drawn: dict[str, list[Array]] = {name: [] for name in sums}
-    edges = [samples] if tolerance is None else [*range(block, samples, block), samples]
-    start = 0
-    for end in edges:
-        for at, count in chunks(start, end, max(1, size(len(active)))):
-            sums, draws = draw(rows.boundary, rows.first, sums, at, count)
-            for name, array in draws.items():
-                drawn[name].append(array)
+    for end in [samples] if tolerance is None else [*range(block, samples, block), samples]:
+        sums = draw(rows, sums, start, end)
         start = end
         if tolerance is None or end == samples:
-            continue
+            break
         sure = np.all([standard_error(t, sums[t.value.name or ""], end) < tolerance for t in targets], axis=0)
         sure = sure if apart else np.full_like(sure, sure.all())
         if not sure.any():
@@ -116,14 +121,12 @@ def run_rounds(
         _settle(final, sums, active[sure], sure, total)
         counts[active[sure]] = end
         kept = np.flatnonzero(~sure)
-        active = active[kept]
+        active, rows = active[kept], rows.take(kept)
         sums = {name: {key: array[kept] for key, array in each.items()} for name, each in sums.items()}
         if not len(active):
-            break
-        rows = rows.take(kept)
-    if len(active):
-        _settle(final, sums, active, np.full(len(active), True), total)
-    return final, counts, {name: np.concatenate(parts) for name, parts in drawn.items() if parts}
+            return final, counts
+    _settle(final, sums, active, np.full(len(active), True), total)
+    return final, counts
 
 
 def _settle(final: Sums, sums: Sums, rows: Array, chosen: Array, total: int) -> None:

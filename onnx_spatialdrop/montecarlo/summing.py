@@ -12,7 +12,7 @@ from onnx_spatialdrop.graph.build import NodeBuilder
 from onnx_spatialdrop.montecarlo import drawing
 from onnx_spatialdrop.montecarlo.accumulate import Accumulator, State
 from onnx_spatialdrop.montecarlo.facts import Multiple
-from onnx_spatialdrop.montecarlo.plan import Plan
+from onnx_spatialdrop.montecarlo.plan import Plan, nodes_within
 from onnx_spatialdrop.montecarlo.tasks import Target
 
 __all__ = ["Chunking", "Counts", "is_double", "state_dims", "statistics"]
@@ -115,13 +115,32 @@ def _loop(
     still = inner.add("Identity", going, role="still_going")
     still.type, still.shape = going.type, going.shape
     inputs, outputs = [trip, going, *carried.before], [still, *carried.after]
-    graph = ir.Graph(inputs, outputs, nodes=inner.nodes, name=f"{build.prefix}/draws")
+    weights = _own_weights(plan)
+    graph = ir.Graph(inputs, outputs, nodes=inner.nodes, initializers=weights, name=f"{build.prefix}/draws")
     made = [value for state in carried.final for value in state.values()]
     body = [ir.AttrGraph("body", graph)]
     build.nodes.append(
         ir.Node("", "Loop", [trips, None, *carried.initial], body, outputs=made, name=f"{build.prefix}/loop")
     )
     return carried.final
+
+
+def _own_weights(plan: Plan) -> list[ir.Value]:
+    """Take the weights that only the suffix reads out of the main graph, and return them.
+
+    ONNX Runtime rearranges and fuses weights of the graph that it looks at alone, not those from outside.
+    """
+    outer = plan.prepared.model.graph
+    members = {each for node in plan.suffix for each in nodes_within(node)}
+    kept = [*plan.fixed, *plan.prepared.model.graph.inputs]
+    own = [
+        value
+        for value in outer.initializers.values()
+        if value not in kept and value.uses() and all(use.node in members for use in value.uses())
+    ]
+    for value in own:
+        del outer.initializers[value.name or ""]
+    return own
 
 
 def _trips(build: NodeBuilder, chunking: Chunking, counts: Counts) -> tuple[ir.Value, ir.Value]:

@@ -6,7 +6,7 @@ It reads the last nodes of a graph and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import onnx_ir as ir
@@ -63,6 +63,14 @@ class Target:
     statistics: tuple[str, ...]
     log_variance: ir.Value | None = None
     note: str = ""
+
+    def of(self, value: ir.Value, log_variance: ir.Value | None) -> Target:
+        """Return the same for the output of another model."""
+        return replace(self, value=value, log_variance=log_variance)
+
+    def with_all_statistics(self) -> Target:
+        """Return the same with every statistic that there is."""
+        return replace(self, statistics=STATISTICS[self.kind])
 
     @property
     def kind(self) -> str:

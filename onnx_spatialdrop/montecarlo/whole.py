@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import VerifyError
+from onnx_spatialdrop.montecarlo.drawn import as_probabilities
 from onnx_spatialdrop.montecarlo.result import MCResult
 from onnx_spatialdrop.montecarlo.tasks import Target
 
-__all__ = ["as_probabilities", "compare"]
+__all__ = ["compare"]
 
 Array = npt.NDArray[Any]
 _TOLERANCE = 1e-5
@@ -41,16 +42,3 @@ def compare(result: MCResult, targets: Sequence[Target], run: Callable[[Sequence
                 f"output {name!r}: the mean of whole runs differs by {difference:.1e} of {largest:.1e}; the cut of "
                 "this model is wrong, please report it; chunk=1 may lead around it"
             )
-
-
-def as_probabilities(target: Target, y: Array) -> Array:
-    """Return an output as what its mean is taken of, in float64."""
-    y = y.astype(np.float64)
-    if target.given in ("values", "probabilities"):
-        return y
-    if target.given == "log_probabilities":
-        return np.exp(y)
-    if target.task == "binary":
-        return np.asarray(1 / (1 + np.exp(-y)))
-    power = np.exp(y - y.max(axis=target.axis, keepdims=True))
-    return np.asarray(power / power.sum(axis=target.axis, keepdims=True))

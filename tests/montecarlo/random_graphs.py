@@ -37,7 +37,7 @@ class Graph:
 
     def weight(self, array: Array) -> str:
         name = self.name("w")
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.weights.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.shapes[name] = array.shape
         return name
 

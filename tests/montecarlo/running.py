@@ -13,10 +13,9 @@ import onnxruntime
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io
-from onnx_spatialdrop.montecarlo import parts
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
+from onnx_spatialdrop.montecarlo.engine import Engine
 from onnx_spatialdrop.montecarlo.plan import Plan
-from onnx_spatialdrop.montecarlo.tasks import choose_tasks
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -44,22 +43,6 @@ def whole_runs(model: onnx.ModelProto, feeds: Feeds, first: Array, draws: int, s
 def cut_runs(model: onnx.ModelProto, feeds: Feeds, first: Array, draws: int, chunk: int = 0) -> Array:
     """Return the same by a prefix and chunks of draws laid behind each other, where that is proven."""
     plan = plan_of(model)
-    targets = choose_tasks(plan.stochastic, plan.facts, "regression")
-    boundary = [value.name for value in plan.boundary]
-    size = (chunk or draws) if plan.proven else 1
-    prefix = parts.prefix_model(plan)
-    made = parts.chunk_model(plan, targets)
-    values = dict(feeds)
-    if prefix.graph.outputs:
-        session = open_session(ir.to_proto(prefix))
-        taken = {value.name: feeds[value.name] for value in session.get_inputs()}
-        values.update(zip([value.name for value in session.get_outputs()], session.run(None, taken), strict=True))
-    session = open_session(ir.to_proto(made.model))
-    feed = {value.name: np.array(0, np.float32) for value in session.get_inputs()}
-    feed |= {name: values[name] for name in boundary} | {made.first: first}
-    name = made.draws[targets[0].value.name or ""]
-    parts_of_draws = []
-    for start in range(0, draws, size):
-        feed |= {made.start: np.array([start]), made.count: np.array([min(size, draws - start)])}
-        parts_of_draws.append(session.run([name], feed)[0])
-    return np.concatenate(parts_of_draws)
+    engine = Engine(plan, [], lambda part: open_session(ir.to_proto(part)))
+    rows, _ = engine.prepare(feeds, first)
+    return engine.draw(rows, draws, (chunk or draws) if plan.proven else 1)[plan.stochastic[0].name or ""]

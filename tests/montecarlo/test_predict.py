@@ -101,8 +101,7 @@ def test_a_model_whose_samples_meet_runs_once_a_draw_and_is_right() -> None:
 def test_check_finds_what_is_wrong() -> None:
     model, feeds = digits("digits_torch")
     mc = sd.MCDropout(model, samples=4)
-    other = sd.MCDropout(model, samples=4, seed=1)
-    mc._whole_model = other._whole_model
+    mc._engine.whole = sd.MCDropout(model, samples=4, seed=1)._engine.whole
     with pytest.raises(VerifyError, match="differs by"):
         mc.predict(feeds, check=True)
 
