@@ -20,7 +20,11 @@ import onnx_spatialdrop as sd
 
 SAMPLES = 31
 MODELS = Path(__file__).parent.parent / "models"
-DEFAULT = ("late:1:7", "late:8:3", "middle:1:3", "early:1:7", "early:16:3", "everywhere:1:5", "everywhere:8:3", "digits:1:21", "digits:16:11")
+DEFAULT = (
+    "late:1:15", "late:8:5", "middle:1:5", "early:1:15", "early:16:5", "everywhere:1:9", "everywhere:8:5",
+    "digits:1:41", "digits:16:21",
+)  # fmt: skip
+NAMES = ("mean", "variance", "entropy", "mutual_information")
 
 
 def options() -> onnxruntime.SessionOptions:
@@ -76,15 +80,15 @@ def main(name: str, rows: int, rounds: int) -> None:
     mc = sd.MCDropout(model, sess_options=options())
     halves = sd.split(model)
     prefix = sd.session(halves.prefix, sess_options=options()) if halves.prefix.graph.output else None
-    names = [] if prefix is None else [value.name for value in prefix.get_inputs()]
+    taken = {} if prefix is None else {value.name: feeds[value.name] for value in prefix.get_inputs()}
     runs: dict[str, Callable[[], Any]] = {
         "whole runs": lambda: by_hand(session, feeds, first),
-        "one file": lambda: dict(zip(["mean", "variance", "entropy", "mutual_information"], file.run(None, {**feeds, "step": first}), strict=True)),
+        "one file": lambda: dict(zip(NAMES, file.run(NAMES, {**feeds, "step": first}), strict=True)),
         "MCDropout": lambda: mc.predict(feeds),
         "inference": lambda: session.run(None, feeds),
     }
     if prefix is not None:
-        runs["prefix"] = lambda: prefix.run(None, {name: feeds[name] for name in names})
+        runs["prefix"] = lambda: prefix.run(None, taken)
     expected = runs["whole runs"]()
     for each in ("one file", "MCDropout"):
         made = runs[each]()
@@ -93,9 +97,11 @@ def main(name: str, rows: int, rounds: int) -> None:
             assert np.abs(got - value).max() < 2e-5, (each, key, np.abs(got - value).max())
     took = medians(runs, rounds)
     once = took.get("prefix", 0.0)
-    limit = took["whole runs"] / max(1e-9, once + took["whole runs"] - SAMPLES * once) if once else 1.0
-    row = "  ".join(f"{each} {took['whole runs'] / took[each]:.2f} x" for each in ("one file", "MCDropout"))
-    print(f"{name:10} N {rows:2}  whole runs {1e3 * took['whole runs']:8.2f} ms  limit {limit:5.2f} x  {row}", flush=True)
+    each_draw = max(took["whole runs"] / SAMPLES - once, 1e-9)
+    limit = took["whole runs"] / (once + SAMPLES * each_draw)
+    whole = took["whole runs"]
+    row = "  ".join(f"{each} {whole / took[each]:.2f} x" for each in ("one file", "MCDropout"))
+    print(f"{name:10} N {rows:2}  whole runs {1e3 * whole:8.2f} ms  limit {limit:5.2f} x  {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Networks with dropout late, in the middle, early and everywhere; random weights, since speed does not depend on them."""
+"""Networks with dropout late, in the middle, early and everywhere; their weights are random."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Network:
         self.weights: list[onnx.TensorProto] = []
 
     def weight(self, array: np.ndarray) -> str:
+        """Add a weight and return its name."""
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node and return its output."""
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
@@ -39,7 +41,10 @@ class Network:
         self.nodes.append(node)
         return name
 
-    def conv(self, x: str, given: int, made: int, size: int = 3, stride: int = 1, relu: bool = True, rank: int = 2) -> str:
+    def conv(
+        self, x: str, given: int, made: int, size: int = 3, stride: int = 1, relu: bool = True, rank: int = 2
+    ) -> str:
+        """Put a convolution after ``x``, and a ReLU."""
         scale = np.sqrt(2 / (given * size**rank))
         w = self.weight((self.rng.standard_normal((made, given, *[size] * rank)) * scale).astype(np.float32))
         pads = [size // 2 if rank == 2 else 0] * 2 * rank
@@ -47,14 +52,19 @@ class Network:
         return self.op("Relu", y) if relu else y
 
     def dense(self, x: str, given: int, made: int) -> str:
+        """Put a matrix product and an addition after ``x``."""
         w = self.weight((self.rng.standard_normal((given, made)) / np.sqrt(given)).astype(np.float32))
         return self.op("Add", self.op("MatMul", x, w), self.weight(np.zeros(made, np.float32)))
 
     def norm(self, x: str, size: int) -> str:
+        """Put a LayerNormalization after ``x``."""
         ones, zeros = (self.weight(np.full(size, value, np.float32)) for value in (1, 0))
         return self.op("LayerNormalization", x, ones, zeros)
 
-    def model(self, y: str, shape: Sequence[int], made: Sequence[int], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    def model(
+        self, y: str, shape: Sequence[int], made: Sequence[int], kind: int = TensorProto.FLOAT
+    ) -> onnx.ModelProto:
+        """Return the model from "x" to ``y``; sizes are those of a sample."""
         inputs = [
             helper.make_tensor_value_info("x", kind, ["N", *shape]),
             helper.make_tensor_value_info("training_mode", TensorProto.BOOL, []),
@@ -119,7 +129,8 @@ def everywhere() -> onnx.ModelProto:
     scale = n.weight(np.array((width // heads) ** -0.5, np.float32))
     for _ in range(2):
         q, k, v = (n.op("Reshape", n.dense(x, width, width), apart) for _ in range(3))
-        q, k, v = (n.op("Transpose", each, perm=p) for each, p in ((q, [0, 2, 1, 3]), (k, [0, 2, 3, 1]), (v, [0, 2, 1, 3])))
+        orders = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+        q, k, v = (n.op("Transpose", each, perm=order) for each, order in zip((q, k, v), orders, strict=True))
         scores = n.op("Softmax", n.op("Mul", n.op("MatMul", q, k), scale), axis=-1)
         mixed = n.op("Transpose", n.op("MatMul", n.drop(scores, 0.1, []), v), perm=[0, 2, 1, 3])
         out = n.drop(n.dense(n.op("Reshape", mixed, together), width, width), 0.1, [])
