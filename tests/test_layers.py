@@ -10,6 +10,7 @@ RANKS = {
     "errors": 0,
     "arguments": 0,
     "gc_pause": 0,
+    "metrics": 1,
     "operator": 1,
     "storage": 2,
     "io": 3,
