@@ -165,14 +165,16 @@ class Replay:
 
     def thresholds(self) -> set[int]:
         """Return the numbers of [0, 2**24] that a word may be compared with."""
-        compared = {value for node in self.nodes if node.op_type in _COMPARISONS for value in node.inputs}
+        inside = (each for node in self.nodes for graph in scopes.subgraphs(node) for each in graph)
+        judges = [node for node in (*self.nodes, *inside) if node.op_type in _COMPARISONS]
+        compared = {value for node in judges for value in _chosen_from(node)}
         lists = [a.reshape(-1) for a in self.constants if a.dtype == np.int64]
         lists = [a for a in lists if not (a & 0xFF).any() and (a <= 1 << 32).all()]  # of whole words, one a node
         found = {int(number) >> 8 for array in lists for number in array}
         found |= {int(np.ceil(n * 2.0**24)) for a in self.constants if a.dtype == np.float32 for n in a.reshape(-1)}
         for array in map(array_of, compared):
-            if array is not None and array.dtype.kind in "iu" and array.size == 1:
-                found.add(int(array.item()))
+            if array is not None and array.dtype.kind in "iu" and array.size <= _MOST_NUMBERS:
+                found.update(int(number) for number in array.reshape(-1))
         return {number for number in found if 0 <= number <= 1 << 24}
 
 
@@ -187,6 +189,12 @@ def _ancestors(graph: ir.Graph, last: ir.Node, stops: set[ir.Value]) -> list[ir.
     if any(node.graph is not graph or node.domain != "" for node in found):
         raise ValueError("it is not of one graph")
     return [node for node in graph if node in found]
+
+
+def _chosen_from(node: ir.Node) -> list[ir.Value | None]:
+    """Return what a comparison reads, and the tables that a Gather takes that from."""
+    tables = [made for value in node.inputs if value is not None and (made := value.producer()) is not None]
+    return [*node.inputs, *(table.inputs[0] for table in tables if table.op_type == "Gather")]
 
 
 def _reads(node: ir.Node) -> list[ir.Value]:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.graph import controls
 from onnx_spatialdrop.operator import philox
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, STEP, TRAINING, MaskBuilder
+from onnx_spatialdrop.passes.masks.narrow import Narrow
 from onnx_spatialdrop.passes.masks.plan import Group, SizeOf
 from onnx_spatialdrop.passes.masks.sizes import MaskSizes
 from onnx_spatialdrop.passes.masks.wide import Wide
@@ -51,7 +52,8 @@ class Generated:
 class _Steps:
     """The step of a group: as it is, one a sample and checked, how many there are, and what fresh draws are made of.
 
-    ``count`` is None for one step; ``negative`` and ``coins`` are None for one that asks for no fresh draw.
+    ``count`` is None for one step; ``negative`` and ``coins`` are None for one that asks for no fresh draw. ``draws``,
+    where it is there, is what they resolve to.
     """
 
     given: ir.Value
@@ -59,21 +61,25 @@ class _Steps:
     count: ir.Value | None
     negative: ir.Value | None
     coins: ir.Value | None
+    draws: ir.Value | None = None
 
 
-def generate(build: MaskBuilder, group: Group, lanes: Wide, *, branch: bool = True) -> Generated:
+def generate(
+    build: MaskBuilder, group: Group, lanes: Wide | Narrow, *, branch: bool = True, single: bool = False
+) -> Generated:
     """Append a generator to ``build``.
 
     1. Steps are read, and checked, whether anything is drawn or not.
     2. With ``branch`` an If leaves the rest out while ``training_mode`` is false; else everything is drawn, in vain.
     3. A step that is a constant, one number that is not negative, needs no check and no fresh draw.
+    4. With ``single``, step has one element, and no shape depends on what is fed.
     """
-    return _Writer(build, group, lanes).write(branch)
+    return _Writer(build, group, lanes, single).write(branch)
 
 
 class _Writer:
-    def __init__(self, build: MaskBuilder, group: Group, lanes: Wide) -> None:
-        self._build, self._group, self._lanes = build, group, lanes
+    def __init__(self, build: MaskBuilder, group: Group, lanes: Wide | Narrow, single: bool) -> None:
+        self._build, self._group, self._lanes, self._single = build, group, lanes, single
         self._sizes = MaskSizes(build, group)
         lengths = [entry.length for entry in group.entries]
         self._count = len(lengths)
@@ -120,7 +126,12 @@ class _Writer:
             # A fresh draw every run must depend on the data, or optimisers take it for a constant and freeze it.
             coins = self._lanes.coins(build, self._nothing())
             drawn = self._lanes.draws(build, given, build.constant(np.array([True])), coins)
-            return _Steps(drawn, drawn, None, None, None)
+            return _Steps(given, given, None, None, None, drawn)
+        if self._single:
+            given = build.port("Reshape", value, build.ints(1), role="step_must_have_1_element", reads=STEP)
+            negative = build.add("Less", given, build.ints(0), role="negative")
+            fresh = build.add("Cast", negative, role="negative_f", to=ir.DataType.FLOAT)
+            return _Steps(given, given, None, negative, self._lanes.coins(build, fresh))
         given = build.port("Reshape", value, build.ints(-1), role="steps", reads=STEP)
         negative = build.add("Less", given, build.ints(0), role="negative")
         negatives = build.add("Cast", negative, role="negative_f", to=ir.DataType.FLOAT)
@@ -215,7 +226,7 @@ class _Writer:
 
     def _resolved(self, build: MaskBuilder, steps: _Steps, values: ir.Value) -> tuple[ir.Value, ir.Value | None]:
         """Return the draws, and with ``strata`` those of the cycles behind them, and places in the cycles."""
-        draws = self._lanes.draws(build, values, steps.negative, steps.coins)
+        draws = steps.draws or self._lanes.draws(build, values, steps.negative, steps.coins)
         return (draws, None) if self._strata == 1 else self._lanes.with_cycles(build, draws, self._strata)
 
     def _balanced(self, places: ir.Value | None) -> tuple[int, ir.Value] | None:

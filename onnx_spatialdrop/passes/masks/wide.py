@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.operator import philox, stratified
 from onnx_spatialdrop.passes.masks.builder import MaskBuilder
 
-__all__ = ["FIRST_MUL", "Wide"]
+__all__ = ["FIRST_MUL", "Wide", "key_table"]
 
 #: ONNX Runtime multiplies uint64 from the version on that reads this opset (1.21). Below, int64 wraps to the same bits.
 FIRST_MUL: Final = 22
@@ -31,9 +31,6 @@ class Wide:
     Args:
         opset: the version of ONNX's default domain.
     """
-
-    #: What block numbers are counted in.
-    index: Final = ir.DataType.INT64
 
     def __init__(self, opset: int) -> None:
         self._casts = opset < FIRST_MUL
@@ -79,14 +76,7 @@ class Wide:
 
     def key_table(self, seeds: Sequence[int]) -> npt.NDArray[Any]:
         """Return the keys that the rounds of each node xor, [2, 10, 1, nodes], in the lanes' order."""
-        table = np.zeros((2, philox.ROUNDS, 1, len(seeds)), np.uint64)
-        for n in range(philox.ROUNDS):
-            words = [
-                [((seed >> 32 * word & _LOW) + n * step) & _LOW for seed in seeds]
-                for word, step in enumerate(philox.KEY_STEPS)
-            ]
-            table[:, n, 0] = words[::-1] if n % 2 == 0 else words
-        return table
+        return key_table(seeds)
 
     def round(self, build: MaskBuilder, state: list[ir.Value], key: ir.Value, number: int) -> list[ir.Value]:
         """Return the state after one round more."""
@@ -158,3 +148,15 @@ def _ranked(build: MaskBuilder, words: ir.Value, strata: int, places: ir.Value) 
     moved = build.add("Add", build.add("Mul", a, places, role="a_places"), kind, role="a_places_c")
     rank = build.add("Mod", moved, period, role="ranks")
     return build.add("Add", build.add("Mul", rank, build.ints(2**32), role="above"), own, role="ranked")
+
+
+def key_table(seeds: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """Return the keys that the rounds of each node xor, [2, 10, 1, nodes]; lanes swap places every round."""
+    table = np.zeros((2, philox.ROUNDS, 1, len(seeds)), np.uint64)
+    for n in range(philox.ROUNDS):
+        words = [
+            [((seed >> 32 * word & _LOW) + n * step) & _LOW for seed in seeds]
+            for word, step in enumerate(philox.KEY_STEPS)
+        ]
+        table[:, n, 0] = words[::-1] if n % 2 == 0 else words
+    return table

@@ -1,0 +1,174 @@
+"""Philox4x32-10 on int32 alone, for runtimes without wide integers: words are int32 with the bits of the uint32.
+
+Written for OpenVINO's CPU, where 64-bit integers saturate to int32, and division and comparison go through float32. So
+nothing divides but exact multiples of a power of two by at least 2**8 (such a quotient has 24 significant bits),
+nothing compares numbers over 2**24, but with 0, and Where, which can go through float32 as well, selects none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_spatialdrop.errors import FormError
+from onnx_spatialdrop.operator import philox
+from onnx_spatialdrop.passes.masks import wide
+from onnx_spatialdrop.passes.masks.builder import MaskBuilder
+
+__all__ = ["Narrow", "Nonce"]
+
+#: Where a negative step's bits come from: Dropout for ONNX Runtime, which has no RandomUniformLike at opset 22;
+#: RandomUniformLike for OpenVINO and tract, which refuse Dropout while training.
+Nonce = Literal["dropout", "uniform"]
+
+_LOWER: Final = 0xFFFF
+_UPPER: Final = -(1 << 16)
+_RADIX: Final = 1 << 16
+
+
+class Narrow:
+    """The generator's arithmetic in 32 bits.
+
+    Args:
+        nonce: what draws for a negative step.
+    """
+
+    def __init__(self, nonce: Nonce) -> None:
+        self._nonce = nonce
+
+    def coins(self, build: MaskBuilder, fresh: ir.Value) -> ir.Value:
+        """Return what a fresh draw is made of, int32 of two rows; see Wide.coins."""
+        if self._nonce == "dropout":
+            spread = build.add("Expand", fresh, build.ints(62), role="coins")
+            half, yes = build.constant(np.float32(0.5)), build.constant(np.array(True))
+            heads = build.outputs("Dropout", [spread, half, yes], ["heads_f", "heads"])[1]
+            return build.add("Cast", heads, role="heads_i", to=ir.DataType.INT32)
+        spread = build.add("Expand", fresh, build.ints(4), role="coins")
+        # tract reads the node as RandomUniformLike only if its name ends in "Like".
+        numbers = build.add("RandomUniformLike", spread, role="uniformsLike", dtype=1)
+        spans = build.constant(np.array([65536, 32768, 65536, 32768], np.float32))
+        floored = build.add("Floor", build.add("Mul", numbers, spans, role="spread"), role="floored")
+        return build.add("Cast", floored, role="halves", to=ir.DataType.INT32)
+
+    def draws(self, build: MaskBuilder, steps: ir.Value, negative: ir.Value | None, coins: ir.Value | None) -> ir.Value:
+        """Return the two words of each step, int32 [2, rows], where negative ones have become fresh draws."""
+        given = self._split(build, steps)
+        if negative is None or coins is None:
+            return given
+        weights = [2**n for n in range(31)] * 2 if self._nonce == "dropout" else [1, _RADIX] * 2
+        terms = build.add("Mul", coins, self._numbers(build, weights), role="terms")
+        by_word = build.add("Reshape", terms, build.ints(2, -1), role="by_word")
+        nonce = build.add("ReduceSum", by_word, build.ints(1), role="nonce", keepdims=1)
+        negatives = build.add("Cast", negative, role="negative_32", to=ir.DataType.INT32)
+        by_nonce = build.add("Mul", negatives, self._number(build, -1), role="by_nonce")
+        by_step = build.add("Sub", self._number(build, -1), by_nonce, role="by_step")
+        drawn = build.add("BitwiseAnd", nonce, by_nonce, role="nonce_bits")
+        kept = build.add("BitwiseAnd", given, by_step, role="step_bits")
+        return build.add("BitwiseOr", drawn, kept, role="draws")
+
+    def _split(self, build: MaskBuilder, number: ir.Value) -> ir.Value:
+        """Return the words of int64 numbers, int32 [2, rows].
+
+        Where int64 is int32 in disguise a number is its own low word, and the high word is 0 or -1.
+        """
+        lower, upper, radix = (build.constant(np.array(n, np.int64)) for n in (_LOWER, _UPPER, _RADIX))
+        rest, halves = number, list[ir.Value]()
+        for place in range(4):
+            half = build.add("BitwiseAnd", rest, lower, role=f"half_{place}")
+            halves.append(build.add("Cast", half, role=f"half_i_{place}", to=ir.DataType.INT32))
+            if place < 3:
+                cleared = build.add("BitwiseAnd", rest, upper, role=f"cleared_{place}")
+                rest = build.add("Div", cleared, radix, role=f"rest_{place}")
+        words = []
+        for word in range(2):
+            moved = build.add("Mul", halves[2 * word + 1], self._number(build, _RADIX), role=f"moved_{word}")
+            joined = build.add("Add", halves[2 * word], moved, role=f"word_{word}")
+            words.append(build.add("Reshape", joined, build.ints(1, -1), role=f"row_{word}"))
+        return build.add("Concat", *words, role="words_of_steps", axis=0)
+
+    def with_cycles(self, build: MaskBuilder, draws: ir.Value, strata: int) -> tuple[ir.Value, ir.Value]:
+        """Raise FormError: cycles are numbers of 64 bits."""
+        del draws
+        raise FormError(f"{build.prefix}: strata is {strata}, and the form 'philox-int32' draws with strata 1 alone")
+
+    def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value, shape: ir.Value | None) -> list[ir.Value]:
+        """Return the state before the first round; see Wide.start. There are fewer than 2**32 blocks a row."""
+        block = build.add("Cast", blocks, role="blocks_i", to=ir.DataType.INT32)
+        if shape is None:
+            shape = build.add("Shape", block, role="plane")
+        else:
+            block = build.add("Expand", block, shape, role="blocks_all")
+        rows = build.add("Reshape", draws, build.ints(2, 1, -1, 1), role="draws_of_rows")
+        low, high = build.outputs("Split", [rows], ["draw_low", "draw_high"], axis=0, num_outputs=2)
+        low = build.add("Expand", low, shape, role="low_all")
+        high = build.add("Expand", high, shape, role="high_all")
+        none = build.add("Expand", self._number(build, 0), shape, role="none")
+        return [
+            build.add("Concat", block, low, role="s_0", axis=0),
+            build.add("Concat", none, high, role="c_0", axis=0),
+        ]
+
+    def key_table(self, seeds: Sequence[int]) -> npt.NDArray[Any]:
+        """Return the keys of the rounds of each node; see Wide.key_table."""
+        return wide.key_table(seeds).astype(np.uint32).view(np.int32)
+
+    def round(self, build: MaskBuilder, state: list[ir.Value], key: ir.Value, number: int) -> list[ir.Value]:
+        """Return the state after one round more.
+
+        The high word of a product by halves: t = a1 m0 + (a0 m0 >> 16), u = a0 m1 + (t mod 2**16), a1 m1 + (t >> 16) +
+        (u >> 16); no sum reaches 2**32 (Knuth, TAOCP 2, 4.3.1, algorithm M with two digits).
+        """
+
+        def add(op_type: str, *inputs: ir.Value, role: str, **attributes: Any) -> ir.Value:
+            return build.add(op_type, *inputs, role=f"{role}_{number}", **attributes)
+
+        def upper_half(word: ir.Value, role: str) -> ir.Value:
+            cleared = add("BitwiseAnd", word, self._number(build, _UPPER), role=f"{role}_cleared")
+            moved = add("Div", cleared, self._number(build, _RADIX), role=f"{role}_moved")
+            return add("BitwiseAnd", moved, self._number(build, _LOWER), role=f"{role}_upper")
+
+        multipliers = philox.MULTIPLIERS if number % 2 == 0 else philox.MULTIPLIERS[::-1]
+        m, m0, m1 = (
+            self._numbers(build, numbers, (2, 1, 1, 1))
+            for numbers in (multipliers, [n & _LOWER for n in multipliers], [n >> 16 for n in multipliers])
+        )
+        (s, c), lower = state, self._number(build, _LOWER)
+        a0, a1 = add("BitwiseAnd", s, lower, role="a0"), upper_half(s, "a")
+        t = add("Add", add("Mul", a1, m0, role="p10"), upper_half(add("Mul", a0, m0, role="p00"), "p00"), role="t")
+        u = add("Add", add("Mul", a0, m1, role="p01"), add("BitwiseAnd", t, lower, role="t0"), role="u")
+        above = add("Add", add("Mul", a1, m1, role="p11"), upper_half(t, "t"), role="above")
+        high = add("Add", above, upper_half(u, "u"), role="high")
+        crossed = add("Gather", c, build.ints(1, 0), role="x", axis=0)
+        mixed = add("BitwiseXor", high, crossed, role="mixed")
+        new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
+        return [new_s, build.add("Mul", s, m, role=f"c_{number + 1}")]
+
+    def dropped(
+        self,
+        build: MaskBuilder,
+        state: list[ir.Value],
+        limits: npt.NDArray[np.int64],
+        node: ir.Value | None,
+        balanced: tuple[int, ir.Value] | None,
+    ) -> ir.Value:
+        """Return which entries are dropped, bool [2, 2, rows, blocks]; see Wide.dropped."""
+        assert balanced is None
+        words = build.add("Concat", *state, role="words", axis=1)
+        cleared = build.add("BitwiseAnd", words, self._number(build, -(1 << 8)), role="words_cleared")
+        moved = build.add("Div", cleared, self._number(build, 1 << 8), role="words_moved")
+        numbers = build.add("BitwiseAnd", moved, self._number(build, 0xFFFFFF), role="numbers")
+        limit = build.constant(limits.astype(np.int32))
+        if node is not None:
+            limit = build.add("Gather", limit, node, role="limits", axis=0)
+        return build.add("Less", numbers, limit, role="dropped")
+
+    def _number(self, build: MaskBuilder, number: int) -> ir.Value:
+        return build.constant(np.array(number, np.int32))
+
+    def _numbers(self, build: MaskBuilder, numbers: Sequence[int], shape: tuple[int, ...] = (-1,)) -> ir.Value:
+        wrapped = np.array([n % 2**32 for n in numbers], np.uint32).view(np.int32)
+        return build.constant(wrapped.reshape(shape))
