@@ -25,6 +25,7 @@ from onnx_spatialdrop.passes.check.live import live_dropout
 from onnx_spatialdrop.passes.check.rules import RULES, Rule, Where
 from onnx_spatialdrop.passes.check.validity import VALIDITY
 from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
+from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY
 from onnx_spatialdrop.storage import external
 
 __all__ = ["check"]
@@ -75,7 +76,7 @@ def _nodes(model: ir.Model, rules: tuple[Rule, ...], target: str | None) -> list
         opset = scopes.default_opset(scope, model)
         plain, inside = (Where(opset, held, model, constants, shapes) for held in (False, True))
         for node, in_if in _walk(scope):
-            own = op.is_spatial_dropout(node) or NODE_KEY in node.metadata_props
+            own = op.is_spatial_dropout(node) or bool({NODE_KEY, GENERATOR_KEY} & node.metadata_props.keys())
             for rule in rules:
                 if own and rule.own is not None and target not in rule.own:
                     continue

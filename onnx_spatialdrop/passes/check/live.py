@@ -11,6 +11,7 @@ from onnx_spatialdrop.analysis.recognise import recognise
 from onnx_spatialdrop.graph.build import NODE_KEY
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.check.finding import Finding
+from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY
 
 __all__ = ["live_dropout"]
 
@@ -33,7 +34,7 @@ def live_dropout(model: ir.Model) -> list[Finding]:
 
 def _is_live(candidate: Candidate) -> bool:
     """Return whether every run draws a mask and multiplies something by it."""
-    written_by_us = NODE_KEY in candidate.source.node.metadata_props
+    written_by_us = bool({NODE_KEY, GENERATOR_KEY} & candidate.source.node.metadata_props.keys())
     return bool(candidate.proofs) and candidate.training_mode is None and not candidate.source.off and not written_by_us
 
 

@@ -20,6 +20,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import Rule, Where
 from onnx_spatialdrop.passes.expand import targets
+from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, STEP
 
 __all__ = ["OPTIMIZERS", "frozen_switches", "resolve", "rules_for"]
 
@@ -146,8 +147,11 @@ def _float16_gemm(node: ir.Node, _: Where) -> str:
 
 
 def _computed_shape(node: ir.Node, _: Where) -> str:
-    # The one node of these forms that is left out where they are written for tract.
-    if not _is(node, "ReduceProd") or NODE_KEY not in node.metadata_props:
+    # The nodes of these forms that are left out where they are written for tract.
+    one_by_one = _is(node, "ReduceProd") and NODE_KEY in node.metadata_props
+    source = node.inputs[0].producer() if _is(node, "Shape") and node.inputs and node.inputs[0] is not None else None
+    counted = source is not None and source.metadata_props.get(GENERATOR_KEY) == STEP
+    if not one_by_one and not counted:
         return ""
     return "tract cannot load shapes that depend on what is fed, as 'philox' and 'philox-int32' have them elsewhere"
 

@@ -113,14 +113,14 @@ class ExpandPass(ir.passes.InPlacePass):
                 training = controls.constant_of(site.node.inputs[1])
                 if form == "identity" or (training is not None and not training.any()):
                     written.append((site.node, NodeBuilder("", {}), None))
-                elif together.takes(form, site):
+                elif together.takes(form, self.target, site, shape):
                     shared.setdefault(form, []).append((site, kind, shape))
                 else:
                     task = _task(site, op.read(site.node), _dtype(kind), self.target, draws, mask)
                     self._write_alone(task, form, names, written)
             for form, members in shared.items():
                 writers.append(together.writer(form, self.target, names))
-                writers[-1].write(plan(model, members))
+                writers[-1].write(plan(model, members, together.most_entries(self.target)))
         except SpatialDropError:
             for _, unfinished, _ in written:
                 unfinished.discard()  # case 1

@@ -22,7 +22,7 @@ from onnx_spatialdrop.passes.expand import fold, lowering, targets
 from onnx_spatialdrop.passes.expand.routines import Instruction, Routine, routines
 from onnx_spatialdrop.passes.expand.task import Task
 
-__all__ = ["lower", "lower_int32"]
+__all__ = ["lower", "lower_int32", "refuse_for_single"]
 
 #: What a name inside a function stands for: a constant that is not a node yet, or a value.
 Meaning = npt.NDArray[Any] | ir.Value
@@ -40,23 +40,27 @@ def lower_int32(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     # OpenVINO and tract refuse Dropout while training; ONNX Runtime has no RandomUniformLike at opset 22.
     single = task.target in targets.SINGLE_STEP
     if single:
-        _refuse_for_single(task)
+        refuse_for_single(task.target, task.attributes, task.step)
     nonce: int32.Nonce = "uniform" if single or task.target == "openvino" else "dropout"
     rng, in_float, dtype = task.attributes.rng, _in_float(task), _type_name(task)
     return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype, single))
 
 
-def _refuse_for_single(task: Task) -> None:
-    rng = task.attributes.rng
-    if not targets.runs_dialect("philox-int32", task.target, rng):
+def refuse_for_single(target: str, attributes: spec.Attributes, step: ir.Value) -> None:
+    """Refuse what a target of targets.SINGLE_STEP cannot run in the form "philox-int32".
+
+    Raises:
+        FormError: a dialect that it does not come back from loading, or several steps.
+    """
+    if not targets.runs_dialect("philox-int32", target, attributes.rng):
         raise FormError(
-            f"{task.where}: {task.target} does not come back from loading the form 'philox-int32' of rng {rng!r}; use "
-            "form='mask-inputs' or 'uniform'"
+            f"{attributes.where}: {target} does not come back from loading the form 'philox-int32' of rng "
+            f"{attributes.rng!r}; use form='mask-inputs' or 'uniform'"
         )
-    dims = None if task.step.shape is None else tuple(task.step.shape)
+    dims = None if step.shape is None else tuple(step.shape)
     if dims is not None and any(isinstance(dim, int) and dim != 1 for dim in dims):
         raise FormError(
-            f"{task.where}: form 'philox-int32' takes one step a run in {task.target}, and this node's step has the "
+            f"{attributes.where}: form 'philox-int32' takes one step a run in {target}, and this node's step has the "
             f"shape {list(dims)}; use form='mask-inputs' or 'uniform'"
         )
 

@@ -23,10 +23,10 @@ from onnx_spatialdrop.passes.masks.plan import Group, SizeOf
 from onnx_spatialdrop.passes.masks.sizes import MaskSizes
 from onnx_spatialdrop.passes.masks.wide import Wide
 
-__all__ = ["Generated", "generate"]
+__all__ = ["MAX_TABLE", "Generated", "generate"]
 
 #: Tables take 200 bytes for a block of four entries.
-_MAX_TABLE: Final = 1 << 13
+MAX_TABLE: Final = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Writer:
         self._total = sum(length or 0 for length in lengths)
         self._targets: dict[Any, ir.Value] = {}
         self._full: dict[Any, ir.Value] = {}
-        self._tables = self._even and 0 < self._total <= _MAX_TABLE
+        self._tables = self._even and 0 < self._total <= MAX_TABLE
 
     def write(self, branch: bool) -> Generated:
         build, training = self._build, self._training()

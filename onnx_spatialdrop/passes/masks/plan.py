@@ -17,13 +17,13 @@ from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["MAX_ENTRIES", "Entry", "Group", "Member", "Size", "SizeOf", "plan"]
+__all__ = ["MAX_ENTRIES", "MAX_GROUP", "Entry", "Group", "Member", "Size", "SizeOf", "plan"]
 
 #: Nodes whose samples have more entries than this, in numbers that the file gives, draw alone: their masks would
 #: otherwise all lie in memory at once, and there is nothing to gain.
 MAX_ENTRIES: Final = 1 << 14
 #: The same for a whole group, and how many nodes of sizes that nobody knows yet it takes.
-_MAX_GROUP: Final = 1 << 16
+MAX_GROUP: Final = 1 << 16
 _MAX_OPEN: Final = 12
 
 
@@ -102,7 +102,7 @@ class Group:
         return self.entries[0].rows
 
 
-def plan(model: ir.Model, members: Sequence[Member]) -> list[Group]:
+def plan(model: ir.Model, members: Sequence[Member], most: int = MAX_GROUP) -> list[Group]:
     """Return the groups of nodes, each node in one of them, in the order of the file.
 
     1. Nodes share a generator if they are in one graph (branches of If count to the graph around them), have the same
@@ -115,11 +115,12 @@ def plan(model: ir.Model, members: Sequence[Member]) -> list[Group]:
     Args:
         model: the model.
         members: the nodes, with what is known of their X, in the order of the file.
+        most: how many entries a sample a group has at most, in numbers that the file gives.
     """
     found = list[Group]()
     holders = {graph: node for node in scopes.all_nodes(model) for graph in scopes.subgraphs(node)}
     for home, inside in _homes([site for site, _, _ in members], holders).items():
-        planner = _Planner(list(_outwards(home, holders)))
+        planner = _Planner(list(_outwards(home, holders)), most)
         found += planner.groups([(site, anchor, *members[index][1:]) for index, site, anchor in inside])
     places = {site.node: index for index, (site, _, _) in enumerate(members)}
     return sorted(found, key=lambda group: places[group.entries[0].site.node])
@@ -155,8 +156,8 @@ def _outwards(graph: ir.Graph, holders: dict[ir.Graph, ir.Node]) -> Iterator[ir.
 class _Planner:
     """Puts the nodes of one graph, the first of the graphs ``around`` it, into groups."""
 
-    def __init__(self, around: Sequence[ir.Graph]) -> None:
-        self._home, self._around = around[0], frozenset(around)
+    def __init__(self, around: Sequence[ir.Graph], most: int) -> None:
+        self._home, self._around, self._most = around[0], frozenset(around), most
         self._sizes: dict[str, tuple[SizeOf, int]] = {}  # what has a name, and from which node on it can be read
         for graph in around:
             for value in graph.inputs:
@@ -181,7 +182,7 @@ class _Planner:
                 found.append(Group(site.scope, _graph_of(site.node), site.node, training, step, [entry], reason))
                 continue
             key = (training, step, entry.rows, attributes.rng, attributes.strata)
-            if key in open_ and not (born <= open_[key][1] and _fits(open_[key][0], entry)):
+            if key in open_ and not (born <= open_[key][1] and _fits(open_[key][0], entry, self._most)):
                 del open_[key]
             if key not in open_:
                 open_[key] = (Group(site.scope, self._home, anchor, training, step), number)
@@ -235,9 +236,9 @@ def _named(shape: ir.Shape | None) -> Iterator[tuple[int, str]]:
             yield axis, dim.value
 
 
-def _fits(group: Group, entry: Entry) -> bool:
+def _fits(group: Group, entry: Entry, most: int) -> bool:
     """Return whether a group is small enough for one more node."""
     lengths = [each.length for each in group.entries]
     if entry.length is None or None in lengths:
         return sum(length is None for length in lengths) < _MAX_OPEN and (entry.length is None) == (lengths[0] is None)
-    return sum(length or 0 for length in lengths) + entry.length <= _MAX_GROUP
+    return sum(length or 0 for length in lengths) + entry.length <= most

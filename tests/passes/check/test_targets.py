@@ -75,7 +75,8 @@ def test_words_of_64_bits_in_openvino_and_computed_shapes_in_tract() -> None:
     fixed = dropout_model(training_mode=True, step=[3])
     assert rules(sd.expand(fixed, form="philox"), "openvino") == ["wide-integers"]
     assert rules(sd.expand(fixed, form="philox-int32"), "openvino") == []
-    assert rules(sd.expand(fixed, form="philox-int32"), "tract") == ["computed-shape"]
+    assert rules(sd.expand(fixed, form="philox-int32"), "tract") == []
+    assert "computed-shape" in rules(sd.expand(dropout_model(training_mode=True), form="philox-int32"), "tract")
 
 
 @pytest.mark.parametrize(("form", "found"), [("uniform", True), ("dropout", True), ("philox", False)])
