@@ -5,6 +5,7 @@ Sessions are made when they are first needed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,21 @@ class Engine:
     @cached_property
     def _whole(self) -> onnxruntime.InferenceSession:
         return self._open(self.plan.prepared.model)
+
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+        """Return some rows of the inputs; an input whose samples are not known to be along an axis stays whole."""
+        picked = dict(feeds)
+        for value in self.plan.prepared.model.graph.inputs:
+            fact, name = self.plan.facts.get(value), value.name or ""
+            if name in feeds and (value is self.plan.batch or (fact is not None and fact.axis is not None)):
+                axis = 0 if fact is None or fact.axis is None else fact.axis
+                picked[name] = np.take(feeds[name], rows, axis=axis)
+        return picked
+
+    def fingerprint(self, settings: str) -> str:
+        """Return a hash of the model, its weights in the file included, and of ``settings``."""
+        content = ir.to_proto(self.plan.prepared.model).SerializeToString(deterministic=True)
+        return hashlib.sha256(content + settings.encode()).hexdigest()
 
     def prepare(self, feeds: Mapping[str, Array], first: Array) -> tuple[Rows, dict[str, Array]]:
         """Run what is the same for every draw; return what draws read, and the outputs that no draw touches."""

@@ -5,7 +5,7 @@ It holds sessions and decides how many draws run at once; what is drawn the mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import arguments as checked
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.montecarlo import dataset
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.drawn import as_probabilities, sums_of
 from onnx_spatialdrop.montecarlo.engine import Engine
@@ -155,6 +156,64 @@ class MCDropout:
         return made
 
     __call__ = predict
+
+    def predict_dataset(
+        self,
+        batches: Iterable[Inputs],
+        ids: Iterable[npt.ArrayLike] | None = None,
+        *,
+        folder: io.PathLike | None = None,
+        progress: bool = True,
+        **arguments: Any,
+    ) -> MCResult:
+        """Return the statistics of all rows of many batches, in their order; draws are not kept.
+
+        Args:
+            batches: what predict takes, one batch after the other.
+            ids: the ids of each batch, int [N]; 0, 1, 2, ... over all batches by default. None twice.
+            folder: where each batch's sums are written when they are there. Rows that are in it are not drawn again,
+                so that a run that was stopped goes on, also with other batches; another model is refused.
+            progress: show a bar on stderr.
+            arguments: of predict, but for ids and draws.
+
+        Raises:
+            SpecError: as predict does; an id twice; no batches.
+            ModelFileError: a folder that cannot be read or written, or that is another model's.
+        """
+        if arguments.get("fresh", self._fresh) and folder is not None:
+            raise SpecError("fresh draws cannot go on where others stopped; leave folder or fresh out")
+        where = None if folder is None else checked.path(folder, "folder")
+        mark = "" if where is None else self._fingerprint(arguments)
+        parts = [] if where is None else dataset.kept_parts(where, mark)
+        done = {int(each) for part in parts for each in part["ids"]}
+        order: list[Array] = []
+        with dataset.bar(progress) as advance:
+            for batch, numbers in dataset.numbered(
+                batches, ids, lambda each: feeds(each, self._inputs, self._batch)[1]
+            ):
+                given, rows = feeds(batch, self._inputs, self._batch)
+                if numbers.shape != (rows,):
+                    raise SpecError(f"there are {rows} rows and ids of shape {numbers.shape}; give one a row")
+                new = np.array([int(each) not in done for each in numbers])
+                order.append(numbers)
+                if new.any():
+                    some = self._engine.rows_of(given, np.flatnonzero(new))
+                    part = dataset.part_of(self.predict(some, numbers[new], draws=False, **arguments))
+                    parts.append(part)
+                    if where is not None:
+                        dataset.write_part(where, part, mark)
+                advance(rows)
+        if not parts or not order:
+            raise SpecError("there are no batches")
+        every = np.concatenate(order)
+        if len(np.unique(every)) != len(every):
+            raise SpecError("an id stands for two rows; ids must differ")
+        like = {target.value.name or "": (target.task, target.axis) for target in self.targets}
+        return dataset.joined(parts, every, like)
+
+    def _fingerprint(self, arguments: Mapping[str, Any]) -> str:
+        settings = {"samples": self.samples, "tolerance": self._tolerance} | dict(arguments)
+        return self._engine.fingerprint(repr(sorted(settings.items())))
 
     def _kept(self, rows: Rows, samples: int) -> dict[str, Statistics]:
         """Draw, and keep the draws."""
