@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+from contextlib import suppress
+from typing import Any
+
 import onnx
 import onnx.defs
 import onnx.shape_inference
@@ -9,7 +13,6 @@ from onnx.defs import OpSchema
 
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.operator.bodies import body
 
 __all__ = ["register_schema", "schema"]
 
@@ -57,18 +60,34 @@ def schema() -> OpSchema:
                 "rng", onnx.helper.make_attribute("rng", "philox"), f"Generator of the mask: {', '.join(spec.RNGS)}."
             ),
         ],
-        node_determinism=OpSchema.NodeDeterminism.NonDeterministic,  # type: ignore[call-arg]  # absent in onnx's stub
+        **_determinism(),
     )
-    made.set_type_and_shape_inference_function(_infer)
+    if hasattr(made, "set_type_and_shape_inference_function"):  # from onnx 1.19 on
+        made.set_type_and_shape_inference_function(_infer)
     return made
+
+
+def _determinism() -> dict[str, Any]:
+    """Return the argument that says that the operator draws, from onnx 1.20 on."""
+    kinds = getattr(OpSchema, "NodeDeterminism", None)
+    return {} if kinds is None else {"node_determinism": kinds.NonDeterministic}
 
 
 def register_schema() -> None:
     """Make the operator known to onnx's checker and shape inference in this process; a second call does nothing."""
-    if not onnx.defs.has(spec.OP_TYPE, spec.VERSION, spec.DOMAIN):
-        onnx.defs.register_schema(schema())
-        for name, (inputs, outputs) in body.HELPERS.items():
-            onnx.defs.register_schema(_helper_schema(name, inputs, outputs))
+    if onnx.defs.has(spec.OP_TYPE, spec.VERSION, spec.DOMAIN):
+        return
+    onnx.defs.register_schema(schema())
+    for name, (inputs, outputs) in spec.HELPERS.items():
+        onnx.defs.register_schema(_helper_schema(name, inputs, outputs))
+    atexit.register(_deregister)
+
+
+def _deregister() -> None:
+    """Take the schemas out of onnx's registry, which outlives Python: up to onnx 1.22 it crashes at the end."""
+    for name in (spec.OP_TYPE, *spec.HELPERS):
+        with suppress(Exception):  # somebody else has done so
+            onnx.defs.deregister_schema(name, spec.VERSION, spec.DOMAIN)
 
 
 def _helper_schema(name: str, inputs: int, outputs: int) -> OpSchema:

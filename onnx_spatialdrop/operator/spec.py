@@ -22,6 +22,7 @@ from onnx_spatialdrop.operator.dialects import RNGS, threshold
 __all__ = [
     "DOMAIN",
     "DTYPES",
+    "HELPERS",
     "MAX_RANK",
     "OP_TYPE",
     "RNGS",
@@ -42,6 +43,15 @@ DOMAIN: Final = "onnx_spatialdrop"
 OP_TYPE: Final = "SpatialDropout"
 VERSION: Final = 1
 MAX_RANK: Final = 16
+
+#: The helper functions that bodies call, with the numbers of their inputs and outputs.
+HELPERS: Final = {
+    "PhiloxRound": (6, 4),
+    "Philox4x32": (6, 4),
+    "AddWords": (2, 1),
+    "TurnWord": (2, 1),
+    "Threefry2x32": (4, 2),
+}
 
 #: The types T of X and Y, by the name that NumPy gives them.
 DTYPES: Final[dict[str, np.dtype[Any]]] = {

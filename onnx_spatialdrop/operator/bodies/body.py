@@ -19,23 +19,15 @@ from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import decide, frame
 from onnx_spatialdrop.operator.bodies import words as word_lines
 
-__all__ = ["DRAWN_OPSET", "HELPERS", "MIN_OPSET", "OWN_FUNCTIONS", "assemble", "functions", "parse"]
+__all__ = ["DRAWN_OPSET", "MIN_OPSET", "OWN_FUNCTIONS", "assemble", "functions", "parse"]
 
 #: From this opset on a body draws the operator's own bits; below, ONNX lacks BitwiseXor and BitwiseAnd.
 MIN_OPSET: Final = 18
 #: From this opset on a body can at least draw from the runtime's generator; below, it cannot follow X's type.
 DRAWN_OPSET: Final = 15
 
-#: The helper functions that bodies call, with the numbers of their inputs and outputs.
-HELPERS: Final = {
-    "PhiloxRound": (6, 4),
-    "Philox4x32": (6, 4),
-    "AddWords": (2, 1),
-    "TurnWord": (2, 1),
-    "Threefry2x32": (4, 2),
-}
 #: Names of the functions that attach writes, all in the operator's domain.
-OWN_FUNCTIONS: Final = frozenset({spec.OP_TYPE, *HELPERS})
+OWN_FUNCTIONS: Final = frozenset({spec.OP_TYPE, *spec.HELPERS})
 
 _BLOCKS_TO_ROWS: Final = """
   $padded_row = Mul ($blocks, four)
