@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +12,9 @@ from onnx_spatialdrop.analysis import draws, selection, views
 from onnx_spatialdrop.analysis.operands import Operands, is_float
 from onnx_spatialdrop.analysis.two_valued import common_root, common_threshold, different_thresholds, join_layouts
 from onnx_spatialdrop.analysis.values import AbstractValue, Curve, NotRepresentableError, TwoValued
-from onnx_spatialdrop.graph.constants import UNARY, cast_target
+from onnx_spatialdrop.graph import ops
+from onnx_spatialdrop.graph.constants import cast_target
+from onnx_spatialdrop.graph.ops import OPERATORS, Fact
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["evaluate"]
@@ -27,7 +28,7 @@ def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
     """
     if node.domain != "":
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
-    if node.op_type in _ARITHMETIC or node.op_type in draws.COMPARISONS or node.op_type in _LOGICAL:
+    if len(node.inputs) == 2 and ops.has(node, Fact.ENTRIES) and ops.entry_function(node) is not None:
         return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
         form = operands.form(node.inputs[0])
@@ -45,20 +46,6 @@ def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
 
 
 _ONE_TENSOR: Final = frozenset({"CastLike", "Clip"}) | views.OPS
-_LOGICAL: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "And": np.logical_and,
-    "Or": np.logical_or,
-    "Xor": np.logical_xor,
-}
-_ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "Pow": np.power,
-    "Max": np.maximum,
-    "Min": np.minimum,
-}
 
 
 def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractValue:
@@ -75,14 +62,16 @@ def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractV
         return _clip(node, form, operands)
     if isinstance(form, Curve):
         return draws.of_one(node, form)
-    if op_type not in UNARY or (form.x is not None and op_type != "Neg"):
+    function = ops.entry_function(node) if ops.has(node, Fact.ENTRY) else None
+    if function is None or (form.x is not None and op_type != "Neg"):
         raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
     if form.x is not None and form.factor.max() > 0 and not form.offset.any():
         raise NotRepresentableError(f"{describe(node)} ({op_type}) turns a product over, which is none of its making")
     with np.errstate(all="ignore"):
         if form.x is not None:
             return replace(form, factor=-form.factor, offset=-form.offset)
-        return replace(form, offset=np.asarray(UNARY[op_type](form.offset)))
+        offset = np.asarray(function(form.offset, *ops.parameters(node)))
+        return replace(form, offset=offset if ops.has(node, Fact.BOOLEAN) else offset.astype(form.offset.dtype))
 
 
 def _cast(node: ir.Node, form: AbstractValue) -> AbstractValue:
@@ -131,10 +120,11 @@ def _binary(node: ir.Node, op_type: str, operands: Operands) -> AbstractValue:
 def _joined(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: Operands) -> TwoValued:
     if a.x is not None or b.x is not None:
         return _product(node, op_type, a, b, operands)
-    function = {**draws.COMPARISONS, **_LOGICAL, **_ARITHMETIC}[op_type]
+    row = OPERATORS[op_type]
+    assert row.function is not None
     with np.errstate(all="ignore"):
-        offset = np.asarray(function(a.offset, b.offset))
-    if op_type in _ARITHMETIC:
+        offset = np.asarray(row.function(a.offset, b.offset))
+    if Fact.BOOLEAN not in row.facts:
         offset = offset.astype(a.offset.dtype)
     return replace(common_threshold(a, b), offset=offset, layout=join_layouts(a, b, operands.context.shapes))
 
@@ -162,7 +152,7 @@ def _product(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: 
             root, sign = common_root(what, a, b), 1 if op_type == "Add" else -1
             factor, offset = a.factor + sign * b.factor, a.offset + sign * b.offset
             return replace(common_threshold(a, b), factor=factor, offset=offset, layout=layout, x=root)
-    if op_type in _LOGICAL or op_type in draws.COMPARISONS:
+    if Fact.BOOLEAN in OPERATORS[op_type].facts:
         raise NotRepresentableError(f"{what} combines it with something that is neither constant nor of this draw")
     raise NotRepresentableError(f"{what} reads it")
 

@@ -7,21 +7,15 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph import ops
 from onnx_spatialdrop.graph.constants import cast_target, dtype_of
+from onnx_spatialdrop.graph.ops import Fact
 from onnx_spatialdrop.operator import spec
 
 __all__ = ["DEPTH", "commutes", "is_close", "only_use", "products_behind"]
 
 #: How many nodes a factor is drawn through.
 DEPTH: Final = 16
-#: f(c x) = c f(x) for c > 0, of their first input; other inputs are parameters.
-_OF_ONE: Final = frozenset(
-    {"Cast", "Expand", "Flatten", "Identity", "Neg", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose"}
-    | {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu", "MaxPool", "Relu", "Unsqueeze"}
-    | {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"}
-)
-#: The same of all inputs together.
-_OF_ALL: Final = frozenset({"Add", "Concat", "Sub", "Sum", "Max", "Min"})
 
 
 def commutes(node: ir.Node, index: int) -> bool:
@@ -31,7 +25,7 @@ def commutes(node: ir.Node, index: int) -> bool:
     if node.op_type == "Cast":
         kinds = dtype_of(node.inputs[0]), cast_target(node)
         return all(kind in spec.DTYPES.values() for kind in kinds)
-    return node.op_type in _OF_ALL or (node.op_type in _OF_ONE and index == 0)
+    return ops.has(node, Fact.SCALES) or (ops.has(node, Fact.SCALE) and index == 0)
 
 
 def only_use(value: ir.Value) -> tuple[ir.Node, int] | None:
@@ -50,7 +44,7 @@ def products_behind(value: ir.Value | None, products: Container[ir.Value], depth
     if node is None or not commutes(node, 0):
         return None
     found = set[ir.Value]()
-    for operand in node.inputs if node.op_type in _OF_ALL else node.inputs[:1]:
+    for operand in node.inputs if ops.has(node, Fact.SCALES) else node.inputs[:1]:
         inner = products_behind(operand, products, depth - 1)
         if inner is None:
             return None

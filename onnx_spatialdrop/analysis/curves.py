@@ -6,16 +6,17 @@ by its values, on a grid and by bisection between its points; so it does not mat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
+from onnx_spatialdrop.graph.ops import OPERATORS
+
 __all__ = ["Expression", "Pieces", "line", "pick", "pieces"]
 
-#: ("line", start, slope), ("pick", cuts, first, second), or (name of an operator, operand, ...).
+#: ("line", start, slope), ("pick", cuts, first, second), or an operator of graph/ops.py, its operands and parameters.
 Expression = tuple[Any, ...]
 
 #: How finely functions are looked at: what happens on less than one of this many parts of [0, 1) is not seen.
@@ -84,42 +85,7 @@ def _values(expression: Any, u: np.ndarray) -> np.ndarray:
     if name == "pick":
         cuts, first, second = operands
         return np.asarray(np.where(np.searchsorted(np.array(cuts), u, side="right") % 2, second, first))
+    function = np.trunc if name == "Truncate" else OPERATORS[name].function
+    assert function is not None
     with np.errstate(all="ignore"):
-        return np.asarray(_FUNCTIONS[name](*(_values(operand, u) for operand in operands)), np.float64)
-
-
-#: What operators compute of real numbers; a bool is 0 or 1, and rounding is left out.
-_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
-    "Abs": np.abs,
-    "Add": np.add,
-    "And": np.logical_and,
-    "Ceil": np.ceil,
-    "Div": np.divide,
-    "Equal": np.equal,
-    "Exp": np.exp,
-    "Floor": np.floor,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Log": np.log,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mod": np.mod,
-    "Mul": np.multiply,
-    "Neg": np.negative,
-    "Not": np.logical_not,
-    "Or": np.logical_or,
-    "Pow": np.power,
-    "Reciprocal": np.reciprocal,
-    "Relu": lambda a: np.maximum(a, 0.0),
-    "Round": np.round,
-    "Sigmoid": lambda a: 1.0 / (1.0 + np.exp(-a)),
-    "Sign": np.sign,
-    "Sqrt": np.sqrt,
-    "Sub": np.subtract,
-    "Tanh": np.tanh,
-    "Truncate": np.trunc,
-    "Where": lambda c, a, b: np.where(c != 0, a, b),
-    "Xor": np.logical_xor,
-}
+        return np.asarray(function(*(_values(operand, u) for operand in operands)), np.float64)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,30 +11,19 @@ import onnx_ir as ir
 from onnx_spatialdrop.analysis import curves
 from onnx_spatialdrop.analysis.operands import Operands
 from onnx_spatialdrop.analysis.values import AbstractValue, Curve, Layout, NotRepresentableError, TwoValued, half_ulp
+from onnx_spatialdrop.graph import ops
+from onnx_spatialdrop.graph.ops import OPERATORS, Fact
 from onnx_spatialdrop.operator.node import describe
 
-__all__ = ["COMPARISONS", "FUNCTIONS", "clipped", "combined", "cut_off", "of_one", "with_constant"]
-
-COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "Less": np.less,
-    "LessOrEqual": np.less_equal,
-    "Greater": np.greater,
-    "GreaterOrEqual": np.greater_equal,
-    "Equal": np.equal,
-}
-#: Functions of one number that a draw is followed through.
-FUNCTIONS: Final = frozenset(
-    {"Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sqrt"}
-    | {"Tanh"}
-)
-_BOOLEAN: Final = frozenset({*COMPARISONS, "And", "Not", "Or", "Xor"})
+__all__ = ["clipped", "combined", "cut_off", "of_one", "with_constant"]
 
 
 def of_one(node: ir.Node, form: Curve) -> AbstractValue:
     """Return the form of an op of the draw alone."""
-    if node.op_type not in FUNCTIONS:
+    if ops.entry_function(node) is None or not ops.has(node, Fact.ENTRY):
         raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads the draw, and no threshold has cut it")
-    return _form((node.op_type, _expression(form)), form.layout, _dtype(node.op_type, form.dtype), form.dtype)
+    expression = (node.op_type, _expression(form), *ops.parameters(node))
+    return _form(expression, form.layout, _dtype(node.op_type, form.dtype), form.dtype)
 
 
 def cut_off(form: Curve, target: np.dtype[Any]) -> AbstractValue:
@@ -97,7 +85,7 @@ def _named(op_type: str, dtype: np.dtype[Any], *parts: Any) -> curves.Expression
 
 
 def _dtype(op_type: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.bool_) if op_type in _BOOLEAN else dtype
+    return np.dtype(np.bool_) if Fact.BOOLEAN in OPERATORS[op_type].facts else dtype
 
 
 def _dtype_of(form: AbstractValue) -> np.dtype[Any]:
@@ -128,6 +116,6 @@ def _uncut(what: str, op_type: str) -> str:
         return f"{what} adds the draw as noise"
     if op_type in ("Mul", "Div"):
         return f"{what} multiplies by the draw itself, which no threshold has cut"
-    if op_type in COMPARISONS:
+    if Fact.BOOLEAN in OPERATORS[op_type].facts:
         return f"{what} compares the draw with a threshold that is not one constant number"
     return f"{what} reads the draw, and no threshold has cut it"

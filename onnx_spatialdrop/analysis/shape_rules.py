@@ -9,6 +9,9 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.analysis import slices
 from onnx_spatialdrop.analysis.dim_algebra import DimOf, Dims, ShapeOf
+from onnx_spatialdrop.graph import ops
+from onnx_spatialdrop.graph.axes import named_ints
+from onnx_spatialdrop.graph.ops import Fact
 
 __all__ = ["computed_shape", "required"]
 
@@ -33,6 +36,10 @@ def computed_shape(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
         ValueError: an input that the op requires is missing.
     """
     rule = _RULES.get(node.op_type)
+    if rule is None and ops.has(node, Fact.ENTRIES):
+        rule = _compared if ops.has(node, Fact.BOOLEAN) else _calculated
+    if rule is None and ops.has(node, Fact.REDUCES):
+        rule = _reduced
     return None if rule is None else rule(node, known)
 
 
@@ -59,10 +66,13 @@ def _expanded(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
 
 
 def _compared(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
-    if len(node.inputs) != 2:
-        return None
-    left, right = (known.of(required(operand)) for operand in node.inputs)
-    return known.broadcast(left, right) if isinstance(left, tuple) and isinstance(right, tuple) else None
+    result: Dims = ()
+    for operand in node.inputs:
+        dims = known.of(required(operand))
+        if not isinstance(dims, tuple):
+            return None
+        result = known.broadcast(result, dims)
+    return result
 
 
 def _calculated(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
@@ -82,13 +92,11 @@ def _reduced(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     source = known.of(required(node.inputs[0]))
     if isinstance(source, ShapeOf) or node.outputs[0].shape is not None:
         return None
-    named = node.attributes.get_ints("axes", None)
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    contents = None if given is None else known.contents(given)
-    if (given is not None and contents is None) or node.attributes.get_int("noop_with_empty_axes", 0) == 1:
+    axes = named_ints(node, "axes", 1, known.contents)
+    open_ = axes is None and len(node.inputs) > 1 and node.inputs[1] is not None
+    if open_ or node.attributes.get_int("noop_with_empty_axes", 0) == 1:
         return None
-    axes = [int(axis) for axis in (named or ())] if contents is None else [int(axis) for axis in contents.reshape(-1)]
-    gone = {axis % len(source) for axis in axes} or set(range(len(source)))
+    gone = {axis % len(source) for axis in axes or ()} or set(range(len(source)))
     if not node.attributes.get_int("keepdims", 1):
         return tuple(dim for axis, dim in enumerate(source) if axis not in gone)
     return tuple(1 if axis in gone else dim for axis, dim in enumerate(source))
@@ -107,15 +115,10 @@ def _reshaped(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
 
 
 Rule = Callable[[ir.Node, Known], Dims | ShapeOf | None]
-#: Comparisons are what templates are made of that must not look constant to an optimiser; arithmetic is what a
-#: template without a shape in the file may be computed by.
 _RULES: Final[dict[str, Rule]] = {
     "ConstantOfShape": _filled,
     "Expand": _expanded,
     "Slice": slices.sliced,
     "Concat": _joined,
     "Reshape": _reshaped,
-    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or"), _compared),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _calculated),
-    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL2"), _reduced),
 }

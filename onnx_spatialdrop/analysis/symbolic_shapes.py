@@ -17,17 +17,13 @@ from onnx_spatialdrop.analysis.dim_products import same_size
 from onnx_spatialdrop.analysis.shape_rules import computed_shape, required
 from onnx_spatialdrop.analysis.shape_values import RULES, objects
 from onnx_spatialdrop.analysis.slices import cuts
+from onnx_spatialdrop.graph import ops
 from onnx_spatialdrop.graph.constants import MALFORMED, Constants
+from onnx_spatialdrop.graph.ops import Fact
 
 __all__ = ["Shapes"]
 
 _DEPTH: Final = 64
-#: Element-wise ops of one tensor: the result has its shape.
-_SAME_SHAPE: Final = frozenset(
-    {"Identity", "Cast", "CastLike", "Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Not", "Dropout", "Softmax", "Elu"}
-)
-#: Ops that keep the shape of their one operand that is no constant number.
-_ELEMENTWISE: Final = _SAME_SHAPE | frozenset({"Mul", "Div", "Add", "Sub", "LeakyRelu", "Selu", "Gelu", "Clip", "Sqrt"})
 
 
 class Shapes:
@@ -78,8 +74,11 @@ class Shapes:
             if node is None or node.domain or not node.inputs or value.index():
                 break
             perm = node.attributes.get_ints("perm", ()) if node.op_type == "Transpose" else ()
-            operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
-            if (perm or node.op_type in _ELEMENTWISE) and len(operands) == 1 and operands[0] is not None:
+            operands = list(node.inputs[:1])
+            if ops.has(node, Fact.ENTRIES):
+                operands = [operand for operand in node.inputs if self._constants.number(operand) is None]
+            keeps = perm or ops.has(node, Fact.SHAPE) or ops.has(node, Fact.ENTRIES)
+            if keeps and len(operands) == 1 and operands[0] is not None:
                 value, axis = operands[0], perm[axis] if perm else axis
                 continue
             traced = self.of(value)
@@ -111,7 +110,7 @@ class Shapes:
 
     def _same_shape_as(self, value: ir.Value) -> ir.Value | None:
         node = value.producer()
-        if node is None or node.domain or not node.inputs or node.op_type not in _SAME_SHAPE:
+        if node is None or node.domain or not node.inputs or not ops.has(node, Fact.SHAPE):
             return None
         source = node.inputs[0]
         # A value with a shape of its own keeps it: the trail matters for templates made of shapes, not for data.

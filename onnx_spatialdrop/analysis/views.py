@@ -14,12 +14,13 @@ from onnx_spatialdrop.analysis.slices import cuts
 from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.analysis.values import Layout, NotRepresentableError
 from onnx_spatialdrop.graph.axes import named_ints
+from onnx_spatialdrop.graph.ops import Fact, names_of
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["OPS", "view"]
 
 #: The ops that rearrange, repeat or select entries of their first input.
-OPS: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Flatten", "Slice", "Gather"})
+OPS: Final = names_of(Fact.VIEW) - {"Identity", "Split"}
 
 
 def view(node: ir.Node, layout: Layout, shapes: Shapes) -> Layout:

@@ -7,7 +7,10 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["MALFORMED", "UNARY", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
+from onnx_spatialdrop.graph import ops
+from onnx_spatialdrop.graph.ops import Fact
+
+__all__ = ["MALFORMED", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
@@ -16,55 +19,6 @@ _LARGEST: Final = 1 << 24
 
 #: What reading a node raises that has too few inputs or inputs of other kinds than its operator takes.
 MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
-
-#: Element-wise functions of one operand, as NumPy computes them.
-UNARY: Final[dict[str, Any]] = {
-    "Identity": lambda a: a,
-    "Neg": np.negative,
-    "Abs": np.abs,
-    "Not": np.logical_not,
-    "Sqrt": np.sqrt,
-    "Reciprocal": np.reciprocal,
-    "Floor": np.floor,
-    "Ceil": np.ceil,
-    "Round": np.round,
-    "Sign": np.sign,
-    "Relu": lambda a: np.maximum(a, a.dtype.type(0)),
-    "Exp": np.exp,
-    "Log": np.log,
-}
-
-_BINARY: Final[dict[str, Any]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": lambda a, b: np.divide(a, b) if np.issubdtype(a.dtype, np.inexact) else np.floor_divide(a, b),
-    "Pow": np.power,
-    "Max": np.maximum,
-    "Min": np.minimum,
-}
-
-#: Ops that move or repeat entries of their first input without changing any.
-_SAME_NUMBER: Final = frozenset(
-    {"Identity", "Expand", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Tile", "Flatten", "Slice"}
-)
-
-
-#: Ops whose result has the type of their first input; of CastLike, of its second.
-_SAME_TYPE: Final = _SAME_NUMBER | frozenset(
-    {"CastLike", "Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Conv", "Gemm", "MatMul", "BatchNormalization"}
-    | {
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Concat",
-        "Softmax",
-        "LeakyRelu",
-        "Elu",
-        "Clip",
-        "RandomUniformLike",
-    }
-)
 
 
 def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | None:
@@ -157,7 +111,7 @@ class Constants:
         if op_type == "ConstantOfShape":
             tensor = node.attributes.get_tensor("value", None)
             return np.float32(0) if tensor is None else tensor.numpy().reshape(-1)[0]
-        if op_type in _SAME_NUMBER:
+        if ops.has(node, Fact.VIEW):
             return self.number(inputs[0], depth - 1)
         if op_type in ("And", "Or"):
             known = [number for number in (self.number(operand, depth - 1) for operand in inputs) if number is not None]
@@ -165,16 +119,15 @@ class Constants:
             return deciding[0] if deciding else known[0] if len(known) == 2 else None
         if op_type in ("Cast", "CastLike"):
             return self._cast(node, depth)
-        if op_type in UNARY and len(inputs) == 1:
-            operand = self.number(inputs[0], depth - 1)
-            return None if operand is None else UNARY[op_type](operand)
-        if op_type in _BINARY and len(inputs) == 2:
-            right = self.number(inputs[1], depth - 1)
-            left = self.number(inputs[0], depth - 1) if right is not None or op_type == "Mul" else None
-            if left is None or right is None:
-                return self._zero(value, op_type, left, right)
-            return left.dtype.type(_BINARY[op_type](left, right))
-        return None
+        function = ops.entry_function(node)
+        if function is None or not 1 <= len(inputs) <= 2 or (len(inputs) == 2) != ops.has(node, Fact.ENTRIES):
+            return None
+        right = self.number(inputs[-1], depth - 1)
+        left = self.number(inputs[0], depth - 1) if right is not None or op_type == "Mul" else None
+        if left is None or right is None:
+            return self._zero(value, op_type, left, right) if len(inputs) == 2 else None
+        result = np.asarray(function(*(left, right)[: len(inputs)], *ops.parameters(node)))
+        return (np.dtype(np.bool_) if ops.has(node, Fact.BOOLEAN) else left.dtype).type(result[()])
 
     def _zero(
         self, value: ir.Value, op_type: str, left: np.generic | None, right: np.generic | None
@@ -227,7 +180,9 @@ def dtype_of(value: ir.Value | None) -> np.dtype[Any] | None:
         if node.op_type == "ConstantOfShape":
             tensor = node.attributes.get_tensor("value", None)
             return np.dtype(np.float32) if tensor is None else tensor.dtype.numpy()
-        if node.op_type not in _SAME_TYPE:
+        if ops.has(node, Fact.BOOLEAN):
+            return np.dtype(np.bool_)
+        if node.op_type != "CastLike" and not ops.has(node, Fact.TYPE) and not node.op_type.endswith("Like"):
             return None
         value = node.inputs[1 if node.op_type == "CastLike" and len(node.inputs) > 1 else 0]
     return None

@@ -8,37 +8,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph import ops
 from onnx_spatialdrop.graph.axes import axes_of, named_ints
 from onnx_spatialdrop.graph.constants import array_of
+from onnx_spatialdrop.graph.ops import Fact
 
 __all__ = ["Order", "can_rearrange", "is_carried", "is_sink", "rearrange", "rearranged_shape", "undo"]
 
-#: Their first input alone has axes.
-_OF_ONE: Final = frozenset(
-    {
-        "Abs",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-    }
-    | {"LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus"}
-    | {"Softsign", "Sqrt", "Tanh", "ThresholdedRelu"}
-)
-#: All their inputs have axes, and are broadcast.
-_OF_ALL: Final = frozenset(
-    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mul"}
-    | {"Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"}
-)
-_REDUCTIONS: Final = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL2"})
 #: Their attribute axis names one.
 _ALONG_ONE: Final = frozenset({"Concat", "Softmax", "LogSoftmax", "Split"})
 #: Larger constants are weights, and nobody's to rearrange.
@@ -52,13 +28,13 @@ def is_carried(node: ir.Node, opset: int) -> bool:
     """Return whether a node can work on rearranged inputs, and then gives its results rearranged the same way."""
     if node.domain != "" or not node.inputs or node.inputs[0] is None:
         return False
-    if node.op_type in _OF_ONE:
+    if ops.has(node, Fact.ENTRY):
         return all(value is None or array_of(value) is not None for value in node.inputs[1:])
-    if node.op_type in _OF_ALL:
+    if ops.has(node, Fact.ENTRIES):
         return all(value is not None for value in node.inputs)
     if node.op_type in _ALONG_ONE:
         return node.op_type in ("Concat", "Split") or opset >= 13
-    if node.op_type in _REDUCTIONS:
+    if ops.has(node, Fact.REDUCES):
         return node.attributes.get_int("keepdims", 1) == 1 and bool(axes_of(node))
     if node.op_type == "Pad":
         return len(node.inputs) < 4 and named_ints(node, "pads", 1) is not None  # the fourth names axes
@@ -67,7 +43,7 @@ def is_carried(node: ir.Node, opset: int) -> bool:
 
 def is_sink(node: ir.Node, order: Order) -> bool:
     """Return whether a node, reading its input as it stood before a transposition by ``order``, gives the same."""
-    axes = axes_of(node) if node.op_type in _REDUCTIONS and node.domain == "" else None
+    axes = axes_of(node) if ops.has(node, Fact.REDUCES) and node.domain == "" else None
     if not axes or node.attributes.get_int("keepdims", 1) != 0:
         return False
     gone = {axis % len(order) for axis in axes}
@@ -77,7 +53,7 @@ def is_sink(node: ir.Node, order: Order) -> bool:
 
 def can_rearrange(node: ir.Node, order: Order) -> bool:
     """Return whether the constants of a node, for which is_carried holds, can be had in another order."""
-    if node.op_type in _OF_ALL:
+    if ops.has(node, Fact.ENTRIES):
         arrays = [array_of(value) for value in node.inputs]
         return all(array is None or (array.ndim <= len(order) and array.size <= _LARGEST) for array in arrays)
     pads = named_ints(node, "pads", 1) if node.op_type == "Pad" else None
@@ -91,7 +67,7 @@ def rearrange(graph: ir.Graph, node: ir.Node, order: Order) -> list[ir.Value | N
         axis = node.attributes.get_int("axis", -1 if "oftmax" in node.op_type else 0)
         node.attributes["axis"] = ir.AttrInt64("axis", order[axis % rank])
         return []
-    if node.op_type in _REDUCTIONS or node.op_type == "Slice":
+    if ops.has(node, Fact.REDUCES) or node.op_type == "Slice":
         position = 3 if node.op_type == "Slice" else 1
         moved = [order[axis % rank] for axis in named_ints(node, "axes", position) or ()]
         return _set(graph, node, "axes", position, sorted(moved) if position == 1 else moved)
@@ -99,7 +75,7 @@ def rearrange(graph: ir.Graph, node: ir.Node, order: Order) -> list[ir.Value | N
         pads, undone = named_ints(node, "pads", 1) or [], undo(order)
         return _set(graph, node, "pads", 1, [pads[axis + end] for end in (0, rank) for axis in undone])
     old: list[ir.Value | None] = []
-    for index, value in enumerate(node.inputs if node.op_type in _OF_ALL else ()):
+    for index, value in enumerate(node.inputs if ops.has(node, Fact.ENTRIES) else ()):
         array = array_of(value)
         if value is not None and array is not None and array.size > 1:
             full = array.reshape((1,) * (rank - array.ndim) + array.shape).transpose(undo(order))

@@ -17,7 +17,7 @@ import onnx
 from onnx_spatialdrop.analysis.sources import SOURCES
 from onnx_spatialdrop.graph import controls
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY
-from onnx_spatialdrop.graph.constants import UNARY
+from onnx_spatialdrop.graph.ops import OPERATORS, Fact
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.fuse.frozen import SIZES
@@ -33,10 +33,9 @@ _DEFAULT: Final = (b"", b"ai.onnx")
 #: Ops that hoist.py moves dropout through; where there is a Transpose, transposes.py and tidy.py have work, too.
 _VIEWS: Final = frozenset({b"Squeeze", b"Unsqueeze"})
 #: What a number may be worked out of by patterns/constants.py, one operand deep; and what it may come out of.
-_THROUGH: Final = frozenset(name.encode() for name in UNARY) | {
-    *(b"Expand", b"Reshape", b"Squeeze", b"Unsqueeze", b"Tile", b"Flatten", b"Slice", b"Cast"),
-    *(b"CastLike", b"Add", b"Div", b"Pow", b"Max", b"Min"),
-}
+_THROUGH: Final = frozenset(
+    name.encode() for name, row in OPERATORS.items() if row.function is not None or Fact.VIEW in row.facts
+) - {b"Where", b"Mul", b"Sub"} | {b"Cast", b"CastLike"}
 _NUMBERS: Final = frozenset({b"Constant", b"ConstantOfShape", b"Where", b"Mul", b"Sub"})
 
 

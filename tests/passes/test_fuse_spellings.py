@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from onnx_spatialdrop import fuse, to_inference
+from onnx_spatialdrop.graph.ops import OPERATORS, Fact
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18]> g (float[N,4,5,6] x) => (float[N,4,5,6] y)'
 SHAPE = "ones = Constant <value_ints = [1, 1]> ()  size = Shape <end = 2> (x)  shape = Concat <axis = 0> (size, ones)"
@@ -59,6 +60,32 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_draw_may_be_cut_in_many_ways(cut: str) -> None:
     assert found(f"{DRAW} {CUTS[cut]} {PRODUCT}") == SPATIAL
+
+
+BENDING = [name for name, row in OPERATORS.items() if Fact.ENTRY in row.facts and row.function is not None]
+#: Those that u < k and f(u) < f(k) are not the same of: not increasing on [0, 1), or no numbers at all.
+NOT_INCREASING = {
+    "Ceil",
+    "Cos",
+    "Floor",
+    "IsInf",
+    "IsNaN",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Round",
+    "Sign",
+    "Acos",
+    "Acosh",
+}
+
+
+@pytest.mark.parametrize("bent", sorted(set(BENDING) - NOT_INCREASING - {"Shrink", "ThresholdedRelu"}))
+def test_a_draw_is_followed_through_every_function_of_the_table(bent: str) -> None:
+    body = f"{DRAW} f = {bent} (u) w = {bent} (k) b = Less (f, w) {PRODUCT}"
+    given = model(body)
+    given.opset_import[0].version = 24  # Swish is that young
+    assert [(record.kind, record.ratio, record.axes) for record in fuse(given)[1].fused] == SPATIAL
 
 
 THREE = {

@@ -10,21 +10,19 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.graph import ops, scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY
 from onnx_spatialdrop.graph.constants import array_of
+from onnx_spatialdrop.graph.ops import Fact
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.masks.builder import STEP, TRAINING
 from onnx_spatialdrop.passes.masks.ports import control_inputs, is_generated
 
 __all__ = ["ExpandedRegion", "tagged_regions"]
-
-_BOOL_OPS: Final = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not"})
 
 
 @dataclass(frozen=True)
@@ -146,4 +144,4 @@ def _is_bool(value: ir.Value) -> bool:
     producer = value.producer()
     if producer is not None and producer.op_type == "Expand" and producer.inputs[0] is not None:
         return _is_bool(producer.inputs[0])
-    return producer is not None and producer.op_type in _BOOL_OPS
+    return producer is not None and ops.has(producer, Fact.BOOLEAN)
