@@ -54,8 +54,26 @@ def with_constant(node: ir.Node, op_type: str, operands: Operands) -> AbstractVa
     c, layout = float(number), operands.spread(draw.layout, constant)
     if layout is not draw.layout:
         draw = replace(draw, layout=layout)
-    parts = (_expression(draw), c) if first else (c, _expression(draw))
-    return _form(_named(op_type, draw.dtype, *parts), draw.layout, _dtype(op_type, draw.dtype), draw.dtype)
+    unit = 2.0 * half_ulp(draw.dtype if draw.dtype.kind not in "iub" else np.dtype(np.float32))
+    made, *nudged = (
+        _named(op_type, draw.dtype, *((_expression(draw), n) if first else (n, _expression(draw))))
+        for n in (c, c * (1.0 - unit), c * (1.0 + unit))
+    )
+    form = _form(made, draw.layout, _dtype(op_type, draw.dtype), draw.dtype)
+    return _as_precise_as_its_number(form, [curves.pieces(expression) for expression in nudged])
+
+
+def _as_precise_as_its_number(form: AbstractValue, nudged: list[curves.Pieces | None]) -> AbstractValue:
+    """Return a mask with the precision of its cut: where a function is flat, a rounded number moves it far.
+
+    Args:
+        form: the result of a comparison with a number.
+        nudged: the same with the number one unit lower, and one higher.
+    """
+    moved = [found.share for found in nudged if found is not None and len(found.cuts) == 1]
+    if not isinstance(form, TwoValued) or form.cuts or len(moved) < 2:
+        return form
+    return replace(form, precision=max(form.precision, min(abs(share - form.threshold) for share in moved)))
 
 
 def combined(node: ir.Node, op_type: str, forms: list[AbstractValue | float]) -> AbstractValue:

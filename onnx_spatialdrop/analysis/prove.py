@@ -96,7 +96,8 @@ def _values(form: TwoValued) -> tuple[float, float, ViewedValue, str] | None:
 
 def _is_half(scale: float) -> bool:
     """Return whether a scale, or its inverse, is a number of float16: one that was rounded to it, as likely as not."""
-    return any(abs(float(np.float16(number)) / number - 1.0) <= 1e-7 for number in (scale, 1.0 / scale) if number)
+    with np.errstate(over="ignore", under="ignore"):  # what float16 has no number for becomes infinite, or 0
+        return any(abs(float(np.float16(number)) / number - 1.0) <= 1e-7 for number in (scale, 1.0 / scale) if number)
 
 
 def _misplaced(form: TwoValued, dropped: int) -> str:
@@ -114,7 +115,8 @@ def eps(dtype: np.dtype[Any]) -> float:
 def _stored(scale: float, ratio: float, dtype: np.dtype[Any]) -> float:
     """Return the scale to store: the user's 1 / (1 - ratio) where the graph's is that to an ulp, else the graph's."""
     exact = spec.explicit_scale(ratio, dtype if dtype in spec.DTYPES.values() else None)
-    rounded = float(np.asarray(scale).astype(dtype if dtype.itemsize < 4 and dtype.kind != "b" else np.float32))
+    with np.errstate(over="ignore"):
+        rounded = float(np.asarray(scale).astype(dtype if dtype.itemsize < 4 and dtype.kind != "b" else np.float32))
     return exact if abs(rounded / exact - 1.0) <= 2.0**-23 else rounded
 
 

@@ -90,7 +90,7 @@ def _joined(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
 
 def _reduced(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     source = known.of(required(node.inputs[0]))
-    if isinstance(source, ShapeOf) or node.outputs[0].shape is not None:
+    if isinstance(source, ShapeOf):
         return None
     axes = named_ints(node, "axes", 1, known.contents)
     open_ = axes is None and len(node.inputs) > 1 and node.inputs[1] is not None

@@ -74,7 +74,7 @@ def _erf(a: Any) -> Any:
 
 
 def _divided(a: Any, b: Any) -> Any:
-    if np.issubdtype(np.asarray(a).dtype, np.inexact):
+    if np.asarray(a).dtype.kind not in "iub":
         return np.divide(a, b)
     quotient = np.floor_divide(a, b)  # ONNX divides whole numbers towards 0
     return quotient + ((quotient < 0) & (quotient * b != a))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.helper
@@ -113,6 +114,12 @@ def test_whole_numbers_are_divided_towards_zero() -> None:
     function = OPERATORS["Div"].function
     assert function is not None
     np.testing.assert_array_equal(function(a, b), [3, -3, -3, 3, 2, -2])
+
+
+def test_bfloat16_is_no_whole_number() -> None:
+    function = OPERATORS["Div"].function
+    assert function is not None
+    assert float(function(np.ones((), ml_dtypes.bfloat16), ml_dtypes.bfloat16(0.1))) == 10.0
 
 
 def test_other_domains_have_no_facts() -> None:

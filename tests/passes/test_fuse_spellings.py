@@ -225,3 +225,22 @@ SHAPES = {
 def test_sizes_may_be_computed(shape: str) -> None:
     draw = f"{N} {C} {SHAPES[shape]} t = ConstantOfShape (shape) u = RandomUniformLike (t)"
     assert found(f"{draw} k = Constant <value_float = 0.75> () b = Less (u, k) {PRODUCT}") == SPATIAL
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.1, 0.01, 0.001, 0.0001, 0.999, 0.99999])
+@pytest.mark.parametrize(("kind", "code"), [("float16", 10), ("bfloat16", 16), ("float", 1), ("double", 11)])
+def test_ratios_near_0_and_1_are_read_in_every_type(kind: str, code: int, keep: float) -> None:
+    cast = f"m = Cast <to = {code}> (b)  c = Cast <to = {code}> (k)  s = Div (m, c)  y = Mul (x, s)"
+    draw = DRAW.replace("0.75", str(keep))
+    given = onnx.parser.parse_model(f"{HEAD.replace('float', kind)} {{ {draw}  b = Less (u, k)  {cast} }}")
+    (record,) = fuse(given)[1].fused
+    assert record.ratio == pytest.approx(1.0 - keep, rel=1e-9)
+    assert record.scale == pytest.approx(1.0 / keep, rel=2.0**-7)
+    assert [node.op_type for node in to_inference(given).graph.node] == ["Identity"]
+
+
+def test_a_scale_that_its_type_does_not_hold_is_refused() -> None:
+    cast = "m = Cast <to = 10> (b)  c = Cast <to = 10> (k)  s = Div (m, c)  y = Mul (x, s)"
+    draw = DRAW.replace("0.75", "0.00001")
+    given = onnx.parser.parse_model(f"{HEAD.replace('float', 'float16')} {{ {draw}  b = Less (u, k)  {cast} }}")
+    assert "x * inf" in fuse(given)[1].refused[0].reason

@@ -49,7 +49,7 @@ def convolution(w: Writer, x: Tensor) -> Tensor | None:
 
 
 def norm(w: Writer, x: Tensor) -> Tensor | None:
-    if x.rank < 2 or not isinstance(x.dims[1], int):
+    if x.rank < 2 or not isinstance(x.dims[1], int) or w.opset < 9:  # which onnx's evaluator does not run
         return None
     scale, bias, mean, var = (w.constant(np.linspace(a, b, x.dims[1])) for a, b in ((1, 2), (0, 1), (0, 0.3), (0.5, 1)))
     return Tensor(w.node("BatchNormalization", [x.name, scale, bias, mean, var]), x.dims)

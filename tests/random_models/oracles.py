@@ -22,6 +22,7 @@ from onnx_spatialdrop.passes.fuse.report import Record
 __all__ = ["problems"]
 
 _RANDOM = ("RandomUniform", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Dropout", spec.OP_TYPE)
+_PARTS = ("node", "initializer", "input", "output")
 _TOLERANCE = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-6}
 
 
@@ -127,7 +128,7 @@ def _paths(clean: onnx.ModelProto, pair: Pair) -> Iterator[str]:
         source.write_bytes(pair.model.SerializeToString())
         sd.to_inference(source, target)
         written = onnx.load(target)
-        for part in ("node", "initializer", "input", "output"):
+        for part in _PARTS:
             if list(getattr(written.graph, part)) != list(getattr(clean.graph, part)):
                 yield f"to_inference from path to path has other {part}s than in memory"
 
@@ -146,8 +147,7 @@ def _there_and_back(fused: onnx.ModelProto) -> Iterator[str]:
         back = sd.detach(sd.attach(fused))
     except FormError:
         return
-    back.ir_version = fused.ir_version  # functions need 8
-    if back != fused:
+    if any(list(getattr(back.graph, part)) != list(getattr(fused.graph, part)) for part in _PARTS):
         yield "attach and detach"
 
 
