@@ -120,7 +120,7 @@ class ExpandPass(ir.passes.InPlacePass):
                     self._write_alone(task, form, names, written)
             for form, members in shared.items():
                 writers.append(together.writer(form, self.target, names))
-                writers[-1].write(plan(model, members, together.most_entries(self.target)))
+                writers[-1].write(plan(model, members, together.stacks(self.target)))
         except SpatialDropError:
             for _, unfinished, _ in written:
                 unfinished.discard()  # case 1

@@ -13,19 +13,22 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import inlined, targets
 from onnx_spatialdrop.passes.masks.builder import MaskBuilder
-from onnx_spatialdrop.passes.masks.generator import MAX_TABLE, Generated, generate
+from onnx_spatialdrop.passes.masks.generator import Generated, generate
 from onnx_spatialdrop.passes.masks.narrow import Narrow, Nonce
-from onnx_spatialdrop.passes.masks.plan import MAX_GROUP, Group
+from onnx_spatialdrop.passes.masks.plan import MAX_ENTRIES, Group
 from onnx_spatialdrop.passes.masks.wide import Wide
 from onnx_spatialdrop.passes.masks.write import GroupWriter
 
-__all__ = ["FORMS", "most_entries", "takes", "writer"]
+__all__ = ["FORMS", "stacks", "takes", "writer"]
 
 #: The forms that this module writes.
 FORMS: Final = frozenset({"philox", "philox-int32"})
 
 #: Targets that get no If: they end the process on one, draw once for ever in it, or lose speed by it.
 _NO_IF: Final = frozenset({"onnxruntime-training", "openvino", "tract"})
+
+#: Targets that get no Scan.
+_NO_SCAN: Final = frozenset({"onnxruntime-training", "tract"})
 
 
 def takes(form: str, target: str, site: scopes.Site, shape: ir.Shape | None) -> bool:
@@ -45,12 +48,12 @@ def takes(form: str, target: str, site: scopes.Site, shape: ir.Shape | None) -> 
     sizes = [1 if axis in shared else size for axis, size in enumerate(shape)][1:]
     numbers = [size for size in sizes if isinstance(size, int)]
     length = int(np.prod(numbers, dtype=np.int64))
-    return 0 not in shared and len(numbers) == len(sizes) and length % 4 == 0 and 0 < length <= MAX_TABLE
+    return 0 not in shared and len(numbers) == len(sizes) and length % 4 == 0 and 0 < length <= MAX_ENTRIES
 
 
-def most_entries(target: str) -> int:
-    """Return how many entries a sample the nodes of one generator have at most."""
-    return MAX_TABLE if target in targets.SINGLE_STEP else MAX_GROUP
+def stacks(target: str) -> bool:
+    """Return whether a target gets a Scan."""
+    return target not in _NO_SCAN
 
 
 def writer(form: str, target: str, names: Names) -> GroupWriter:

@@ -165,12 +165,14 @@ class Replay:
 
     def thresholds(self) -> set[int]:
         """Return the numbers of [0, 2**24] that a word may be compared with."""
-        inside = (each for node in self.nodes for graph in scopes.subgraphs(node) for each in graph)
+        inside = (each for node in self.nodes for graph in scopes.subgraphs(node) for each in graph.all_nodes())
         judges = [node for node in (*self.nodes, *inside) if node.op_type in _COMPARISONS]
         compared = {value for node in judges for value in _chosen_from(node)}
         lists = [a.reshape(-1) for a in self.constants if a.dtype == np.int64]
         lists = [a for a in lists if not (a & 0xFF).any() and (a <= 1 << 32).all()]  # of whole words, one a node
         found = {int(number) >> 8 for array in lists for number in array}
+        lists = [a for a in self.constants if a.dtype == np.int32 and a.ndim == 1 and (a <= 1 << 24).all()]
+        found |= {int(number) for array in lists for number in array}
         found |= {int(np.ceil(n * 2.0**24)) for a in self.constants if a.dtype == np.float32 for n in a.reshape(-1)}
         for array in map(array_of, compared):
             if array is not None and array.dtype.kind in "iu" and array.size <= _MOST_NUMBERS:
@@ -207,7 +209,8 @@ def _made_inside(node: ir.Node) -> list[ir.Value]:
     return [
         value
         for graph in scopes.subgraphs(node)
-        for value in (*graph.initializers.values(), *(each.outputs[0] for each in graph if each.op_type == "Constant"))
+        for inner in (graph, *graph.subgraphs())
+        for value in (*inner.initializers.values(), *(each.outputs[0] for each in inner if each.op_type == "Constant"))
     ]
 
 

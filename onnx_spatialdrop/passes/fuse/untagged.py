@@ -124,7 +124,7 @@ def _multiplies(node: ir.Node) -> bool:
 
 
 def _holds_multiplication(node: ir.Node) -> bool:
-    return any(_multiplies(inner) for graph in scopes.subgraphs(node) for inner in graph)
+    return any(_multiplies(inner) for graph in scopes.subgraphs(node) for inner in graph.all_nodes())
 
 
 def _has_multiplier(value: ir.Value | None) -> bool:

@@ -101,17 +101,34 @@ class MaskBuilder(NodeBuilder):
         """Return a builder for the nodes of a branch."""
         return MaskBuilder(f"{self.prefix}/{role}", dict(self._metadata), self.pool)
 
+    def input(self, role: str, dtype: npt.DTypeLike, shape: Sequence[int]) -> ir.Value:
+        """Return an input of a body, which ``scan`` is given."""
+        kind = ir.DataType.from_numpy(np.dtype(dtype))
+        return ir.Value(name=f"{self.prefix}/{role}", type=ir.TensorType(kind), shape=ir.Shape(shape))
+
     def choose(
+        self, condition: ir.Value, then: tuple[MaskBuilder, ir.Value], other: tuple[MaskBuilder, ir.Value], role: str
+    ) -> ir.Value:
+        """Append an If on bool tensors; each branch with what it returns, which its own nodes compute."""
+        branches = [_graph(build, [], result) for build, result in (then, other)]
+        names = ("then_branch", "else_branch")
+        attributes = {name: ir.AttrGraph(name, graph) for name, graph in zip(names, branches, strict=True)}
+        return self.add("If", condition, role=role, **attributes)
+
+    def scan(
         self,
-        condition: ir.Value,
-        then: tuple[MaskBuilder, Sequence[ir.Value]],
-        other: tuple[MaskBuilder, Sequence[ir.Value]],
-        roles: Sequence[str],
-    ) -> tuple[ir.Value, ...]:
-        """Append an If; each branch with what it returns, which its own nodes compute."""
-        for value in (*then[1], *other[1]):
-            value.type = ir.TensorType(ir.DataType.INT64 if (value.name or "").endswith("/cut") else ir.DataType.BOOL)
-        graphs = [ir.Graph([], list(results), nodes=build.nodes, name=build.prefix) for build, results in (then, other)]
-        attributes = {"then_branch": ir.AttrGraph("then_branch", graphs[0])}
-        attributes["else_branch"] = ir.AttrGraph("else_branch", graphs[1])
-        return self.outputs("If", [condition], roles, **attributes)
+        body: MaskBuilder,
+        inputs: Sequence[ir.Value],
+        result: ir.Value,
+        scanned: Sequence[ir.Value],
+        axes: list[int],
+        role: str,
+    ) -> ir.Value:
+        """Append a Scan that returns the bool ``result`` of its body for each slice of ``scanned``, along ``axes``."""
+        attributes = {"body": ir.AttrGraph("body", _graph(body, inputs, result)), "num_scan_inputs": len(inputs)}
+        return self.add("Scan", *scanned, role=role, scan_input_axes=axes, **attributes)
+
+
+def _graph(build: MaskBuilder, inputs: Sequence[ir.Value], result: ir.Value) -> ir.Graph:
+    result.type = ir.TensorType(ir.DataType.BOOL)
+    return ir.Graph(list(inputs), [result], nodes=build.nodes, name=build.prefix)

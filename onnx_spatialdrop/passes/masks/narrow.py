@@ -147,13 +147,12 @@ class Narrow:
         new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
         return [new_s, build.add("Mul", s, m, role=f"c_{number + 1}")]
 
+    def limits(self, thresholds: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return what the upper 24 bits of words are compared with."""
+        return thresholds.astype(np.int32)
+
     def dropped(
-        self,
-        build: MaskBuilder,
-        state: list[ir.Value],
-        limits: npt.NDArray[np.int64],
-        node: ir.Value | None,
-        balanced: tuple[int, ir.Value] | None,
+        self, build: MaskBuilder, state: list[ir.Value], limit: ir.Value, balanced: tuple[int, ir.Value] | None
     ) -> ir.Value:
         """Return which entries are dropped, bool [2, 2, rows, blocks]; see Wide.dropped."""
         assert balanced is None
@@ -161,9 +160,6 @@ class Narrow:
         cleared = build.add("BitwiseAnd", words, self._number(build, -(1 << 8)), role="words_cleared")
         moved = build.add("Div", cleared, self._number(build, 1 << 8), role="words_moved")
         numbers = build.add("BitwiseAnd", moved, self._number(build, 0xFFFFFF), role="numbers")
-        limit = build.constant(limits.astype(np.int32))
-        if node is not None:
-            limit = build.add("Gather", limit, node, role="limits", axis=0)
         return build.add("Less", numbers, limit, role="dropped")
 
     def _number(self, build: MaskBuilder, number: int) -> ir.Value:

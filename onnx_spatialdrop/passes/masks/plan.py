@@ -17,14 +17,13 @@ from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 
-__all__ = ["MAX_ENTRIES", "MAX_GROUP", "Entry", "Group", "Member", "Size", "SizeOf", "plan"]
+__all__ = ["MAX_ENTRIES", "MAX_TABLE", "Entry", "Group", "Member", "Size", "SizeOf", "plan"]
 
-#: Nodes whose samples have more entries than this, in numbers that the file gives, draw alone: their masks would
-#: otherwise all lie in memory at once, and there is nothing to gain.
-MAX_ENTRIES: Final = 1 << 14
-#: The same for a whole group, and how many nodes of sizes that nobody knows yet it takes.
-MAX_GROUP: Final = 1 << 16
-_MAX_OPEN: Final = 12
+#: Nodes of more entries a sample than this, or of an unknown number, share a generator only with those of equal sizes:
+#: drawn side by side, their masks would need memory for all of their words at once.
+MAX_ENTRIES: Final = 1 << 12
+#: How many entries a sample the others of a group have at most; they take 200 bytes of constants for four of them.
+MAX_TABLE: Final = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,11 @@ class Entry:
             return None
         return int(np.prod([size for size in self.inner if isinstance(size, int)], dtype=np.int64))
 
+    @property
+    def is_small(self) -> bool:
+        """Return whether the file fixes how many entries a sample has, and they are few; a mask without any is not."""
+        return self.length is not None and 0 < self.length <= MAX_ENTRIES
+
 
 @dataclass
 class Group:
@@ -97,30 +101,36 @@ class Group:
     reason: str = ""
 
     @property
+    def tables(self) -> bool:
+        """Return whether the sizes are known, and small enough for constants that say what each block is."""
+        return all(entry.is_small for entry in self.entries)
+
+    @property
     def rows(self) -> Size | None:
         """Return dim 0 of all its masks."""
         return self.entries[0].rows
 
 
-def plan(model: ir.Model, members: Sequence[Member], most: int = MAX_GROUP) -> list[Group]:
+def plan(model: ir.Model, members: Sequence[Member], stack: bool = True) -> list[Group]:
     """Return the groups of nodes, each node in one of them, in the order of the file.
 
     1. Nodes share a generator if they are in one graph (branches of If count to the graph around them), have the same
        ``training_mode``, ``step``, ``strata``, generator of words and number of samples, and if the sizes of their
-       masks are numbers or dimensions of the graph's inputs, by name.
+       masks are numbers or dimensions of the graph's inputs, by name. Small ones have MAX_TABLE entries a sample
+       together; others share it with those of the same sizes.
     2. What else a size can be read from is the X of the group's first node, before which the generator stands.
-    3. A node of unknown rank, one that shares axis 0, one with more than MAX_ENTRIES entries a sample and one whose
-       sizes cannot be read before the group's first node draw alone, and take their sizes from their own X.
+    3. A node of unknown rank, one that shares axis 0, one without entries and one whose sizes cannot be read before the
+       group's first node draw alone, and take their sizes from their own X.
 
     Args:
         model: the model.
         members: the nodes, with what is known of their X, in the order of the file.
-        most: how many entries a sample a group has at most, in numbers that the file gives.
+        stack: whether nodes that are not small may share a generator, which takes a Scan.
     """
     found = list[Group]()
     holders = {graph: node for node in scopes.all_nodes(model) for graph in scopes.subgraphs(node)}
     for home, inside in _homes([site for site, _, _ in members], holders).items():
-        planner = _Planner(list(_outwards(home, holders)), most)
+        planner = _Planner(list(_outwards(home, holders)), stack)
         found += planner.groups([(site, anchor, *members[index][1:]) for index, site, anchor in inside])
     places = {site.node: index for index, (site, _, _) in enumerate(members)}
     return sorted(found, key=lambda group: places[group.entries[0].site.node])
@@ -156,8 +166,8 @@ def _outwards(graph: ir.Graph, holders: dict[ir.Graph, ir.Node]) -> Iterator[ir.
 class _Planner:
     """Puts the nodes of one graph, the first of the graphs ``around`` it, into groups."""
 
-    def __init__(self, around: Sequence[ir.Graph], most: int) -> None:
-        self._home, self._around, self._most = around[0], frozenset(around), most
+    def __init__(self, around: Sequence[ir.Graph], stack: bool) -> None:
+        self._home, self._around, self._stack = around[0], frozenset(around), stack
         self._sizes: dict[str, tuple[SizeOf, int]] = {}  # what has a name, and from which node on it can be read
         for graph in around:
             for value in graph.inputs:
@@ -181,14 +191,21 @@ class _Planner:
             if reason:
                 found.append(Group(site.scope, _graph_of(site.node), site.node, training, step, [entry], reason))
                 continue
-            key = (training, step, entry.rows, attributes.rng, attributes.strata)
-            if key in open_ and not (born <= open_[key][1] and _fits(open_[key][0], entry, self._most)):
+            alike = None if entry.is_small else entry.inner
+            key = (training, step, entry.rows, attributes.rng, attributes.strata, alike)
+            if key in open_ and (born > open_[key][1] or not self._fits(open_[key][0], entry)):
                 del open_[key]
             if key not in open_:
                 open_[key] = (Group(site.scope, self._home, anchor, training, step), number)
                 found.append(open_[key][0])
             open_[key][0].entries.append(entry)
         return found
+
+    def _fits(self, group: Group, entry: Entry) -> bool:
+        """Return whether a group is small enough for one more node."""
+        if not entry.is_small:
+            return self._stack
+        return sum(each.length or 0 for each in group.entries) + (entry.length or 0) <= MAX_TABLE
 
     def _entry(
         self,
@@ -225,8 +242,8 @@ class _Planner:
             return entry, number, "its sizes are known only where it stands"
         if 0 in shared and len(shape) > 1:
             return entry, number, "it shares axis 0"
-        if entry.length is not None and (entry.length > MAX_ENTRIES or 0 in entry.inner):  # type: ignore[operator]
-            return entry, number, f"it has {entry.length} entries a sample"
+        if entry.length == 0:
+            return entry, number, "it has no entries"
         return entry, born, ""
 
 
@@ -234,11 +251,3 @@ def _named(shape: ir.Shape | None) -> Iterator[tuple[int, str]]:
     for axis, dim in enumerate(shape or ()):
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
             yield axis, dim.value
-
-
-def _fits(group: Group, entry: Entry, most: int) -> bool:
-    """Return whether a group is small enough for one more node."""
-    lengths = [each.length for each in group.entries]
-    if entry.length is None or None in lengths:
-        return sum(length is None for length in lengths) < _MAX_OPEN and (entry.length is None) == (lengths[0] is None)
-    return sum(length or 0 for length in lengths) + entry.length <= most

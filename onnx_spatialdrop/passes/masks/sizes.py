@@ -18,14 +18,12 @@ class MaskSizes:
 
     Attributes:
         rows: how many rows each mask has, int64 [1].
-        lengths: how many entries a row of each mask has, int64 [nodes].
     """
 
     def __init__(self, build: MaskBuilder, group: Group) -> None:
         self._build = build
         self._read: dict[SizeOf, ir.Value] = {}
         self._inner: dict[tuple[Size, ...] | None, ir.Value] = {}
-        self._lengths: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._whole: ir.Value | None = None
         self._entries = group.entries
         if group.rows is None:
@@ -34,18 +32,18 @@ class MaskSizes:
         else:
             self.rows = self.of(group.rows)
 
-    def lengths(self) -> ir.Value:
-        """Return the entries a row of each node, int64 [nodes]."""
-        numbers = [entry.length for entry in self._entries]
-        if all(number is not None for number in numbers):
-            return self._build.ints(*(number for number in numbers if number is not None))
-        kinds = list(dict.fromkeys(entry.inner for entry in self._entries))
-        values = [self._product(kind) for kind in kinds]
-        if len(values) == 1 == len(self._entries):
-            return values[0]
-        joined = values[0] if len(values) == 1 else self._build.add("Concat", *values, role="kinds", axis=0)
-        places = self._build.ints(*(kinds.index(entry.inner) for entry in self._entries))
-        return self._build.add("Gather", joined, places, role="lengths")
+    def length(self) -> ir.Value:
+        """Return the entries a sample of the masks, int64 [1], where all have the same sizes."""
+        entry = self._entries[0]
+        if entry.length is not None:
+            return self._build.ints(entry.length)
+        if entry.inner is None:
+            return self._build.add("ReduceProd", self.inner(entry), role="length", keepdims=1)
+        number = int(np.prod([size for size in entry.inner if isinstance(size, int)], dtype=np.int64))
+        product = self._build.ints(number)
+        for place, size in enumerate(size for size in entry.inner if not isinstance(size, int)):
+            product = self._build.add("Mul", product, self.of(size), role=f"length_{place}")
+        return product
 
     def of(self, size: Size) -> ir.Value:
         """Return a size, int64 [1]."""
@@ -94,19 +92,6 @@ class MaskSizes:
 
     def _joined(self, values: Sequence[ir.Value], role: str) -> ir.Value:
         return values[0] if len(values) == 1 else self._build.add("Concat", *values, role=role, axis=0)
-
-    def _product(self, sizes: tuple[Size, ...] | None) -> ir.Value:
-        if sizes is None:
-            return self._build.add("ReduceProd", self.inner(self._entries[0]), role="length", keepdims=1)
-        number = int(np.prod([size for size in sizes if isinstance(size, int)], dtype=np.int64))
-        factors = [self.of(size) for size in sizes if not isinstance(size, int)]
-        if number != 1 or not factors:
-            factors.append(self._build.ints(number))
-        product, role = factors[0], f"length_{len(self._lengths)}"
-        self._lengths[sizes] = product
-        for index, factor in enumerate(factors[1:]):
-            product = self._build.add("Mul", product, factor, role=f"{role}_{index}")
-        return product
 
     def _mask_shape(self, entry: Entry) -> ir.Value:
         build, axes = self._build, entry.attributes.axes

@@ -107,30 +107,25 @@ class Wide:
         both = build.add("Concat", draws, marked, role="draws_and_cycles", axis=0)
         return both, build.add("Reshape", places, build.ints(1, 1, -1, 1), role="places_of_rows")
 
+    def limits(self, thresholds: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return what words are compared with: w >> 8 < T if w < T << 8."""
+        return thresholds << 8
+
     def dropped(
-        self,
-        build: MaskBuilder,
-        state: list[ir.Value],
-        limits: npt.NDArray[np.int64],
-        node: ir.Value | None,
-        balanced: tuple[int, ir.Value] | None,
+        self, build: MaskBuilder, state: list[ir.Value], limit: ir.Value, balanced: tuple[int, ir.Value] | None
     ) -> ir.Value:
         """Return which entries are dropped, bool [2, 2, rows, blocks].
 
-        A word w drops its entry if w >> 8 < T, that is w < T << 8; one of rank r in a cycle if r 2**32 + w < D << 8.
+        A word w drops its entry if w >> 8 < T; one of rank r in a cycle if r 2**32 + w < D << 8.
 
         Args:
             build: where the nodes go.
             state: what the last round left.
-            limits: T or D of each block, or of each node where ``node`` says whose a block is.
-            node: int64 [blocks], or None.
+            limit: what ``limits`` made of the thresholds T or D.
             balanced: ``strata`` and the places in the cycles, where the words of the cycles follow those of the draws.
         """
         words = build.add("Concat", *state, role="words_u", axis=1)
         numbers = build.add("Cast", words, role="words", to=ir.DataType.INT64)
-        limit = build.constant(limits << 8)
-        if node is not None:
-            limit = build.add("Gather", limit, node, role="limits", axis=0)
         if balanced is not None:
             numbers = _ranked(build, numbers, *balanced)
         return build.add("Less", numbers, limit, role="dropped")

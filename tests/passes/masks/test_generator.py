@@ -127,6 +127,24 @@ def test_every_node_draws_its_own_bits(form: str, level: str, opset: int, even: 
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [["N", "A", "B"], ["N", 3, 1500]])
+def test_nodes_of_equal_sizes_draw_one_after_the_other(form: str, shape: list[int | str]) -> None:
+    rng = np.random.default_rng(2)
+    part = {"shape": shape, "axes": [], "scale": 1.25, "strata": 31 if form == "philox" else 1}
+    kinds = [(0.5, "float32"), (0.25, "float64"), (0.0, "float16")]
+    parts = [{**part, "seed": seed, "ratio": ratio, "dtype": kind} for seed, (ratio, kind) in enumerate(kinds)]
+    expanded = sd.expand(model_of(parts), form=form)
+    assert digest(expanded)["Scan"] == 1
+    session = ort_session(expanded)
+    for batch in (1, 3):
+        feeds = tensors(rng, parts, batch)
+        for step in (np.array([9]), rng.integers(0, 2**40, batch)):
+            results = session.run(None, {**feeds, "training_mode": np.array(True), "step": step})
+            compare(results, feeds, parts, step)
+        assert all(mask.all() for mask in session.run(["m0", "m1", "m2"], feeds))
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("even", [True, False])
 def test_the_reference_evaluator_draws_them_too(form: str, even: bool) -> None:
     rng = np.random.default_rng(5)
