@@ -20,6 +20,7 @@ RANKS = {
     "kernels": 7,
     "runtime": 8,
     "montecarlo": 9,
+    "plots": 10,
     "export": 9,
     "training": 9,
     "verify": 10,

@@ -16,7 +16,19 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Final
 
-from onnx_spatialdrop.cli import check, demo, doctor, fix, fuse, insert, inspect, rewrites, verify
+from onnx_spatialdrop.cli import (
+    check,
+    demo,
+    doctor,
+    fix,
+    fuse,
+    insert,
+    inspect,
+    montecarlo,
+    rewrites,
+    uncertainty,
+    verify,
+)
 from onnx_spatialdrop.cli.terminal import refuse
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.io import first_line
@@ -24,7 +36,7 @@ from onnx_spatialdrop.runtime import child_process
 
 __all__ = ["main", "parser"]
 
-_VERBS = (inspect, check, fuse, insert, rewrites, fix, verify, doctor, demo)
+_VERBS = (inspect, check, fuse, insert, rewrites, fix, montecarlo, uncertainty, verify, doctor, demo)
 
 _EPILOG = (
     "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check, verify), 130 and "
@@ -32,7 +44,7 @@ _EPILOG = (
 )
 _SIGNALLED: Final = 128
 #: Verbs that run models.
-_APART: Final = ("verify", "demo")
+_APART: Final = ("verify", "demo", "uncertainty")
 #: Seconds that such a verb has to end by itself when it is told to.
 _GRACE_S: Final = 2
 _UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"

@@ -103,6 +103,16 @@ class MCDropout:
             plan, self.targets, lambda part: session(part, kernel, sess_options=sess_options, **arguments)
         )
 
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the model's inputs."""
+        return [value.name or "" for value in self._inputs]
+
+    @property
+    def batch(self) -> str:
+        """The input whose first axis is the batch."""
+        return self._batch
+
     def predict(
         self,
         inputs: Inputs,

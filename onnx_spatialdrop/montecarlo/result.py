@@ -107,6 +107,17 @@ class Statistics:
             return np.asarray(self.mean.argmax(axis=self.axis))
         return self.mean > 0.5 if self.task == "binary" else self.mean
 
+    def available(self) -> list[str]:
+        """Return the names of the statistics that the sums give."""
+        found = ["mean"]
+        found += ["variance", "std", "epistemic"] if "squares" in self.sums else []
+        found += ["aleatoric"] if "noise" in self.sums else []
+        if self.task == "regression":
+            return found
+        found += ["prediction", "entropy"]
+        found += ["mutual_information", "expected_entropy"] if "divergence" in self.sums else []
+        return found + (["variation_ratio"] if "votes" in self.sums else [])
+
     def quantiles(self, q: float | Sequence[float]) -> Array:
         """Return quantiles of the draws.
 

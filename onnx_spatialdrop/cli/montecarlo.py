@@ -1,0 +1,104 @@
+"""``monte-carlo``: write the file that sums up its own draws."""
+
+from __future__ import annotations
+
+import argparse
+
+import onnx_ir as ir
+
+from onnx_spatialdrop.cli.rewrites import run_pass, with_files
+from onnx_spatialdrop.cli.terminal import say
+from onnx_spatialdrop.graph.scopes import spatial_dropouts
+from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
+from onnx_spatialdrop.montecarlo.options import chunk_of, options
+from onnx_spatialdrop.montecarlo.tasks import TASKS
+from onnx_spatialdrop.passes.expand import ALIASES, TARGETS, ExpandPass
+from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
+
+__all__ = ["add", "add_options", "layers", "pairs"]
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    verb = with_files(
+        verbs, "monte-carlo", "write a file that gives mean, variance and entropies of its draws in one run", "mc"
+    )
+    add_options(verb)
+    verb.add_argument("--chunk", type=_chunk, default="auto", help="draws at once: a number, all, or auto (default)")
+    verb.add_argument("--target", choices=[*TARGETS, *ALIASES], help="what is to run it, where that has no kernel")
+    verb.set_defaults(run=_run)
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add what monte-carlo and uncertainty have in common."""
+    verb.add_argument("--samples", type=int, default=31, help="draws a sample (default: 31)")
+    verb.add_argument("--task", choices=["auto", *TASKS], default="auto", help="what the outputs are (default: auto)")
+    verb.add_argument("--statistics", type=_names, metavar="A,B", help="which statistics (default: the task's usual)")
+    verb.add_argument(
+        "--layers", type=layers, default="all", metavar="A,B", help="dropout that is on: all, last, names"
+    )
+    verb.add_argument("--class-axis", type=int, metavar="AXIS", help="the axis of classes, where it cannot be told")
+    verb.add_argument("--log-variance", type=pairs, metavar="OUTPUT", help="an output that is a log-variance, or A=B")
+    verb.add_argument("--strata", type=int, default=31, help="draws are balanced over so many; 1: not (default: 31)")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    balanced = arguments.strata if arguments.target is None else 1
+    chosen = options(
+        arguments.samples,
+        arguments.task,
+        arguments.statistics,
+        arguments.layers,
+        arguments.class_axis,
+        arguments.log_variance,
+        balanced,
+    )
+    target = None if arguments.target is None else resolve(arguments.target)
+    rewrite = MonteCarloPass(chosen, chunk_of(arguments.chunk), target not in NO_DEFAULTS)
+
+    def describe(model: ir.Model) -> str:
+        plan = rewrite.plan
+        assert plan is not None
+        outputs = ", ".join(value.name or "" for value in model.graph.outputs)
+        at_once = "draws run at once" if plan.proven else f"draws run one by one, since at {plan.ends}"
+        kept = len(spatial_dropouts(model))
+        nodes = f"; {kept} nodes need a kernel" if kept else ""
+        return f"{outputs}; {len(plan.prepared.live)} dropouts are on, {at_once}{nodes}"
+
+    if target is None:
+        code = run_pass(arguments, rewrite, "", describe)
+    else:
+        code = run_pass(arguments, ExpandPass(None, target), "", describe, before=rewrite)
+    for note in _notes(rewrite):
+        say(f"  note: {note}")
+    return code
+
+
+def _notes(rewrite: MonteCarloPass) -> list[str]:
+    assert rewrite.plan is not None
+    return [*rewrite.plan.prepared.notes, *(target.note for target in rewrite.targets if target.note)]
+
+
+def _chunk(text: str) -> str | int:
+    if text in ("auto", "all"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of draws, all or auto") from None
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def layers(text: str) -> str | list[str]:
+    """Read which nodes are to draw."""
+    return text if text in ("all", "last") else text.split(",")
+
+
+def pairs(text: str) -> str | dict[str, str]:
+    """Read an output, or output=log-variance pairs."""
+    if "=" not in text:
+        return text
+    return {name: log for name, _, log in (each.partition("=") for each in text.split(","))}
