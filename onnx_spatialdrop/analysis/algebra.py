@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.analysis import draws, selection, views
+from onnx_spatialdrop.analysis import draws, quantization, selection, views
 from onnx_spatialdrop.analysis.operands import Operands, is_float
 from onnx_spatialdrop.analysis.two_valued import common_root, common_threshold, different_thresholds, join_layouts
 from onnx_spatialdrop.analysis.values import AbstractValue, Curve, NotRepresentableError, TwoValued
@@ -35,6 +35,8 @@ def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
         if form is None:
             raise NotRepresentableError(f"{describe(node)} ({node.op_type}) takes it for a parameter")
         return _of_one(node, form, operands)
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return quantization.quantized(node, operands)
     if node.op_type == "Where":
         return selection.where(node, operands)
     if node.op_type == "Einsum" and len(node.inputs) == 2:

@@ -60,8 +60,11 @@ def shared_axes(
         ):
             return None, rank, f"along axis {axis} the mask repeats x, which has size 1 there"
     for axis, dim in enumerate(padded):
-        if shapes.number(dim) is None and not shapes.same(dim, x, axis):
+        size, number = sizes[axis], shapes.number(dim)
+        if number is None and not shapes.same(dim, x, axis):
             return None, rank, f"along axis {axis} the mask's size is not known to be that of x"
+        if number not in (None, 1) and size not in (None, number):
+            return None, rank, f"along axis {axis} the mask has size {number}, and x is said to have size {size}"
     y_shape = shapes.known(y)
     if shape is not None and y_shape is not None and len(y_shape) != len(shape):
         return None, rank, "the product has another rank than x"

@@ -207,17 +207,18 @@ def _annotated(candidates: Iterable[Candidate], producer: str) -> list[Candidate
     """Annotate: the usual names of masks, and what is wrong with the file."""
     candidates = list(candidates)
     seeds = Counter(candidate.source.seed for candidate in candidates)
-    return [
-        replace(
-            candidate,
-            kind=kind_of(candidate.kind, candidate.proofs, producer),
-            notes=(
-                *candidate.source.notes,
-                *filter(None, (bug_of(candidate.source, producer), _equal_seeds(candidate, seeds))),
-            ),
-        )
-        for candidate in candidates
-    ]
+    annotated = []
+    for candidate in candidates:
+        notes = bug_of(candidate.source, producer), _equal_seeds(candidate, seeds), _quantized(candidate)
+        kind = kind_of(candidate.kind, candidate.proofs, producer)
+        annotated.append(replace(candidate, kind=kind, notes=(*candidate.source.notes, *filter(None, notes))))
+    return annotated
+
+
+def _quantized(candidate: Candidate) -> str:
+    readers = (use.node for value in candidate.trace.forms for use in value.uses()) if candidate.reason else ()
+    node = next((node for node in readers if node.op_type == "QuantizeLinear"), None)
+    return "" if node is None else f"{describe(node)} rounds it: fuse the model first, and quantize then"
 
 
 def _equal_seeds(candidate: Candidate, seeds: Counter[float | int | None]) -> str:

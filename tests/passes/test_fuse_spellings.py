@@ -244,3 +244,25 @@ def test_a_scale_that_its_type_does_not_hold_is_refused() -> None:
     draw = DRAW.replace("0.75", "0.00001")
     given = onnx.parser.parse_model(f"{HEAD.replace('float', 'float16')} {{ {draw}  b = Less (u, k)  {cast} }}")
     assert "x * inf" in fuse(given)[1].refused[0].reason
+
+
+def test_a_quantized_mask_is_read_as_what_it_was_rounded_to() -> None:
+    numbers = "q = Constant <value = float {0.0052287585}> ()  o = Constant <value = uint8 {0}> ()"  # 4/3 in 255 parts
+    mask = f"{DRAW}  b = Less (u, k)  m = Cast <to = 1> (b)  s = Div (m, k)  {numbers}"
+    given = f"{mask}  i = QuantizeLinear (s, q, o)  d = DequantizeLinear (i, q, o)  y = Mul (x, d)"
+    assert found(given) == SPATIAL
+    rough = given.replace("0.0052287585", "0.25")
+    assert "kept values are multiplied by 1.25" in reason(rough)
+
+
+def test_what_quantization_hides_is_refused_with_a_way_out() -> None:
+    numbers = "q = Constant <value = float {0.01}> ()  o = Constant <value = uint8 {0}> ()"
+    mask = f"{DRAW}  b = Less (u, k)  m = Cast <to = 1> (b)  {numbers}  p = Mul (x, m)"
+    hidden = f"{mask}  i = QuantizeLinear (p, q, o)  d = DequantizeLinear (i, q, o)  y = Div (d, k)"
+    (record,) = fuse(model(hidden))[1].refused
+    assert "kept values are multiplied by 1; dropout of ratio 0.25" in record.reason
+    assert record.notes == (
+        "the QuantizeLinear node that computes 'i' rounds it: fuse the model first, and quantize then",
+    )
+    draw = f"{DRAW}  {numbers}  i = QuantizeLinear (u, q, o)  d = DequantizeLinear (i, q, o)"
+    assert "fuse the model first, and quantize then" in reason(f"{draw}  b = Less (d, k)  {PRODUCT}")
