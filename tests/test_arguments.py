@@ -66,8 +66,8 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
         "fix": (sd.fix, {"model": model, "output": output, "training_mode": True, "step": 1}),
         "insert": (
             sd.insert,
-            {"model": _clean(), "output": output, "after": "x", "rate": 0.5, "axes": None, "noise_shape": None,
-             "data_format": "channels_first", "seed": 0},
+            {"model": _clean(), "output": output, "after": "x", "after_op": None, "before_op": None, "last": False,
+             "rate": 0.5, "axes": None, "noise_shape": None, "data_format": "channels_first", "seed": 0},
         ),
         "remove": (sd.remove, {"model": model, "output": output}),
         "to_inference": (sd.to_inference, {"model": model, "output": output}),

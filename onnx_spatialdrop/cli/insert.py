@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+import onnx_ir as ir
+
 from onnx_spatialdrop.cli.rewrites import run_pass, seed, with_files
 from onnx_spatialdrop.passes.insert import InsertPass
 
@@ -13,8 +15,11 @@ __all__ = ["add"]
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     verb = with_files(verbs, "insert", "put SpatialDropout nodes after values, switched off until fed", "dropped")
+    verb.add_argument("--after", metavar="VALUE", action="append", help="a value of the main graph; may be repeated")
+    verb.add_argument("--after-op", metavar="OP", action="append", help="after every node of this operator: Relu")
+    verb.add_argument("--before-op", metavar="OP", action="append", help="before every node of this operator: Gemm")
     verb.add_argument(
-        "--after", metavar="VALUE", action="append", required=True, help="a value of the main graph; may be repeated"
+        "--last", action="store_true", help="the last of these; alone, before the last layer with weights"
     )
     verb.add_argument("--rate", type=float, default=0.5, help="fraction dropped, in [0, 1] (default: 0.5)")
     which = verb.add_mutually_exclusive_group()
@@ -28,16 +33,26 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if not (arguments.after or arguments.after_op or arguments.before_op or arguments.last):
+        arguments.misused("one of the arguments --after, --after-op, --before-op, --last is required")
     rewrite = InsertPass(
         arguments.after,
+        after_op=arguments.after_op,
+        before_op=arguments.before_op,
+        last=arguments.last,
         rate=arguments.rate,
         axes=arguments.axes,
         noise_shape=arguments.noise_shape,
         data_format="channels_last" if arguments.channels_last else "channels_first",
         seed=arguments.seed,
     )
-    nodes = f"{len(arguments.after)} node{'s' * (len(arguments.after) != 1)}"
-    return run_pass(arguments, rewrite, "", lambda _: f"inserted {nodes}; dropout is off until training_mode is fed")
+
+    def describe(_: ir.Model) -> str:
+        nodes = f"{len(rewrite.inserted)} node{'s' * (len(rewrite.inserted) != 1)}"
+        where = f" after {', '.join(rewrite.inserted)}" if rewrite.by_kind else ""
+        return f"inserted {nodes}{where}; dropout is off until training_mode is fed"
+
+    return run_pass(arguments, rewrite, "", describe)
 
 
 def _axes(text: str) -> list[int]:

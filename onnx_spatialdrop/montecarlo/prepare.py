@@ -74,7 +74,7 @@ def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None, st
         StratifyPass(strata).call(model)  # case 6
     live, idle = _chosen(model, layers)
     if not live:
-        raise SpecError(_nothing_live(model, fusion))
+        raise SpecError(_nothing_live(fusion))
     names = Names(model)
     notes = _notes(fusion)
     _take_out(model, idle, names)
@@ -106,18 +106,16 @@ def _can_draw(node: ir.Node) -> bool:
     return attributes.ratio > 0 and (training is None or bool(training.reshape(-1)[0]))
 
 
-def _nothing_live(model: ir.Model, fusion: FusePass) -> str:
+def _nothing_live(fusion: FusePass) -> str:
     refused = [record for record in fusion.report.refused if record.reason]
     if refused:
         return (
             f"no live dropout: {refused[0].name!r} was not recognised ({refused[0].reason}); "
             "`onnx-spatialdrop fuse --explain` says more"
         )
-    values = [value for node in model.graph for value in node.outputs if node.op_type in ("Relu", "Gelu", "MaxPool")]
-    place = values[-1].name if values else "VALUE"
     return (
         "no live dropout: the model always computes the same; put some in first, for example "
-        f"`onnx-spatialdrop insert MODEL --after {place} --rate 0.2`, or export the network with its dropout"
+        "`onnx-spatialdrop insert MODEL --last --rate 0.2`, or export the network with its dropout"
     )
 
 

@@ -18,7 +18,7 @@ from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes import attach, seeds
+from onnx_spatialdrop.passes import attach, places, seeds
 
 __all__ = ["After", "InsertPass", "insert"]
 
@@ -42,12 +42,17 @@ class InsertPass(ir.passes.InPlacePass):
     7. A name that is taken gets a number: ``X/dropped_1``. The node is named ``X/SpatialDropout``.
     8. Everything is checked before anything changes; without a value to insert after, the model is not modified.
     9. The nodes draw by "philox"; a function body that the model has is attached anew, so that it knows them.
+    10. With ``after_op``, ``before_op`` or ``last`` values are found by kind, see places.py; dropout after one that has
+        no spatial axes (rank 2 or less) is element-wise where nothing else is said.
     """
 
     def __init__(
         self,
-        after: After,
+        after: After | None = None,
         *,
+        after_op: str | Sequence[str] | None = None,
+        before_op: str | Sequence[str] | None = None,
+        last: bool = False,
         rate: float = 0.5,
         axes: Sequence[int] | None = None,
         noise_shape: Sequence[int | None] | None = None,
@@ -55,7 +60,15 @@ class InsertPass(ir.passes.InPlacePass):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.rates = _rates(after, arguments.fraction(rate, "rate"))
+        self.rate = arguments.fraction(rate, "rate")
+        self.rates = {} if after is None else _rates(after, self.rate)
+        self.after_op = [] if after_op is None else arguments.strings(after_op, "after_op")
+        self.before_op = [] if before_op is None else arguments.strings(before_op, "before_op")
+        self.last = arguments.flag(last, "last")
+        self.by_kind = bool(self.after_op or self.before_op or self.last)
+        if (after is not None) == self.by_kind:
+            raise SpecError("where dropout goes: give after, or else after_op, before_op or last")
+        self.inserted: list[str] = []
         self.axes = None if axes is None else arguments.integers(axes, "axes")
         self.noise_shape = None if noise_shape is None else arguments.noise_shape(noise_shape, "noise_shape")
         self.data_format = arguments.choice(data_format, "data_format", op.DATA_FORMATS)
@@ -63,7 +76,11 @@ class InsertPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
+        if self.by_kind:  # case 10
+            found = places.by_kind(model.graph, self.after_op, self.before_op, self.last)
+            self.rates = {value.name or "": self.rate for value in found}
         targets = _targets(model, self.rates)
+        self.inserted = [value.name or "" for value in targets]
         known = _known(model, targets)  # case 6
         axes = [self._axes(x, *known[x]) for x in targets]  # case 8
         if not targets:
@@ -97,6 +114,8 @@ class InsertPass(ir.passes.InPlacePass):
         if x.is_graph_output() and x.producer() is None:  # case 3
             raise SpecError(f"{where}: is a graph output and nothing computes it; put an Identity between the two")
         rank = None if shape is None else len(shape)
+        if self.by_kind and rank is not None and rank < 3 and self.axes is None and self.noise_shape is None:
+            return ()  # case 10
         shared = op.shared_axes(
             rank,
             axes=self.axes,
@@ -207,7 +226,10 @@ def insert(
     model: io.Source,
     output: io.PathLike | None = None,
     *,
-    after: After,
+    after: After | None = None,
+    after_op: str | Sequence[str] | None = None,
+    before_op: str | Sequence[str] | None = None,
+    last: bool = False,
     rate: float = 0.5,
     axes: Sequence[int] | None = None,
     noise_shape: Sequence[int | None] | None = None,
@@ -220,6 +242,10 @@ def insert(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         after: the name of a value of the main graph, several names, or a mapping of names to rates.
+        after_op: in place of names, operators, such as "Relu": after each node of these.
+        before_op: in place of names, operators, such as "Gemm": before each node of these.
+        last: the last of those only; alone, before the last layer that has weights. Dropout after a value without
+            spatial axes, which is of rank 2 or less, is element-wise in these three cases.
         rate: fraction dropped, in [0, 1], where ``after`` gives none.
         axes: the axes along which one mask entry is shared; negatives count from the end.
         noise_shape: the mask's shape as Keras's Dropout takes it: 1 marks a shared axis, None a full one.
@@ -235,5 +261,15 @@ def insert(
         SpecError: an unknown or repeated name, a value that cannot be dropped from, or an argument out of range.
         ModelFileError: a file that cannot be read or written.
     """
-    options = InsertPass(after, rate=rate, axes=axes, noise_shape=noise_shape, data_format=data_format, seed=seed)
+    options = InsertPass(
+        after,
+        after_op=after_op,
+        before_op=before_op,
+        last=last,
+        rate=rate,
+        axes=axes,
+        noise_shape=noise_shape,
+        data_format=data_format,
+        seed=seed,
+    )
     return io.apply(model, output, options)

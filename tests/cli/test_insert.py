@@ -54,7 +54,7 @@ def test_an_unknown_value_is_one_line(file: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "the following arguments are required: --after"),
+        ([], "one of the arguments --after, --after-op, --before-op, --last is required"),
         (["--after", "h", "--axes", "2;3"], "'2;3' is no list of axes such as 2,3"),
         (["--after", "h", "--noise-shape", "x,1"], "'x,1' is no noise shape such as None,1,1,None"),
         (["--after", "h", "--axes", "1", "--channels-last"], "--channels-last: not allowed with argument --axes"),

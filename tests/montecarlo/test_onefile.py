@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_refused_by_name(arguments: dict[str, Any], text: s
 
 
 def test_a_model_without_dropout_is_refused_with_the_line_that_puts_it_in() -> None:
-    with pytest.raises(sd.SpecError, match="onnx-spatialdrop insert MODEL --after"):
+    with pytest.raises(sd.SpecError, match="onnx-spatialdrop insert MODEL --last"):
         sd.monte_carlo(MODELS / "digits_torch_eval_export.onnx")
 
 
