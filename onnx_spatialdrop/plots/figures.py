@@ -83,7 +83,7 @@ def reliabilities(judged: JudgedClasses) -> Figure:
         _reliability(axes, curve, name, colour)
     axes.set(xlabel="largest probability", ylabel="share right", title="Is it right as often as it says?")
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.03)
     axes.legend(loc="upper left")
     return figure
 
