@@ -23,6 +23,7 @@ RANKS = {
     "plots": 10,
     "export": 9,
     "training": 9,
+    "distributed": 10,
     "verify": 10,
     "cli": 11,
     "__main__": 12,

@@ -264,6 +264,11 @@ def _redirect(model: ir.Model, moved: dict[int, ir.ExternalTensor], copy: Copy) 
             node.attributes[name] = ir.AttrTensor(name, moved[id(tensor)])
 
 
+def data_files(model: ir.Model) -> set[Path]:
+    """Return the files that hold the model's external weights."""
+    return {Path(tensor.path) for tensor in _tensors(model)}
+
+
 def _tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     found = {id(tensor): tensor for _, tensor in _valued(model)}
     found.update({id(tensor): tensor for _, _, tensor in _attributes(model)})
