@@ -16,7 +16,7 @@ from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import tf2onnx
 from onnx_spatialdrop.export.keras.call_recorder import outermost
 from onnx_spatialdrop.export.keras.layers import Sizes, static_sizes
-from onnx_spatialdrop.export.markers import CALL, MARKER
+from onnx_spatialdrop.export.markers import MARKER
 from onnx_spatialdrop.operator import spec
 
 __all__ = ["EXTRAS", "Backend", "backend_of"]
@@ -146,14 +146,10 @@ _JAX: Final = Backend(
 
 
 def _mark_torch(x: Any, call: int, axes: tuple[int, ...]) -> Any:
-    import torch
+    from onnx_spatialdrop.export.torch import marker
 
     del axes  # no exporter of PyTorch moves a marker
-    if torch.compiler.is_exporting():
-        return torch.onnx.ops.symbolic(
-            f"{spec.DOMAIN}::{MARKER}", [x], {CALL: call}, dtype=x.dtype, shape=x.shape, version=spec.VERSION
-        )
-    return _torchscript_marker().apply(x, call)
+    return marker.mark(x, call)
 
 
 def _torch_sizes(signature: Any) -> Sizes:
@@ -169,33 +165,15 @@ def _torch_sizes(signature: Any) -> Sizes:
     return lambda x: (None, *map(int, x.shape[1:]))
 
 
-@cache
-def _torchscript_marker() -> Any:
-    """Return the identity for the TorchScript exporter, which Keras falls back to, and takes for dynamic shapes."""
-    import torch
-
-    class Marker(torch.autograd.Function):
-        @staticmethod
-        def forward(_context: Any, x: Any, _call: int) -> Any:
-            return x.view_as(x)
-
-        @staticmethod
-        def symbolic(graph: Any, x: Any, call: int) -> Any:
-            marker = graph.op(f"{spec.DOMAIN}::{MARKER}", x, **{f"{CALL}_i": call})
-            marker.setType(x.type())
-            return marker
-
-    return Marker
-
-
 @contextmanager
 def _exporting_torch(model: Any) -> Iterator[None]:
+    from onnx_spatialdrop.export.torch import marker
+
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself
+        with warnings.catch_warnings(), marker.writing():
+            # Keras takes PyTorch's old exporter for dynamic shapes, which warns of itself.
+            warnings.simplefilter("ignore")
             yield
     finally:
         for module, training in modes:  # Keras calls model.eval() and leaves it at that

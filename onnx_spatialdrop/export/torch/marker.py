@@ -61,10 +61,16 @@ def symbolics() -> Iterator[None]:
     A torch whose TorchScript exporter is gone is left alone: its newer one does not need it.
     """
     name = f"{spec.DOMAIN}::marker"
+
+    def symbolic(graph: Any, x: Any, call: int) -> Any:
+        return graph.op(f"{spec.DOMAIN}::{MARKER}", x, **{f"{CALL}_i": call}).setType(x.type())
+
     registered = OPSETS if has_torchscript_exporter(torch) else ()
     try:
         for opset in registered:
-            torch.onnx.register_custom_op_symbolic(name, _symbolic, opset)
+            torch.onnx.register_custom_op_symbolic(
+                name, torch.onnx.symbolic_helper.parse_args("v", "i")(symbolic), opset
+            )
         yield
     finally:
         for opset in registered:
@@ -86,8 +92,3 @@ def writing() -> Iterator[None]:
             yield
     finally:
         torch.onnx.export = original
-
-
-def _symbolic(graph: Any, x: Any, call: Any) -> Any:
-    number = torch.onnx.symbolic_helper._get_const(call, "i", CALL) if not isinstance(call, int) else call
-    return graph.op(f"{spec.DOMAIN}::{MARKER}", x, **{f"{CALL}_i": number}).setType(x.type())

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.export.markers import CALL, Call, find_markers
 from onnx_spatialdrop.graph import prune
-from onnx_spatialdrop.graph.controls import constant_of
+from onnx_spatialdrop.graph.axes import axes_of
 
 __all__ = ["unbatched"]
 
@@ -56,12 +56,4 @@ def _squeezes(marker: ir.Node) -> list[ir.Node]:
         return []
     if any(node.graph is not marker.graph for node in (before, *after)):
         return []
-    return after if all(_axes(node) == [0] for node in (before, *after)) else []
-
-
-def _axes(node: ir.Node) -> list[int] | None:
-    """Return the constant axes of an Unsqueeze or Squeeze, an attribute before opset 13; None where unknown."""
-    if "axes" in node.attributes:
-        return list(node.attributes["axes"].as_ints())
-    value = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    return None if value is None else [int(axis) for axis in value.reshape(-1)]
+    return after if all(axes_of(node) == [0] for node in (before, *after)) else []
