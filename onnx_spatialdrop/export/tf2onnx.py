@@ -14,23 +14,27 @@ import ml_dtypes
 import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments as check
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import require
+from onnx_spatialdrop.export.foreign import refuse_foreign
 from onnx_spatialdrop.export.keras import dialect
 from onnx_spatialdrop.export.keras.call_recorder import CallRecorder, outermost, watching
+from onnx_spatialdrop.export.keras.unmarked import unmarked
+from onnx_spatialdrop.export.left_out import warn
 from onnx_spatialdrop.export.markers import AXES, CALL, MARKER, VECTORIZED, replace_markers, require_all
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse import FusePass
 
-__all__ = ["exporting", "mark", "trace_of", "writing_markers"]
+__all__ = ["any_scope_name", "exporting", "mark", "trace_of", "writing_markers"]
 
 _TAG: Final = "onnx_spatialdrop:"
 
 
 @contextmanager
-def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = None) -> Iterator[None]:
+def exporting(*, elementwise: bool | None = None, seed: int = 0, rng: str | None = None) -> Iterator[None]:
     """Let ``tf2onnx.convert.from_keras``, ``from_function`` and ``from_graph_def`` write SpatialDropout nodes.
 
     Dropout layers of Keras 3 that are called while a graph is traced and the block is open become nodes, whether they
@@ -40,7 +44,8 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
     body draws the operator's bits.
 
     Args:
-        elementwise: whether plain dropout becomes a node as well.
+        elementwise: whether plain dropout becomes a node as well. By default it is left out, and a LeftOutWarning names
+            Keras's layers; False leaves it out without a word.
         seed: base of the derived seeds, in [-2**63, 2**64); what draws as Keras does needs none.
         rng: how the nodes of Keras's layers draw: "keras_tf", "keras_tf_xla" or "philox". By default Keras's own way,
             with its generators as they are now: the second for a model that was compiled with ``jit_compile=True``,
@@ -51,11 +56,13 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
             weights are outside of the model while it is converted; a layer that cannot be expressed.
     """
     dialect.check(rng)
+    elementwise = None if elementwise is None else check.flag(elementwise, "elementwise")
+    seed = check.seed(seed, "seed")
     require("tensorflow", "tf2onnx")
     require("tf2onnx", "tf2onnx")
     import tensorflow as tf
 
-    watch = CallRecorder(mark, elementwise, trace=trace_of, tracing=lambda: not tf.executing_eagerly())
+    watch = CallRecorder(mark, bool(elementwise), trace=trace_of, tracing=lambda: not tf.executing_eagerly())
 
     def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
         model = ir.from_proto(proto)
@@ -63,14 +70,18 @@ def exporting(*, elementwise: bool = False, seed: int = 0, rng: str | None = Non
             calls = watch.calls(dialect.chooser(rng))
             require_all(model, calls)
             replace_markers(model, calls, seed)
+            if elementwise is None:
+                warn(unmarked(watch.seen))
         watch.seen.clear()  # the next conversion in this block traces anew
-        FusePass(elementwise=elementwise, training_mode=False, seed=seed).call(model)
+        FusePass(elementwise=bool(elementwise), training_mode=False, seed=seed).call(model)
         canonicalize(model)
+        refuse_foreign(model)
         return ir.to_proto(model)
 
     with ExitStack() as stack:
         if _keras_runs_on_tensorflow():
             stack.enter_context(watching(watch))
+        stack.enter_context(any_scope_name())
         stack.enter_context(writing_markers(finish))
         try:
             yield
@@ -159,6 +170,28 @@ def writing_markers(finish: Callable[[onnx.ModelProto], onnx.ModelProto] | None 
         TransposeOptimizer._initialize_handlers = initialize
         Merge._group_nodes_by_type_inputs = staticmethod(group)
         tf2onnx.utils.INTERNAL_NAME = counter
+
+
+@contextmanager
+def any_scope_name() -> Iterator[None]:
+    """Let Keras's layers have names of any characters in graphs, inside the context; TensorFlow allows few in scopes.
+
+    Only names of operators in the file follow a scope. Those of nodes are the layers' own.
+    """
+    import tensorflow as tf
+
+    original = tf.name_scope
+
+    def scope(name: str) -> Any:
+        inner = bool(tf.compat.v1.get_default_graph().get_name_scope())
+        valid = re.fullmatch(r"[A-Za-z0-9_.\\/>-]*" if inner else r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*", name)
+        return original(name if valid else f"layer_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}")
+
+    tf.name_scope = scope
+    try:
+        yield
+    finally:
+        tf.name_scope = original
 
 
 @contextmanager

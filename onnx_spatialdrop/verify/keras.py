@@ -14,6 +14,7 @@ import numpy as np
 from onnx_spatialdrop.errors import VerifyError
 from onnx_spatialdrop.export.keras.layers import dropout_classes, layer_name, shared_axes
 from onnx_spatialdrop.graph.layers import call_name
+from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
 __all__ = ["KerasRun"]
@@ -121,7 +122,7 @@ class KerasRun:
         def call(layer: Any, x: Any, original: Callable[..., Any]) -> Any:
             if layer.rate == 0:
                 return x
-            path = layer_name(layer, self._model)
+            path = layer_name(layer, self._model) or spec.OP_TYPE
             name = call_name(path, calls.get(id(layer), 0))
             calls[id(layer)] = calls.get(id(layer), 0) + 1
             if name not in self._wanted:

@@ -76,7 +76,7 @@ _ELSEWHERE: Final = (
 def _exporting_tensorflow(_model: Any) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras looks for it
-        with tf2onnx.writing_markers():
+        with tf2onnx.writing_markers(), tf2onnx.any_scope_name():
             yield
 
 

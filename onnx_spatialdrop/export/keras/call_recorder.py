@@ -185,8 +185,10 @@ def watching(watch: CallRecorder) -> Iterator[CallRecorder]:
     """Let ``watch`` stand in for the call of every dropout layer, in this process, until the block ends.
 
     The classes are patched, not the layers: so layers are found that no model tracks, and no layer is written to.
-    Calls that no exporter traces, on data or to learn a shape, go to the layers.
+    Calls that no exporter traces, on data or to learn a shape, go to the layers. Layers whose ``training`` is True by
+    default (RandomFlip and its like) are traced in inference mode, unless they are called with it.
     """
+    import keras
     from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
     def standing_in(cls: Any, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,10 +204,19 @@ def watching(watch: CallRecorder) -> Iterator[CallRecorder]:
         **dict.fromkeys(unlike_classes(), watch.unlike),
     }
     patched = [(cls, cls.__dict__["call"]) for cls in instead]
+    populate = keras.layers.Layer._resolve_and_populate_arg
+
+    def resolve(self: Any, name: str, spec: Any, context: Any, arguments: Any) -> Any:
+        if name == "training" and context.get_value(name) is None and watch.tracing() and not in_symbolic_scope():
+            context.set_value(name, False)
+        return populate(self, name, spec, context, arguments)
+
     for cls, original in patched:
         cls.call = standing_in(cls, original)
+    keras.layers.Layer._resolve_and_populate_arg = resolve
     try:
         yield watch
     finally:
+        keras.layers.Layer._resolve_and_populate_arg = populate
         for cls, original in patched:
             cls.call = original

@@ -14,14 +14,18 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments as check
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export import markers
 from onnx_spatialdrop.export.canonical import canonicalize
 from onnx_spatialdrop.export.finish import DROPOUT, Dropout, finish, require
+from onnx_spatialdrop.export.foreign import refuse_foreign
 from onnx_spatialdrop.export.keras import dialect
 from onnx_spatialdrop.export.keras.backends import EXTRAS, Backend, backend_of
 from onnx_spatialdrop.export.keras.call_recorder import CallRecorder, watching
+from onnx_spatialdrop.export.keras.unmarked import unmarked
+from onnx_spatialdrop.export.left_out import warn
 
 __all__ = ["export"]
 
@@ -37,7 +41,7 @@ def export(
     target: str | None = None,
     seed: int = 0,
     rng: str | None = None,
-    elementwise: bool = False,
+    elementwise: bool | None = None,
     mask_inputs: bool = False,
     input_signature: Any = None,
     opset_version: int | None = None,
@@ -63,7 +67,8 @@ def export(
             "philox". By default Keras's own way: on TensorFlow the second where the model was compiled with
             ``jit_compile=True``, else the first; on PyTorch, whose generator no graph can hold, "philox". A layer whose
             masks the default cannot draw (float64, say) gets "philox" and a warning.
-        elementwise: whether plain Dropout layers become nodes too, with ``axes = []``; by default they are left out.
+        elementwise: whether plain Dropout layers become nodes too, with ``axes = []``, also those inside of attention.
+            By default they are left out, and a LeftOutWarning names them; False leaves them out without a word.
         mask_inputs: make each mask a bool input of the graph, "<layer>.mask", in place of a node that draws it.
         input_signature: as in ``keras.Model.export``: shapes and types of the inputs.
         opset_version: as in ``keras.Model.export``. By default the backend's own for "inference"; for "op" at least
@@ -76,12 +81,17 @@ def export(
 
     Raises:
         SpatialDropError: Keras or what its backend needs is not installed; the model is not built; a layer cannot be
-            expressed, or the ``rng`` that was asked for cannot draw its masks; Keras's own exporter failed (its error
-            is the cause); see finish for the rest.
+            expressed, or leaves operators that ONNX does not have (lookups and TextVectorization do), or the ``rng``
+            that was asked for cannot draw its masks; Keras's own exporter failed (its error is the cause); see finish
+            for the rest.
     """
     if dropout not in DROPOUT:
         raise SpatialDropError(f"dropout is {dropout!r}; allowed: {', '.join(map(repr, DROPOUT))}")
     dialect.check(rng)
+    elementwise = None if elementwise is None else check.flag(elementwise, "elementwise")
+    seed = check.seed(seed, "seed")
+    if opset_version is not None:
+        opset_version = check.integer(opset_version, "opset_version", low=1)
     keras = require("keras", "keras")
     if not isinstance(model, keras.Model):
         raise SpatialDropError(
@@ -95,7 +105,7 @@ def export(
     backend = backend_of(keras.backend.backend())
     for package in backend.packages:
         require(package, EXTRAS[backend.name])
-    watch = CallRecorder(None if dropout == "inference" else backend.mark, elementwise, model, backend.trace)
+    watch = CallRecorder(None if dropout == "inference" else backend.mark, bool(elementwise), model, backend.trace)
     if opset_version is None and dropout != "inference":
         opset_version = TRAINING_OPSET if dropout == "training" else backend.opset
     arguments = {"verbose": False, "input_signature": input_signature, "opset_version": opset_version, **arguments}
@@ -110,7 +120,10 @@ def export(
         markers.replace_markers(exported, calls, seed, always=dropout == "training")
         if backend.name == "tensorflow":
             canonicalize(exported)  # tf2onnx walks sets
+        refuse_foreign(exported, model)
         finish(exported, dropout, target, mask_inputs=mask_inputs)
+        if dropout != "inference" and elementwise is None:
+            warn(unmarked(watch.seen, model), stacklevel=2)
         if output is None:
             return ir.external_data.load_to_model(exported)  # the folder is about to go
         return io.save(exported, output)

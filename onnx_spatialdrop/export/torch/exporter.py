@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnx_spatialdrop import arguments as check
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpatialDropError
 from onnx_spatialdrop.export.finish import Dropout, finish, require
@@ -132,6 +133,10 @@ def exporting(
     Raises:
         SpatialDropError: as export does.
     """
+    for name, value in [("training_mode", training_mode), ("keep_mode", keep_mode), ("body", body)]:
+        check.flag(value, name)
+    elementwise = None if elementwise is None else check.flag(elementwise, "elementwise")
+    seed, step = check.seed(seed, "seed"), check.integer(step, "step", low=-1)
     empty = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
     finish(empty, dropout, target, mask_inputs=mask_inputs)  # wrong arguments are refused early
     torch = require("torch", "torch")
