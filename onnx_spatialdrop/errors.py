@@ -6,10 +6,13 @@ __all__ = [
     "FormError",
     "KernelError",
     "ModelFileError",
+    "ModelFileWarning",
     "PostconditionError",
     "SpatialDropError",
     "SpecError",
     "TrainerError",
+    "TrainingLeftError",
+    "TrainingLeftWarning",
     "VerifyError",
 ]
 
@@ -54,3 +57,15 @@ class PostconditionError(SpatialDropError, RuntimeError):
 
 class ModelFileError(SpatialDropError, OSError):
     """A model file that cannot be read or written."""
+
+
+class TrainingLeftError(SpatialDropError, ValueError):
+    """What to_inference left in training mode, or could not prove to be dropout, and ``strict`` forbids."""
+
+
+class TrainingLeftWarning(UserWarning):
+    """What to_inference left in training mode, or could not prove to be dropout."""
+
+
+class ModelFileWarning(UserWarning):
+    """What was put right in a model as it was read, so that it is not what the file says."""

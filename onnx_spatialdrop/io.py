@@ -5,21 +5,19 @@ Weights are never read: external data stays where it is, or is copied in pieces.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, EncodeError
 
 from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.gc_pause import gc_paused
-from onnx_spatialdrop.storage import external, files
-from onnx_spatialdrop.storage.wellformed import refuse_malformed
+from onnx_spatialdrop.storage import external, files, protos
+from onnx_spatialdrop.storage.survey import Survey
 
 __all__ = [
     "PathLike",
@@ -30,10 +28,10 @@ __all__ = [
     "checked_source",
     "first_line",
     "from_proto",
+    "from_survey",
     "load",
     "read",
     "rewrite",
-    "rewrite_content",
     "same_kind",
     "save",
 ]
@@ -41,8 +39,6 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 Source = PathLike | onnx.ModelProto | ir.Model
 Result = ir.Model | onnx.ModelProto | Path
-
-_LOG = logging.getLogger("onnx_spatialdrop")
 
 T = TypeVar("T")
 M = TypeVar("M", onnx.ModelProto, ir.Model)
@@ -87,11 +83,7 @@ def read(file: Path) -> ir.Model:
     Raises:
         ModelFileError: as load does.
     """
-    content = files.read(file)
-    try:
-        model = from_proto(onnx.ModelProto.FromString(content), str(file))
-    except DecodeError as error:
-        raise ModelFileError(f"{file}: is not a readable ONNX model: {first_line(error)}") from error
+    model = from_proto(protos.parse(files.read(file), str(file)), str(file))
     # An absolute folder, so that its data is found from everywhere.
     external.set_folder(model, os.path.dirname(os.path.abspath(file)))
     return model
@@ -103,17 +95,17 @@ def from_proto(proto: onnx.ModelProto, where: str = "the model") -> ir.Model:
     Raises:
         ModelFileError: it is malformed (see wellformed.py), or onnx_ir would lose something.
     """
-    if not proto.opset_import and not proto.graph.node:
-        raise ModelFileError(f"{where}: is not an ONNX model (it imports no operator set and has no nodes)")
-    if proto.training_info:
-        raise ModelFileError(f"{where}: holds training_info, which onnx_ir would lose; take it out of the model first")
-    if any(graph.sparse_initializer for graph in _graphs(proto.graph)):
-        raise ModelFileError(
-            f"{where}: holds sparse initializers, which onnx_ir would lose; write them as dense initializers first"
-        )
-    refuse_malformed(proto, where)
+    return from_survey(protos.survey(proto, where), where)
+
+
+def from_survey(found: Survey, where: str) -> ir.Model:
+    """Return the model that a look at a protobuf found to be one.
+
+    Raises:
+        ModelFileError: onnx_ir cannot read it.
+    """
     try:
-        model = ir.from_proto(proto)
+        model = ir.from_proto(found.model)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # RecursionError too
         raise ModelFileError(f"{where}: is not a readable ONNX model: {first_line(error)}") from error
     for tensor in _tensors(model):
@@ -134,19 +126,6 @@ def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
                     yield attribute.as_tensor()
                 elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
                     yield from attribute.as_tensors()
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    pending = [graph]
-    while pending:
-        graph = pending.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    pending.append(attribute.g)
-                elif attribute.type == onnx.AttributeProto.GRAPHS:
-                    pending.extend(attribute.graphs)
 
 
 @gc_paused()
@@ -175,28 +154,16 @@ def save(model: ir.Model | onnx.ModelProto, path: PathLike, progress: Callable[[
     if isinstance(model, onnx.ModelProto):
         model = from_proto(model)
     arguments.instance(model, "model", ir.Model, "an onnx.ModelProto or an onnx_ir.Model")
-    with external.moved_to(model, file, progress) as data:
-        content = _serialized(model, file)
-        with files.replacing(file) as out:
-            out.stream.write(content)
-            out.sync()
-            data.commit()  # all is on disk: the weights get their name, and then the model its place
-    if data.left:  # the caller may want the space
-        _LOG.info("%s: weights of the model that was there stay in %s", file, ", ".join(data.left))
+    protos.write_beside(model, file, lambda: _serialized(model, file), progress)
     return file
 
 
 def _serialized(model: ir.Model, file: Path) -> bytes:
     try:
-        content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    except (ValueError, RuntimeError, TypeError, EncodeError) as error:
+        proto = ir.to_proto(model)
+    except (ValueError, RuntimeError, TypeError) as error:
         raise ModelFileError(f"{file}: the model cannot be written: {first_line(error)}") from error
-    if len(content) > files.LARGEST:
-        raise ModelFileError(
-            f"{file}: the model cannot be written as one file of {len(content)} bytes, since protobuf holds 2 GiB; "
-            "keep its weights in external data (onnx_ir.save(..., external_data=...))"
-        )
-    return content
+    return protos.serialized(proto, file)
 
 
 def checked_source(model: object, name: str = "model") -> Path | onnx.ModelProto | ir.Model:
@@ -234,25 +201,6 @@ def rewrite(model: Source, output: PathLike | None, function: Callable[[ir.Model
     if output is not None:
         return save(working, output), returned
     return ir.to_proto(working) if isinstance(model, onnx.ModelProto) else working, returned
-
-
-def rewrite_content(
-    path: PathLike, output: PathLike, function: Callable[[bytes], tuple[Iterable[bytes], T] | None]
-) -> T | None:
-    """Run ``function`` on a file's bytes; write the pieces that it returns, and return the rest of it.
-
-    Where it returns None, nothing is written, and None returned.
-
-    Raises:
-        ModelFileError: a file that cannot be read or written.
-    """
-    written = arguments.path(output, "output")
-    found = function(files.read(arguments.path(path, "model")))
-    if found is None:
-        return None
-    with files.replacing(written) as out:
-        out.stream.writelines(found[0])
-    return found[1]
 
 
 def apply(model: Source, output: PathLike | None, *passes: ir.passes.InPlacePass) -> Result:

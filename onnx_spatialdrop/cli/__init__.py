@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from onnx_spatialdrop.cli import (
     check,
@@ -29,8 +29,8 @@ from onnx_spatialdrop.cli import (
     uncertainty,
     verify,
 )
-from onnx_spatialdrop.cli.terminal import refuse
-from onnx_spatialdrop.errors import SpatialDropError
+from onnx_spatialdrop.cli.terminal import refuse, say
+from onnx_spatialdrop.errors import ModelFileWarning, SpatialDropError
 from onnx_spatialdrop.io import first_line
 from onnx_spatialdrop.runtime import child_process
 
@@ -39,7 +39,8 @@ __all__ = ["main", "parser"]
 _VERBS = (inspect, check, fuse, insert, rewrites, fix, montecarlo, uncertainty, verify, doctor, demo)
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check, verify), 130 and "
+    "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check, verify, "
+    "to-inference), 130 and "
     "143 interrupted, 141 nobody reads stdout any more."
 )
 _SIGNALLED: Final = 128
@@ -172,6 +173,8 @@ def _streams() -> Iterator[None]:
     with open(os.devnull, "w", encoding="utf-8") as nothing, warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ModelFileWarning)
+        warnings.showwarning = _show(warnings.showwarning)
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:
@@ -183,6 +186,18 @@ def _streams() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is nothing:
                 setattr(sys, name, None)
+
+
+def _show(others: Callable[..., None]) -> Callable[..., None]:
+    """Return what says one line of what was put right in a model, and leaves other warnings to ``others``."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, ModelFileWarning):
+            say(str(message))
+        else:
+            others(message, category, *place)
+
+    return show
 
 
 def _let_go_of_unwritten() -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.cli.check import FINDINGS
 from onnx_spatialdrop.cli.terminal import say, working
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
 from onnx_spatialdrop.passes.find import find_nodes
+from onnx_spatialdrop.passes.leftovers import findings
 from onnx_spatialdrop.passes.seeds import SeedsPass
 from onnx_spatialdrop.passes.stratify import StratifyPass
-from onnx_spatialdrop.passes.to_inference import InferencePass, file_to_inference
+from onnx_spatialdrop.passes.to_inference import run
 
 __all__ = ["add", "output_of", "run_pass", "seed", "with_files"]
 
@@ -66,17 +68,13 @@ def _to_inference(arguments: argparse.Namespace) -> int:
     output = output_of(arguments)
     with working() as work:
         work.stage(f"rewriting {arguments.input}")
-        removed = file_to_inference(arguments.input, output)
-    if removed is not None:
-        say(f"{output}: removed {removed} dropouts")
-        return 0
-    rewrite = InferencePass()
-
-    def describe(_: ir.Model) -> str:
-        left = f"; {len(rewrite.report.refused)} refused (fuse --explain says why)" if rewrite.report.refused else ""
-        return f"removed {rewrite.removed} dropouts{left}"
-
-    return run_pass(arguments, rewrite, "", describe)
+        outcome = run(arguments.input, output, progress=work.copied)
+    found = findings(outcome.left)
+    left = f"; {len(found)} left, which may drop or are in training mode" if found else ""
+    say(f"{output}: removed {outcome.removed} dropouts{left}")
+    for each in outcome.left:
+        say(f"  {'left' if each.is_finding else 'noise of the model'}: {each}")
+    return FINDINGS if found else 0
 
 
 def _seeds(arguments: argparse.Namespace) -> int:

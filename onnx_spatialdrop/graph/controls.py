@@ -24,6 +24,7 @@ __all__ = [
     "names_of",
     "require",
     "single",
+    "switch_names",
 ]
 
 TRAINING_MODE: Final = "training_mode"
@@ -38,9 +39,13 @@ def is_switch(value: ir.Value) -> bool:
 
 def is_named_switch(value: ir.Value) -> bool:
     """Return whether ``value`` is a graph input with the name and type of a switch, with a default or without."""
-    names = {ir.DataType.BOOL: TRAINING_MODE, ir.DataType.INT64: STEP}
-    name = names.get(value.dtype) if value.dtype is not None else None
-    return value.is_graph_input() and name is not None and value.name in names_of(name)
+    return value.is_graph_input() and value.dtype is not None and (value.name or "") in switch_names(value.dtype)
+
+
+def switch_names(dtype: int) -> tuple[str, ...]:
+    """Return what a switch of a type may be called, which is given by its number in ONNX; nothing for other types."""
+    name = {int(ir.DataType.BOOL): TRAINING_MODE, int(ir.DataType.INT64): STEP}.get(int(dtype))
+    return () if name is None else names_of(name)
 
 
 def names_of(name: str) -> tuple[str, str]:

@@ -43,14 +43,23 @@ class Inferred:
             for name in graphs.keys() & node.attributes.keys():
                 self._read(node.attributes[name].as_graph(), graphs[name])
 
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the inferred type of the elements of ``value``; None where there is none."""
+        type_ = self._type(value)
+        return None if type_ is None or not type_.elem_type else ir.DataType(type_.elem_type)
+
     def __call__(self, value: ir.Value) -> ir.Shape | None:
         """Return the inferred shape of ``value``; None where there is none."""
+        type_ = self._type(value)
+        if type_ is None or not type_.HasField("shape"):
+            return None
+        return ir.Shape([_size(dim) for dim in type_.shape.dim])
+
+    def _type(self, value: ir.Value) -> onnx.TypeProto.Tensor | None:
         node = value.producer()
         types = self._types.get(node.graph) if node is not None and isinstance(node.graph, ir.Graph) else None
         type_ = None if types is None else types.get(value.name or "")
-        if type_ is None or not type_.tensor_type.HasField("shape"):
-            return None
-        return ir.Shape([_size(dim) for dim in type_.tensor_type.shape.dim])
+        return None if type_ is None else type_.tensor_type
 
 
 def _tell_states(graph: onnx.GraphProto, outer: dict[str, onnx.TypeProto], told: dict[str, bytes]) -> bool:

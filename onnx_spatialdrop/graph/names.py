@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.storage.survey import Survey
 
 __all__ = ["Names"]
 
@@ -23,7 +24,17 @@ class Names:
         for node in scopes.all_nodes(model):
             self._take([node.name, *(value.name for value in node.outputs)])
 
-    def _take(self, names: Sequence[str | None]) -> None:
+    @classmethod
+    def in_survey(cls, survey: Survey) -> Names:
+        """Return the same for a model that is still a protobuf."""
+        made = cls.__new__(cls)
+        made._taken = set()
+        for block in survey.blocks:
+            made._take(block.defined)
+            made._take(node.name for node in block.body.node)
+        return made
+
+    def _take(self, names: Iterable[str | None]) -> None:
         for name in names:
             parts = (name or "").split("/")
             self._taken.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))

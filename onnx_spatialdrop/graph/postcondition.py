@@ -6,10 +6,11 @@ and not in tests alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import onnx
 import onnx_ir as ir
 
 from onnx_spatialdrop.errors import PostconditionError
@@ -17,7 +18,7 @@ from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.prune import is_weight
 from onnx_spatialdrop.operator.node import describe
 
-__all__ = ["Interface", "check"]
+__all__ = ["Interface", "check", "check_proto"]
 
 
 _CONTROLS: Final = (ir.DataType.BOOL, ir.DataType.INT64)
@@ -25,7 +26,7 @@ _CONTROLS: Final = (ir.DataType.BOOL, ir.DataType.INT64)
 
 @dataclass(frozen=True)
 class Interface:
-    """The names, types and shapes of a model's inputs, weights left out, and outputs; which inputs may be switches."""
+    """The names, types and shapes of a model's inputs, weights left out, and outputs; which inputs may leave."""
 
     inputs: dict[str, str]
     outputs: tuple[tuple[str, str], ...]
@@ -36,21 +37,62 @@ class Interface:
         """Return the interface of ``model`` as it is now."""
         inputs = {value.name or "": _signature(value) for value in model.graph.inputs if not is_weight(model, value)}
         outputs = tuple((value.name or "", _signature(value)) for value in model.graph.outputs)
-        read = (value for value in model.graph.inputs if value.uses() and value.dtype in _CONTROLS)
-        return cls(inputs, outputs, frozenset(value.name or "" for value in read))
+        read = (value for value in model.graph.inputs if value.uses())
+        leave = (value.name or "" for value in read if value.dtype in _CONTROLS or _is_number(value.shape))
+        return cls(inputs, outputs, frozenset(leave))
+
+    @classmethod
+    def of_proto(cls, model: onnx.ModelProto, read: Collection[str]) -> Interface:
+        """Return the interface of a model whose nodes read the names ``read``."""
+        graph = model.graph
+        weights = {tensor.name for tensor in graph.initializer} if model.ir_version < 4 else set[str]()
+        inputs = {value.name: _type_of(value) for value in graph.input if value.name not in weights}
+        outputs = tuple((value.name, _type_of(value)) for value in graph.output)
+        tensors = ((value.name, value.type.tensor_type) for value in graph.input if value.name in read)
+        leave = (name for name, held in tensors if held.elem_type in _CONTROLS or _is_one(held))
+        return cls(inputs, outputs, frozenset(leave))
 
 
 def check(model: ir.Model, before: Interface, gone: Iterable[ir.Node] = ()) -> None:
     """Judge a model after a rewrite.
 
     1. The outputs have the names, types, shapes and order that they had.
-    2. So have the inputs, but that one which was read, and may be a switch or a mask, may be gone. A new one is read.
+    2. So have the inputs, but that one which was read, and may be a switch, mask or ratio, may be gone. A new one is
+       read.
     3. None of the nodes ``gone`` is left anywhere.
 
     Raises:
         PostconditionError: one of these does not hold.
     """
     after = Interface.of(model)
+    _compare(before, after)
+    for value in model.graph.inputs:
+        if value.name not in before.inputs and not value.uses() and not is_weight(model, value):
+            raise PostconditionError(f"the input {value.name!r} is new, and nothing reads it")
+    left = set(gone)
+    for node in scopes.all_nodes(model) if left else ():
+        if node in left:
+            raise PostconditionError(f"{describe(node)} ({node.op_type}) is still there", node)
+
+
+def check_proto(model: onnx.ModelProto, before: Interface, read: Collection[str]) -> None:
+    """Judge a protobuf that nodes were taken out of; ``read`` is what its main graph's nodes read now.
+
+    Raises:
+        PostconditionError: an input or output is not what it was, but for switches that are gone; or what a node reads
+            or the graph returns is not there.
+    """
+    graph = model.graph
+    _compare(before, Interface.of_proto(model, read))
+    there = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    for node in graph.node:
+        there.update(node.output[:])
+    for name in (*read, *(value.name for value in graph.output)):
+        if name not in there:
+            raise PostconditionError(f"nothing computes {name!r} any more")
+
+
+def _compare(before: Interface, after: Interface) -> None:
     if after.outputs != before.outputs:
         raise PostconditionError(f"the outputs became {_listed(after.outputs)} from {_listed(before.outputs)}")
     for name, signature in before.inputs.items():
@@ -58,13 +100,18 @@ def check(model: ir.Model, before: Interface, gone: Iterable[ir.Node] = ()) -> N
             raise PostconditionError(f"the input {name!r} is gone")
         if after.inputs.get(name, signature) != signature:
             raise PostconditionError(f"the input {name!r} became {after.inputs[name]} from {signature}")
-    for value in model.graph.inputs:
-        if value.name not in before.inputs and not value.uses():
-            raise PostconditionError(f"the input {value.name!r} is new, and nothing reads it")
-    left = set(gone)
-    for node in scopes.all_nodes(model) if left else ():
-        if node in left:
-            raise PostconditionError(f"{describe(node)} ({node.op_type}) is still there", node)
+
+
+def _is_number(shape: ir.Shape | None) -> bool:
+    return shape is not None and all(size == 1 for size in shape)
+
+
+def _is_one(tensor: onnx.TypeProto.Tensor) -> bool:
+    return bool(tensor.HasField("shape")) and all(dim.dim_value == 1 for dim in tensor.shape.dim)
+
+
+def _type_of(value: onnx.ValueInfoProto) -> str:
+    return str(value.type.SerializeToString(deterministic=True).hex())
 
 
 def _signature(value: ir.Value) -> str:

@@ -13,10 +13,14 @@ from onnx_spatialdrop.graph.axes import axes_of, named_ints
 from onnx_spatialdrop.graph.constants import array_of
 from onnx_spatialdrop.graph.ops import Fact
 
-__all__ = ["Order", "can_rearrange", "is_carried", "is_sink", "rearrange", "rearranged_shape", "undo"]
+__all__ = ["CARRIED", "Order", "can_rearrange", "is_carried", "is_sink", "rearrange", "rearranged_shape", "undo"]
 
 #: Their attribute axis names one.
 _ALONG_ONE: Final = frozenset({"Concat", "Softmax", "LogSoftmax", "Split"})
+#: All that is_carried may hold for.
+CARRIED: Final = (
+    ops.names_of(Fact.ENTRY) | ops.names_of(Fact.ENTRIES) | ops.names_of(Fact.REDUCES) | _ALONG_ONE | {"Pad", "Slice"}
+)
 #: Larger constants are weights, and nobody's to rearrange.
 _LARGEST: Final = 1 << 16
 

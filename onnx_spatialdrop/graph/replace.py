@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-__all__ = ["bypass", "mask_of_ones", "splice", "take_over"]
+__all__ = ["bypass", "splice", "take_over"]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -54,28 +53,3 @@ def bypass(node: ir.Node, source: ir.Value) -> None:
     node.replace_input_with(0, source)
     node.resize_inputs(1)
     node.resize_outputs(1)
-
-
-def mask_of_ones(x: ir.Value, axes: tuple[int, ...], name: str) -> list[ir.Node]:
-    """Return nodes whose last computes a bool tensor of True: the shape of ``x`` with ``axes`` set to 1.
-
-    Args:
-        x: any tensor.
-        axes: axes to set to 1; negatives count from the end.
-        name: prefix of the new names.
-    """
-
-    def node(op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr], role: str) -> ir.Node:
-        output = ir.Value(name=f"{name}/{role}")
-        return ir.Node("", op_type, inputs, attributes, outputs=[output], name=f"{name}/{role}")
-
-    def constant(numbers: tuple[int, ...], role: str) -> ir.Node:
-        return node("Constant", [], [ir.AttrTensor("value", ir.tensor(np.array(numbers, np.int64)))], role)
-
-    true = ir.AttrTensor("value", ir.tensor(np.array([True])))
-    shape = node("Shape", [x], [], "shape")
-    if not axes:
-        return [shape, node("ConstantOfShape", [shape.outputs[0]], [true], "kept")]
-    where, ones = constant(axes, "axes"), constant((1,) * len(axes), "ones")
-    masked = node("ScatterElements", [n.outputs[0] for n in (shape, where, ones)], [], "mask_shape")
-    return [shape, where, ones, masked, node("ConstantOfShape", [masked.outputs[0]], [true], "kept")]

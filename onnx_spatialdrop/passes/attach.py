@@ -9,14 +9,12 @@ import onnx_ir as ir
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.graph import controls, scopes
+from onnx_spatialdrop.graph.ir_version import raise_ir_version
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 
-__all__ = ["FIRST_IR_VERSION", "AttachPass", "DetachPass", "attach", "detach", "renew"]
-
-#: Model-local functions exist from this IR version on.
-FIRST_IR_VERSION = 8
+__all__ = ["AttachPass", "DetachPass", "attach", "detach", "renew"]
 
 
 class AttachPass(ir.passes.InPlacePass):
@@ -65,7 +63,7 @@ class AttachPass(ir.passes.InPlacePass):
                 model.graph, [value for site in sites for value in site.node.inputs[1:] if value is not None]
             )
         model.opset_imports[spec.DOMAIN] = spec.VERSION
-        model.ir_version = max(model.ir_version, FIRST_IR_VERSION)
+        raise_ir_version(model)
         return ir.passes.PassResult(model, modified=True)
 
 

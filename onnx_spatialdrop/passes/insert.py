@@ -16,6 +16,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import controls, scopes
+from onnx_spatialdrop.graph.ir_version import raise_ir_version
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import attach, places, seeds
@@ -104,6 +105,7 @@ class InsertPass(ir.passes.InPlacePass):
             _place(model.graph, first, x, node)
         model.opset_imports[spec.DOMAIN] = spec.VERSION
         attach.renew(model)  # case 9
+        raise_ir_version(model)
         return ir.passes.PassResult(model, modified=True)
 
     def _axes(self, x: ir.Value, known: ir.TypeProtocol | None, shape: ir.Shape | None) -> tuple[int, ...]:

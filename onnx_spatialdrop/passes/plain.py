@@ -1,241 +1,184 @@
-"""to_inference on the bytes of a file, where its dropout is plainly SpatialDropout and Dropout nodes.
+"""Whether a model is plain: dropout and batch normalization in it are nodes, and nothing has to be proven.
 
-It does what InferencePass does, or nothing: wherever that would have to prove something, or to do more than take nodes
-out, it gives up, and the caller goes the long way. Both files are the same to the byte once onnx_ir has read and
-written them; this one keeps more of the order in which the input has its fields.
+It reads a ModelProto, and where it is in doubt the answer is no. What is not plain goes through onnx_ir.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import numpy as np
 import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
 
-from onnx_spatialdrop.analysis.sources import SOURCES
-from onnx_spatialdrop.graph import controls
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY
-from onnx_spatialdrop.graph.ops import OPERATORS, Fact
+from onnx_spatialdrop.graph.ops import Fact, names_of
+from onnx_spatialdrop.graph.proto_edits import Name
+from onnx_spatialdrop.graph.rearrange import CARRIED
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.fuse.frozen import SIZES
 from onnx_spatialdrop.passes.fuse.untagged import MARKS
-from onnx_spatialdrop.passes.plain_attributes import check_attributes
-from onnx_spatialdrop.storage.plainfile import Ints, NotPlainError, PlainFile, chosen, need
-from onnx_spatialdrop.storage.plainwrite import Edits, write
+from onnx_spatialdrop.passes.training_forms import DROPOUT, is_unread_dropout, may_be_random
+from onnx_spatialdrop.storage.survey import Block, Survey
 
-__all__ = ["plain_inference"]
+__all__ = ["WANTED", "Makers", "NotPlainError", "refuse_equal_branches", "refuse_unproven", "refuse_views"]
 
-_DROPOUT, _SPATIAL = b"Dropout", spec.OP_TYPE.encode()
-_DEFAULT: Final = (b"", b"ai.onnx")
-#: Ops that hoist.py moves dropout through; where there is a Transpose, transposes.py and tidy.py have work, too.
-_VIEWS: Final = frozenset({b"Squeeze", b"Unsqueeze"})
-#: What a number may be worked out of by patterns/constants.py, one operand deep; and what it may come out of.
-_THROUGH: Final = frozenset(
-    name.encode() for name, row in OPERATORS.items() if row.function is not None or Fact.VIEW in row.facts
-) - {b"Where", b"Mul", b"Sub"} | {b"Cast", b"CastLike"}
-_NUMBERS: Final = frozenset({b"Constant", b"ConstantOfShape", b"Where", b"Mul", b"Sub"})
+#: What a survey has to list beside dropout.
+WANTED: Final = frozenset({"Constant", "Mul", "Where"})
+_INTEGERS: Final = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64)
+#: Ops whose result is one number everywhere where their first input is; and where all inputs are.
+_THROUGH: Final = names_of(Fact.ENTRY) | names_of(Fact.VIEW)
+_OF_ALL: Final = names_of(Fact.ENTRIES)
+#: How far a dropout's input is followed. What is beyond is taken for data, which costs nodes that do nothing at most.
+_DEPTH: Final = 5
+_DROPOUTS: Final = (DROPOUT, spec.OP_TYPE)
 
 
-def plain_inference(content: bytes) -> tuple[Iterator[bytes], int] | None:
-    """Return the inference model of a file's content and how many dropouts went; None where that takes more.
+class NotPlainError(Exception):
+    """Something has to be proven, or named."""
+
+
+def refuse_unproven(survey: Survey) -> None:
+    """Raise NotPlainError where there may be dropout, or a part of one, that is no node of its own."""
+    functions = {(function.domain, function.name) for function in survey.model.functions}
+    for domain, op_type, _ in survey.operators:
+        if may_be_random(domain, op_type):
+            raise NotPlainError
+        if is_unread_dropout(domain, op_type) and (domain, op_type) not in functions:
+            raise NotPlainError
+    if ATTRIBUTES_KEY in survey.metadata:
+        raise NotPlainError
+    factors = set[str]()
+    for block in survey.blocks:
+        for _, node in block.wanted:
+            if node.op_type == "Constant":
+                _refuse_marks(node)
+            elif node.op_type in ("Mul", "Where"):
+                factors.update(node.input[:])
+    for block in survey.blocks:
+        if isinstance(block.body, onnx.GraphProto):
+            inputs = {value.name for value in block.body.input}
+            for tensor in block.body.initializer:
+                _refuse_marks(tensor)
+                if tensor.name in factors and tensor.name not in inputs:
+                    _refuse_mask(tensor)
+
+
+def _refuse_marks(constant: NodeProto | TensorProto) -> None:
+    """Give up on a multiplier of Philox: the operator's own draws may be here, without their tags."""
+    if isinstance(constant, TensorProto) and constant.data_type not in _INTEGERS:
+        return
+    if constant.ByteSize() < 1 << 10:
+        content = constant.SerializeToString()
+        if any(mark in content for mark in MARKS):
+            raise NotPlainError
+
+
+def _refuse_mask(tensor: TensorProto) -> None:
+    """Give up on a constant of two numbers that multiplies something: an exporter may have frozen a mask."""
+    if len(tensor.dims) < 2 or int(np.prod(tensor.dims, dtype=object)) not in SIZES:
+        return
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raise NotPlainError
+    flat = numpy_helper.to_array(tensor).reshape(-1)
+    if bool(((flat == flat.min()) | (flat == flat.max())).all()):
+        raise NotPlainError
+
+
+class Makers:
+    """The nodes of a block by what they compute, and those of the blocks around it."""
+
+    def __init__(self, block: Block, outer: Makers | None) -> None:
+        body = block.body
+        self._block, self._outer = block, outer
+        self._nodes: dict[str, NodeProto] = {made: node for node in body.node for made in node.output[:]}
+        tensors = body.initializer if isinstance(body, onnx.GraphProto) else ()
+        self._constants = {tensor.name: tensor for tensor in tensors}
+
+    def may_be_number(self, name: str, depth: int = _DEPTH) -> bool:
+        """Return whether all entries of ``name`` may be one known number, so that a dropout of it makes a mask."""
+        if name not in self._block.defined and self._outer is not None:
+            return self._outer.may_be_number(name, depth)
+        node = self._nodes.get(name)
+        if node is None:
+            return self._is_uniform(name)
+        op_type, inputs = node.op_type, node.input[:]
+        if depth == 0:
+            return False
+        if op_type in ("Constant", "ConstantOfShape"):
+            return True
+        if op_type in _THROUGH:
+            return bool(inputs) and self.may_be_number(inputs[0], depth - 1)
+        if op_type == "Where":
+            return any(self.may_be_number(each, depth - 1) for each in inputs[1:])
+        if op_type not in _OF_ALL or not inputs:
+            return False
+        if op_type == "Sub" and len(set(inputs)) == 1:
+            return True
+        numbers = [self.may_be_number(each, depth - 1) for each in inputs]
+        return all(numbers) or (op_type == "Mul" and any(numbers) and self._may_be_zero(inputs))
+
+    def _may_be_zero(self, names: list[str]) -> bool:
+        tensors = [self._constants.get(name) for name in names]
+        known = [each for each in tensors if each is not None and each.data_location != TensorProto.EXTERNAL]
+        return not known or any(not numpy_helper.to_array(tensor).any() for tensor in known)
+
+    def _is_uniform(self, name: str) -> bool:
+        tensor = self._constants.get(name)
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+            return False
+        flat = numpy_helper.to_array(tensor).reshape(-1)
+        return bool(flat.size and (flat == flat[0]).all())
+
+
+def refuse_equal_branches(gone: Mapping[Block, Collection[int]]) -> None:
+    """Give up where both branches of an If may have become the same: it has to be proven that they have.
 
     Args:
-        content: the bytes of an .onnx file.
-
-    Returns:
-        The new content in pieces, and a number.
+        gone: places of the nodes that go, of each block where some do.
     """
-    try:
-        return _Inference(PlainFile(content)).run()
-    except NotPlainError:
-        return None
+    for block in gone:
+        inner, outer = block, block.outer
+        while outer is not None:
+            place = next(place for place, each in outer.inner if each is inner)
+            branches = [each for at, each in outer.inner if at == place]
+            kinds = [_kinds(branch, gone.get(branch, ())) for branch in branches]
+            if len(kinds) == 2 and kinds[0] == kinds[1]:
+                raise NotPlainError
+            inner, outer = outer, outer.outer
 
 
-class _Inference:
-    """Take the dropout of a file out.
+def _kinds(block: Block, gone: Collection[int]) -> Counter[str]:
+    kinds = Counter(node.op_type for place, node in enumerate(block.body.node) if place not in gone)
+    del kinds["Identity"], kinds["Constant"]
+    return kinds
 
-    Attributes:
-        _spatial: the SpatialDropout nodes.
-        _dropout: the Dropout nodes.
-        _rows: both, in the order of the file.
-        _results: what they compute.
-        _new: for each name the one to be read in its place.
+
+def refuse_views(survey: Survey, sources: list[Name]) -> None:
+    """Give up where a Transpose stands by one of ``sources``, with nothing between but nodes that carry its order on.
+
+    There transpositions may meet that dropout had kept apart.
     """
-
-    def __init__(self, file: PlainFile) -> None:
-        self._file = file
-        self._spatial, self._dropout = file.rows(_SPATIAL), file.rows(_DROPOUT)
-        _no_other_dropout(file, self._spatial, self._dropout)
-        check_attributes(file, self._spatial)
-        self._rows = np.sort(np.concatenate((self._spatial, self._dropout)))
-        self._numbers: dict[int, Any] = {}
-
-    def run(self) -> tuple[Iterator[bytes], int]:
-        file = self._file
-        self._take_out()
-        first = file.reads_from[self._spatial]
-        need(bool((file.reads_from[self._spatial + 1] - first == 3).all()))
-        feeding = chosen(len(file.maker), file.reads[first + 1], file.reads[first + 2])
-        need(not feeding[file.empty])
-        ratios = self._recognised()
-        added = self._added_infos()
-        done = bool(len(self._spatial) or ratios)
-        # The long way makes switches for what it recognises, and takes the model's own if they have these names.
-        names = (controls.TRAINING_MODE.encode(), controls.STEP.encode())
-        need(not ratios or not any(file.name(number) in names for number in file.inputs))
-        gone, dropped = self._unused(np.flatnonzero(feeding).tolist(), ratios)
-        lost = file.makes[chosen(len(file.nodes), gone)[file.makes_rows]]
-        unneeded = np.concatenate((lost, self._results, np.array([*dropped], np.int64)))
-        infos = file.infos.at(unneeded)
-        unknown = {*dropped, *lost.tolist()} if added else set[int]()
-        edits = Edits(
-            gone=gone,
-            renamed=self._new,
-            infos=np.flatnonzero(chosen(len(file.infos), infos[infos >= 0])),
-            added=[content for name, content in added.items() if name not in unknown],
-            dropped={file.name(number) for number in dropped},
-            domain=spec.DOMAIN if done else None,
-        )
-        return write(file, edits), len(self._rows)
-
-    def _take_out(self) -> None:
-        """Let those who read a dropout's result read its x, of all dropouts at once."""
-        file, rows = self._file, self._rows
-        reads, makes = file.reads_from[rows], file.makes_from[rows]
-        count = file.makes_from[rows + 1] - makes
-        need(bool((file.reads_from[rows + 1] > reads).all() and (count > 0).all() and (count < 3).all()))
-        x, y, others = file.reads[reads], file.makes[makes], file.makes[makes[count == 2] + 1]
-        need(not ((x == file.empty) | (y == file.empty) | file.returned[y]).any() and not file.used[others].any())
-        new = np.arange(len(file.maker))
-        new[y] = x
-        self._results, self._new = y, _followed(new)
-        left = self._new[y]
-        makers, given = file.maker[left], chosen(len(new), [*file.inputs])[left]
-        need(not (chosen(len(new), [*file.initializers])[left] | (makers < 0) & ~given).any())
-        views = np.array([name in _VIEWS for name in file.types])
-        need(not views[file.op_types[makers[makers >= 0]]].any())
-
-    def _recognised(self) -> set[int]:
-        """Return what Dropout nodes that drop read beside x; give up where it is not written in the file."""
-        file, rows = self._file, self._dropout
-        if not len(rows):
-            return set()
-        need(file.opsets[""] >= 7)
-        begin, count = file.reads_from[rows], file.reads_from[rows + 1] - file.reads_from[rows]
-        if file.opsets[""] < 12:
-            return set()
-        begin, rows, count = begin[count > 2], rows[count > 2], count[count > 2]
-        modes = file.reads[begin + 2]
-        on = np.zeros(len(file.maker), bool)
-        for name in np.flatnonzero(chosen(len(on), modes)).tolist():
-            on[name] = name != file.empty and bool(self._number(name))
-        drops = on[modes]
-        begin, rows = begin[drops], rows[drops]
-        need(bool((count[drops] == 3).all()))
-        ratios = np.flatnonzero(chosen(len(on), file.reads[begin + 1])).tolist()
-        need(file.empty not in ratios and all(0.0 < float(self._number(name)) < 1.0 for name in ratios))
-        need(bool(file.used[file.makes[file.makes_from[rows]]].all()))  # the long way does not count what nobody reads
-        if len(rows):
-            self._check_sources(file.reads[begin])
-        return {*ratios, *modes[drops].tolist()}
-
-    def _number(self, name: int) -> Any:
-        tensor = self._file.initializers.get(name)
-        need(tensor is not None and name not in self._file.inputs)
-        assert tensor is not None
-        array = onnx.numpy_helper.to_array(tensor)
-        need(array.size == 1 and array.dtype.kind in "fb")
-        return array.item()
-
-    def _check_sources(self, names: Ints) -> None:
-        """Give up where x is one number everywhere, or might be: then the node makes a mask for something else."""
-        file, source = self._file, np.arange(len(self._file.maker))
-        through = np.array([name in _THROUGH for name in file.types])[file.op_types]
-        through &= file.reads_from[1:] > file.reads_from[:-1]
-        made = np.flatnonzero(through[file.makes_rows] & (file.makes != file.empty))
-        source[file.makes[made]] = file.reads[file.reads_from[file.makes_rows[made]]]
-        source[self._results] = self._new[self._results]
-        origins = np.flatnonzero(chosen(len(source), _followed(source)[names]))
-        makers = file.maker[origins]
-        given = origins[makers < 0].tolist()
-        need(all(name in file.inputs and name not in file.initializers for name in given))
-        for kind in np.flatnonzero(chosen(len(file.types), file.op_types[makers[makers >= 0]])).tolist():
-            need(file.types[kind] not in _NUMBERS | _THROUGH)
-
-    def _added_infos(self) -> dict[int, bytes]:
-        """Return more value_info, so that what is read now has the type and shape that a dropout's result had."""
-        infos, file, names = self._file.infos, self._file, self._new[self._results]
-        y, x = infos.at(self._results), infos.at(names)
-        given = chosen(len(file.maker), [*file.inputs])[names]
-        for name in set(names[given].tolist()):
-            need(_is_complete(file.inputs[name].SerializeToString()))
-        for kind in set(infos.type_of(x[~given & (x >= 0)]).tolist()):
-            need(kind >= 0 and _is_complete(infos.types[kind]))
-        added: dict[int, int] = {}
-        lacking = ~given & (x < 0) & (y >= 0)
-        need(not infos.says_more(y[lacking]).any())
-        kinds = infos.type_of(y[lacking]).tolist()
-        for name, kind in zip(names[lacking].tolist(), kinds, strict=True):
-            need(name not in added or _is_complete(infos.types[added[name]]))
-            need(kind >= 0)
-            added.setdefault(name, kind)
-        proto, types = onnx.ValueInfoProto, [onnx.TypeProto.FromString(content) for content in infos.types]
-        return {
-            name: proto(name=file.name(name).decode(), type=types[kind]).SerializeToString(deterministic=True)
-            for name, kind in added.items()
-        }
-
-    def _unused(self, feeding: list[int], ratios: set[int]) -> tuple[Ints, set[int]]:
-        """Return the nodes, and the names of inputs and initializers, that nothing needs any more."""
-        file, gone, more = self._file, self._rows, list[int]()
-        used, removed, dropped = file.used_without(gone), chosen(len(file.nodes), gone), set[int]()
-        for name in feeding:
-            if used[name]:
-                continue
-            maker = int(file.maker[name])
-            if maker < 0:
-                dropped.add(name)
-            elif not removed[maker]:
-                need(file.types[file.op_types[maker]] == b"Constant" and file.domains[maker] < 0)
-                need(not file.reads_of(maker) and file.makes_from[maker + 1] - file.makes_from[maker] == 1)
-                more.append(maker)
-        return np.concatenate((gone, np.array(more, np.int64))), dropped | {name for name in ratios if not used[name]}
-
-
-def _no_other_dropout(file: PlainFile, spatial: Ints, dropout: Ints) -> None:
-    """Give up where there may be dropout, or a part of one, that is neither of these nodes."""
-    spans = file.spans
-    functions = [(function.domain, function.name) for function in spans.rest.functions]
-    need(all(domain == spec.DOMAIN and name in body.OWN_FUNCTIONS for domain, name in functions))
-    need(not spans.holds(ATTRIBUTES_KEY.encode()))
-    need(not any(spans.holds(mark) for mark in MARKS))  # the operator's own draws without their tags
-    need("" in file.opsets)
-    need(not any(name.encode() in file.types for name in (SOURCES - {"Dropout"}) | {"Transpose"}))
-    need(not any(name.startswith(b"StatelessRandom") for name in file.types))
-    own = np.array([*(name == spec.DOMAIN.encode() for name in file.named_domains), False])[file.domains]
-    plain = np.array([*(name in _DEFAULT for name in file.named_domains), True])[file.domains]
-    need(bool(own[spatial].all() and plain[dropout].all()) and int(own.sum()) == len(spatial))
-    # A constant that multiplies something might be a mask that an exporter has frozen.
-    factors = chosen(len(file.nodes), file.rows(b"Mul", b"Where"))
-    read = set(file.reads[factors[file.reads_rows]].tolist()) if factors.any() else set[int]()
-    for name in read & file.initializers.keys() - file.inputs.keys():
-        tensor = file.initializers[name]
-        if len(tensor.dims) > 1 and int(np.prod(tensor.dims, dtype=object)) in SIZES:
-            need(len(np.unique(onnx.numpy_helper.to_array(tensor))) > 2)
-
-
-def _followed(source: Ints) -> Ints:
-    """Return where each name leads in the end."""
-    while not np.array_equal(further := source[source], source):  # each round goes twice as far
-        source = further
-    return source
-
-
-@lru_cache(maxsize=1024)
-def _is_complete(type_: bytes) -> bool:
-    """Return whether a type says elements and shape of a tensor, so that nothing can be added to it."""
-    tensor = onnx.TypeProto.FromString(type_).tensor_type
-    return bool(tensor.elem_type) and bool(tensor.HasField("shape"))
+    main = survey.blocks[0]
+    if ("", "Transpose", "") not in survey.operators:
+        return
+    makers: dict[str, NodeProto] = {}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in main.body.node:
+        for name in node.input[:]:
+            readers.setdefault(name, []).append(node)
+        makers.update(dict.fromkeys(node.output[:], node))
+    pending, seen = [name for home, name in sources if home is main], set[str]()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in (*readers.get(name, ()), *([makers[name]] if name in makers else [])):
+            if node.op_type == "Transpose":
+                raise NotPlainError
+            carried = node.input[:1] if node.op_type in _DROPOUTS else node.input[:] if node.op_type in CARRIED else []
+            if carried:
+                pending += [each for each in (*carried, *node.output[:]) if each in makers]

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
+from onnx_spatialdrop import arguments, io
+from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.graph import prune, replace, scopes
 from onnx_spatialdrop.graph.names import Names
+from onnx_spatialdrop.graph.true_masks import TrueMask
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import direct
+from onnx_spatialdrop.passes.opened import Opened
 
 __all__ = ["RemovePass", "remove"]
 
@@ -36,14 +40,14 @@ class RemovePass(ir.passes.InPlacePass):
         control_inputs: dict[int, ir.Value] = {}
         for site in sites:
             control_inputs.update({id(value): value for value in site.node.inputs[1:] if value is not None})
-            remove_node(site.node, names)
+            remove_node(site.node, names, site.opset)
         prune.prune_unused(model, control_inputs.values())  # case 4
         prune.drop_domain(model)  # case 5
         return ir.passes.PassResult(model, modified=True)
 
 
-def remove_node(node: ir.Node, names: Names) -> None:
-    """Remove one node, as RemovePass does, but for what fed it."""
+def remove_node(node: ir.Node, names: Names, opset: int = 18) -> None:
+    """Remove one node of a graph of ``opset``, as RemovePass does, but for what fed it."""
     y, mask = node.outputs
     used = bool(mask.uses()) or mask.is_graph_output()
     # Attributes that refer to a function's own have no value here, and are needed for a used mask only.
@@ -53,7 +57,7 @@ def remove_node(node: ir.Node, names: Names) -> None:
     assert graph is not None
     assert x is not None
     if used:
-        ones = replace.mask_of_ones(x, axes, names.prefix(f"{y.name}/ones"))  # case 3
+        ones = TrueMask(axes, opset).nodes(x, names.prefix(f"{y.name}/ones"))  # case 3
         graph.insert_before(node, ones)
         replace.take_over(mask, ones[-1].outputs[0])
     if replace.splice(node, x):
@@ -79,4 +83,10 @@ def remove(model: io.Source, output: io.PathLike | None = None) -> io.Result:
         SpecError: a node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    return io.apply(model, output, RemovePass())
+    source = io.checked_source(model)
+    if isinstance(source, ir.Model):
+        return io.apply(source, output, RemovePass())
+    with gc_paused():
+        opened = Opened(source, direct.WANTED)
+        removed = direct.take_out(opened.survey, only_spatial=True)
+        return opened.result(None if output is None else arguments.path(output, "output"), bool(removed))

@@ -5,12 +5,13 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.storage.survey import Block, Survey
 from onnx_spatialdrop.storage.wellformed_values import (
     MalformedError,
     refuse_attribute,
@@ -22,38 +23,184 @@ from onnx_spatialdrop.storage.wellformed_values import (
 __all__ = ["refuse_malformed"]
 
 #: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
-_OURS = ("", "ai.onnx", "onnx_spatialdrop")
-#: The names of the graphs around a graph; not one set, or a thousand subgraphs would copy the names a thousand times.
-_Outer = tuple[set[str], ...]
+_OURS = ("", "onnx_spatialdrop")
+_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+#: Attributes of fewer bytes are compared with those that were found right before, which most are.
+_SMALL = 128
+_Key = tuple[str, str, str]
 
 
-def refuse_malformed(model: onnx.ModelProto, where: str) -> None:
-    """Raise for a model that breaks the rules of ONNX's graphs.
+def refuse_malformed(model: onnx.ModelProto, where: str, wanted: Collection[str] = ()) -> Survey:
+    """Raise for a model that breaks the rules of ONNX's graphs; else return what the look at all its nodes has found.
 
-    1. Names are UTF-8, and so are strings that configure an operator of ONNX or ours. No input, initializer or node
-       output is defined twice in one graph; graph outputs and what nodes read are defined there or around it, and
-       nodes stand in topological order, so that there are no cycles.
+    1. Names are UTF-8, and so are strings that steer an operator of ONNX or ours. No input, initializer or node output
+       is defined twice in one graph; graph outputs and what nodes read are defined there or around it, and nodes stand
+       in topological order, so that there are no cycles.
     2. Attributes and element types are of kinds that ONNX has, and a tensor holds as many elements as its dims say.
     3. No function is defined twice or calls itself, directly or not; no operator set is imported in two versions.
 
     Args:
         model: the model; external data is not looked at.
         where: who asks, for error messages.
+        wanted: operators and domains whose nodes the survey is to list; calls of the model's functions are listed, too.
 
     Raises:
         ModelFileError: naming the first thing that is wrong.
     """
     try:
-        _imports(model.opset_import)
-        _graph(model.graph, ())
-        _functions(model)
+        return _Walk(model, wanted).survey
     except MalformedError as error:
         raise ModelFileError(f"{where}: is not a valid ONNX model: {error}") from None
     except RecursionError:
         raise ModelFileError(f"{where}: its graphs are nested too deeply") from None
 
 
-def _imports(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
+class _Walk:
+    """One look at everything, in the order of the file."""
+
+    def __init__(self, model: onnx.ModelProto, wanted: Collection[str]) -> None:
+        self.survey = Survey(model)
+        self._wanted = frozenset(wanted)
+        self._right = set[bytes]()  # attributes and types that were looked at before
+        self._functions = dict[_Key, FunctionProto]()
+        for function in model.functions:
+            key = (text(function.domain), text(function.name), text(function.overload))
+            if key in self._functions:
+                raise MalformedError(f"the function {function.domain}::{function.name} is there twice")
+            self._functions[key] = function
+        self._graph(model.graph, None, _opset(model.opset_import))
+        for function in model.functions:
+            self._function(function)
+        _no_recursion(self._functions)
+
+    def _block(self, body: GraphProto | FunctionProto, outer: Block | None, opset: int) -> Block:
+        block = Block(body, outer, opset)
+        self.survey.blocks.append(block)
+        return block
+
+    def _graph(self, graph: GraphProto, outer: Block | None, opset: int) -> Block:
+        block = self._block(graph, outer, opset)
+        text(graph.name)
+        for value in graph.input:
+            _define(value.name, block.defined, "an input")
+            self._type(value)
+        initializers = set[str]()
+        for tensor in graph.initializer:
+            self._tensor(tensor, f"initializer {text(tensor.name)!r}")
+            if not tensor.name:
+                raise MalformedError("an initializer has no name")
+            if tensor.name not in block.defined:
+                _define(tensor.name, block.defined, "an initializer")
+            elif tensor.name in initializers:
+                raise MalformedError(f"initializer {tensor.name!r} is there twice")
+            initializers.add(tensor.name)
+        self._nodes(graph.node, block)
+        for value in graph.output:
+            self._type(value)
+            if not value.name or block.home(text(value.name)) is None:
+                raise MalformedError(f"nothing computes the output {value.name!r}")
+        right = self._right
+        for value in graph.value_info:
+            if type(value.name) is not str or value.type.SerializeToString() not in right:
+                text(value.name)
+                self._type(value)
+        return block
+
+    def _function(self, function: FunctionProto) -> None:
+        block = self._block(function, None, _opset(function.opset_import))
+        for name in function.input:
+            _define(name, block.defined, "an input")
+        self._nodes(function.node, block)
+        for name in function.output:
+            if not text(name) or name not in block.defined:
+                raise MalformedError(f"nothing in function {function.domain}::{function.name} computes {name!r}")
+
+    def _nodes(self, nodes: Iterable[NodeProto], block: Block) -> None:
+        survey, defined, wanted, functions = self.survey, block.defined, self._wanted, self._functions
+        for place, node in enumerate(nodes):
+            op_type, domain, overload = node.op_type, node.domain, node.overload
+            if not (type(node.name) is type(op_type) is type(domain) is type(overload) is str):
+                raise MalformedError(f"a name of {_named(node)} is not UTF-8")
+            if not op_type:
+                raise MalformedError(f"{_named(node)} is of no operator")
+            read, made = node.input[:], node.output[:]
+            if not defined.issuperset(read):
+                for name in read:
+                    if block.home(name) is None:
+                        text(name)
+                        raise MalformedError(f"{_named(node)} reads {name!r}, which nothing before it computes")
+            survey.read.update(read)
+            key = ("" if domain == "ai.onnx" else domain, op_type, overload)
+            survey.operators.add(key)
+            held = self._parts(node, key, block, place)
+            if held or op_type in wanted or domain in wanted or key in functions:
+                block.wanted.append((place, node))
+            for name in made:
+                if name:
+                    if name in defined or type(name) is not str:
+                        _define(name, defined, _named(node))
+                    defined.add(name)
+
+    def _parts(self, node: NodeProto, key: _Key, block: Block, place: int) -> bool:
+        """Look at what a node holds beside names; return whether there are subgraphs."""
+        held = False
+        if node.attribute:
+            kinds = [self._attribute(attribute, node, key) for attribute in node.attribute]
+            if len(kinds) > 1 and len({attribute.name for attribute in node.attribute}) < len(kinds):
+                raise MalformedError(f"{_named(node)} has an attribute twice")
+            held = AttributeProto.GRAPH in kinds or AttributeProto.GRAPHS in kinds
+        if held:
+            for attribute in node.attribute:
+                if attribute.type in _GRAPHS:
+                    for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+                        block.inner.append((place, self._graph(graph, block, block.opset)))
+        if node.metadata_props:
+            keys = {entry.key for entry in node.metadata_props}
+            if len(keys) < len(node.metadata_props):
+                raise MalformedError(f"{_named(node)} has an entry of its metadata_props twice")
+            self.survey.metadata |= keys
+        if node.device_configurations and any(not each.configuration_id for each in node.device_configurations):
+            raise MalformedError(f"{_named(node)} has a device configuration without a name")
+        return held
+
+    def _attribute(self, attribute: AttributeProto, node: NodeProto, key: _Key) -> int:
+        """Look at one attribute but for its subgraphs; return its type."""
+        kind = attribute.type
+        content = b"" if kind in _GRAPHS or attribute.ByteSize() > _SMALL else attribute.SerializeToString()
+        if content in self._right:
+            return kind
+        refuse_attribute(attribute, _named(node))
+        if kind == AttributeProto.STRING:
+            if key[0] not in _OURS or key[1] == "Constant":
+                return kind  # right here, which says nothing of others
+            try:
+                attribute.s.decode()
+            except UnicodeDecodeError:
+                raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
+        if kind in (AttributeProto.TENSOR, AttributeProto.TENSORS) and not attribute.ref_attr_name:
+            tensors = [attribute.t] if kind == AttributeProto.TENSOR else attribute.tensors
+            outside = [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
+            self.survey.external += outside
+            if outside:
+                return kind
+        if content:
+            self._right.add(content)
+        return kind
+
+    def _tensor(self, tensor: TensorProto, what: str) -> None:
+        refuse_tensor(tensor, what)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            self.survey.external.append(tensor)
+
+    def _type(self, value: onnx.ValueInfoProto) -> None:
+        content = value.type.SerializeToString()
+        if content not in self._right:
+            refuse_type(value)
+            self._right.add(content)
+
+
+def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:
+    """Return the version of the default domain; 1 where it is not imported."""
     versions: dict[str, int] = {}
     for entry in imports:
         domain = "" if text(entry.domain) == "ai.onnx" else entry.domain
@@ -63,59 +210,7 @@ def _imports(imports: Iterable[onnx.OperatorSetIdProto]) -> None:
             )
         if entry.version < 1:
             raise MalformedError(f"it imports version {entry.version} of {domain or 'ai.onnx'!r}")
-
-
-def _known(name: str, defined: set[str], outer: _Outer) -> bool:
-    return name in defined or any(name in names for names in outer)
-
-
-def _graph(graph: GraphProto, outer: _Outer) -> None:
-    defined = set[str]()
-    text(graph.name)
-    for value in graph.input:
-        _define(value.name, defined, "an input")
-        refuse_type(value)
-    initializers = set[str]()
-    for tensor in graph.initializer:
-        refuse_tensor(tensor, f"initializer {text(tensor.name)!r}")
-        if not tensor.name:
-            raise MalformedError("an initializer has no name")
-        if tensor.name not in defined:
-            _define(tensor.name, defined, "an initializer")
-        elif tensor.name in initializers:
-            raise MalformedError(f"initializer {tensor.name!r} is there twice")
-        initializers.add(tensor.name)
-    _nodes(graph.node, defined, outer)
-    for value in graph.output:
-        refuse_type(value)
-        if not _known(text(value.name), defined, outer):
-            raise MalformedError(f"nothing computes the output {value.name!r}")
-    for value in graph.value_info:
-        text(value.name)
-        refuse_type(value)
-
-
-def _nodes(nodes: Iterable[NodeProto], defined: set[str], outer: _Outer) -> None:
-    for node in nodes:
-        if not (type(node.name) is type(node.op_type) is type(node.domain) is type(node.overload) is str):
-            raise MalformedError(f"a name of {_named(node)} is not UTF-8")
-        if not node.op_type:
-            raise MalformedError(f"{_named(node)} is of no operator")
-        for name in node.input:
-            if name and not _known(name, defined, outer):
-                text(name)
-                raise MalformedError(f"{_named(node)} reads {name!r}, which nothing before it computes")
-        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
-            raise MalformedError(f"{_named(node)} has an attribute twice")
-        if len({entry.key for entry in node.metadata_props}) < len(node.metadata_props):
-            raise MalformedError(f"{_named(node)} has an entry of its metadata_props twice")
-        for attribute in node.attribute:
-            _attribute(attribute, node, defined, outer)
-        if any(not each.configuration_id for each in node.device_configurations):
-            raise MalformedError(f"{_named(node)} has a device configuration without a name")
-        for name in node.output:
-            if name:
-                _define(name, defined, _named(node))
+    return versions.get("", 1)
 
 
 def _define(name: str, defined: set[str], by: str) -> None:
@@ -126,36 +221,6 @@ def _define(name: str, defined: set[str], by: str) -> None:
 
 def _named(node: NodeProto) -> str:
     return f"node {node.name!r}" if node.name else f"the {node.op_type} node of {(*node.output, '')[0]!r}"
-
-
-def _attribute(attribute: AttributeProto, node: NodeProto, defined: set[str], outer: _Outer) -> None:
-    refuse_attribute(attribute, _named(node))
-    if attribute.type == AttributeProto.STRING and node.domain in _OURS and node.op_type != "Constant":
-        try:
-            attribute.s.decode()
-        except UnicodeDecodeError:
-            raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
-    if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-        for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
-            _graph(graph, (*outer, defined))
-
-
-def _functions(model: onnx.ModelProto) -> None:
-    functions: dict[tuple[str, str, str], FunctionProto] = {}
-    for function in model.functions:
-        key = (text(function.domain), text(function.name), text(function.overload))
-        if key in functions:
-            raise MalformedError(f"the function {function.domain}::{function.name} is there twice")
-        functions[key] = function
-        _imports(function.opset_import)
-        defined = set[str]()
-        for name in function.input:
-            _define(name, defined, "an input")
-        _nodes(function.node, defined, ())
-        for name in function.output:
-            if text(name) not in defined:
-                raise MalformedError(f"nothing in function {function.domain}::{function.name} computes {name!r}")
-    _no_recursion(functions)
 
 
 def _no_recursion(functions: dict[tuple[str, str, str], FunctionProto]) -> None:

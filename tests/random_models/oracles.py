@@ -110,8 +110,9 @@ def _whole(verb: str, model: onnx.ModelProto, pair: Pair, new: tuple[str, ...] =
 
 
 def _fed(given: onnx.ModelProto, model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the inputs of ``given``, of those that are initializers such as are left."""
-    left = {tensor.name for tensor in model.graph.initializer}
+    """Return the inputs of ``given``, of those that are initializers such as are left; none where IR 3 was raised."""
+    raised = given.ir_version < 4 <= model.ir_version
+    left = {tensor.name for tensor in model.graph.initializer if not raised}
     weights = {tensor.name for tensor in given.graph.initializer} - left
     return [value for value in given.graph.input if value.name not in weights]
 

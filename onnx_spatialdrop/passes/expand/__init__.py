@@ -84,9 +84,10 @@ class ExpandPass(ir.passes.InPlacePass):
         shared, written = self._write_out(model, sites, masks, names)
         for writer in shared:
             writer.insert()
+        opset = scopes.default_opset(model.graph, model)
         for node, group, results in written:
             if results is None:
-                remove.remove_node(node, names)  # case 3
+                remove.remove_node(node, names, opset)  # case 3
             else:
                 _replace(node, group, results)  # case 4
         model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8

@@ -18,6 +18,7 @@ from onnx_spatialdrop.analysis.candidate import Candidate
 from onnx_spatialdrop.analysis.recognise import recognise
 from onnx_spatialdrop.errors import PostconditionError
 from onnx_spatialdrop.graph import postcondition, scopes
+from onnx_spatialdrop.graph.ir_version import raise_ir_version
 from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import attach, seeds
@@ -106,6 +107,8 @@ class FusePass(ir.passes.InPlacePass):
         except PostconditionError as error:
             self.excluded.update(dict.fromkeys(claims.of(error.node), error.found))
             raise
+        if self.report.fused and not self.for_inference:
+            raise_ir_version(model)
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
     def _undo(self, regions: Iterable[ExpandedRegion], rewriter: Rewriter, claims: Claims) -> None:

@@ -1,0 +1,152 @@
+"""Nodes taken out of a ModelProto: planned one after the other, then done in one look at all nodes.
+
+It knows names and scopes, and no operator. For an ir.Model, replace.py and prune.py do the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+import onnx
+from onnx import NodeProto
+
+from onnx_spatialdrop.graph.proto_infos import settle_infos
+from onnx_spatialdrop.storage.survey import Block, Survey
+
+__all__ = ["Edits", "Name"]
+
+#: A name, and the block that defines it.
+Name = tuple[Block, str]
+
+
+class Edits:
+    """What is to become of a model.
+
+    Attributes:
+        gone: for each block the places of nodes that go, each with what comes in its stead.
+        counts: after ``apply``, how often each name of a block is read.
+    """
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self.gone: dict[Block, dict[int, list[NodeProto]]] = defaultdict(dict)
+        self._passed: dict[Block, dict[str, Name]] = defaultdict(dict)  # its readers are to read another name
+        self._renamed: dict[Block, dict[str, str]] = defaultdict(dict)  # it is computed under another name
+        self._outputs: dict[Block, set[str]] = {}
+        self._given: dict[Block, set[str]] = {}
+        self._within: dict[Block, set[str]] = {}
+        self.counts: dict[Block, Counter[str]] = {}
+
+    def outputs(self, block: Block) -> set[str]:
+        """Return the names of what a block returns."""
+        if block not in self._outputs:
+            body = block.body
+            names = body.output if isinstance(body, onnx.FunctionProto) else (value.name for value in body.output)
+            self._outputs[block] = set(names)
+        return self._outputs[block]
+
+    def given(self, block: Block) -> set[str]:
+        """Return the names of a block's inputs and initializers."""
+        if block not in self._given:
+            body = block.body
+            if isinstance(body, onnx.FunctionProto):
+                self._given[block] = set(body.input)
+            else:
+                self._given[block] = {value.name for value in (*body.input, *body.initializer)}
+        return self._given[block]
+
+    def source(self, block: Block, name: str) -> Name:
+        """Return what a name that is read in ``block`` stands for after the edits so far, before it is renamed."""
+        home = block.home(name)
+        assert home is not None
+        while name in self._passed[home]:
+            home, name = self._passed[home][name]
+        return home, name
+
+    def final(self, block: Block, name: str) -> Name:
+        """Return what a name that is read in ``block`` stands for after the edits so far."""
+        home, name = self.source(block, name)
+        return home, self._renamed[home].get(name, name)
+
+    def bypass(self, block: Block, output: str, source: str) -> bool:
+        """Let readers of ``output`` read ``source``, where that is legal, as replace.splice does for an ir.Model.
+
+        Returns:
+            False where an Identity has to stand for the output, and nothing was done.
+        """
+        home, name = self.source(block, source)
+        if output in self.outputs(block):
+            if home is not block or name in self.given(block) | self.outputs(block) or name in self._renamed[block]:
+                return False
+            if output in self._hidden_names(block):
+                return False
+            self._renamed[block][name] = output
+        else:
+            final = self._renamed[home].get(name, name)
+            outer: Block | None = block
+            while outer is not home:
+                if outer is None or final in outer.defined:
+                    return False
+                outer = outer.outer
+            if final in self._hidden_names(block):
+                return False
+            self._passed[block][output] = home, name
+        return True
+
+    def _hidden_names(self, block: Block) -> set[str]:
+        """Return what the subgraphs inside a block define: there these names mean something else."""
+        if block not in self._within:
+            inner = [each for _, each in block.inner]
+            self._within[block] = set().union(*(each.defined | self._hidden_names(each) for each in inner)) - {""}
+        return self._within[block]
+
+    def apply(self) -> None:
+        """Change the model; afterwards only ``prune`` may follow."""
+        for block, places in self.gone.items():
+            self._take_out(block, places)
+        touched = set().union(*self._passed.values(), *self._renamed.values())
+        for block in reversed(self._survey.blocks):  # what is inside comes before what is around it
+            self.counts[block] = Counter(self._rename(block, touched))
+            for _, inner in block.inner:
+                self.counts[block].update(
+                    {name: count for name, count in self.counts[inner].items() if name not in inner.defined}
+                )
+
+    def _take_out(self, block: Block, places: dict[int, list[NodeProto]]) -> None:
+        nodes = block.body.node
+        for place in sorted(places, reverse=True):
+            del nodes[place]
+            for node in reversed(places[place]):
+                nodes.insert(place, node)
+
+    def _rename(self, block: Block, touched: set[str]) -> list[str]:
+        """Write the new names; return all that is read in this block itself."""
+        reads: list[str] = []
+        renamed = self._renamed[block]
+        for node in block.body.node:
+            names = node.input[:]
+            if not touched.isdisjoint(names):
+                for index, name in enumerate(names):
+                    if name in touched:
+                        names[index] = node.input[index] = self.final(block, name)[1]
+            reads += names
+            if renamed and not renamed.keys().isdisjoint(node.output[:]):
+                for index, name in enumerate(node.output):
+                    node.output[index] = renamed.get(name, name)
+        for annotation in block.body.quantization_annotation if isinstance(block.body, onnx.GraphProto) else ():
+            reads += [entry.value for entry in annotation.quant_parameter_tensor_names]
+        return reads
+
+    def settle_infos(self, lost: Iterable[Name]) -> None:
+        """Take back what value_info says of names that are no more, or let it speak of what took their place."""
+        gone: dict[Block, set[str]] = defaultdict(set)
+        moved: dict[Block, dict[str, Name]] = defaultdict(dict)
+        for block, name in lost:
+            gone[block].add(name)
+        for block, passed in self._passed.items():
+            for name in passed:
+                moved[block][name] = self.final(block, name)
+        for block, renamed in self._renamed.items():
+            gone[block].update(renamed)
+        settle_infos(gone, moved, lambda block: self.given(block) | self.outputs(block))

@@ -1,0 +1,99 @@
+"""Types and shapes in a ModelProto, kept true when names go or stand for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx
+
+from onnx_spatialdrop.storage.survey import Block
+
+__all__ = ["settle_infos", "type_of"]
+
+#: Entries of a list by the names that they speak of, with their places.
+_Said = dict[str, tuple[int, Any]]
+
+
+def type_of(block: Block, name: str) -> onnx.TypeProto | None:
+    """Return the type that the file gives a name of a block; None where it says nothing."""
+    body: Any = block.body
+    for values in (body.value_info, *(() if isinstance(body, onnx.FunctionProto) else (body.input, body.output))):
+        for value in values:
+            if value.name == name and value.HasField("type"):
+                found: onnx.TypeProto = value.type
+                return found
+    for tensor in () if isinstance(body, onnx.FunctionProto) else body.initializer:
+        if tensor.name == name:
+            return onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    return None
+
+
+def settle_infos(
+    gone: Mapping[Block, set[str]],
+    moved: Mapping[Block, Mapping[str, tuple[Block, str]]],
+    typed: Callable[[Block], set[str]],
+) -> None:
+    """Delete what is said of names that are ``gone``; let what is said of those ``moved`` be said of what they are now.
+
+    Args:
+        gone: names of each block.
+        moved: for names of each block the block and name that stand in their place.
+        typed: the names of a block that say of themselves what they are.
+    """
+    wanted = {block: gone.get(block, set()) | moved.get(block, {}).keys() for block in (*gone, *moved)}
+    lost = {block: set(names) for block, names in wanted.items()}
+    for targets in moved.values():
+        for home, name in targets.values():
+            wanted.setdefault(home, set()).add(name)
+    infos = {block: _said(block.body.value_info, "name", names) for block, names in wanted.items()}
+    marks = {block: _said(_annotations(block), "tensor_name", names) for block, names in wanted.items()}
+    doomed = [
+        (items, [said[name][0] for name in names & said.keys()])
+        for block, names in lost.items()
+        for items, said in ((block.body.value_info, infos[block]), (_annotations(block), marks[block]))
+    ]
+    for block, targets in moved.items():
+        for name, (home, target) in targets.items():
+            if name in infos[block]:
+                _say(infos[block][name][1], home, target, infos[home], target in typed(home))
+            if name in marks[block] and target not in marks[home] and isinstance(home.body, onnx.GraphProto):
+                marks[home][target] = -1, home.body.quantization_annotation.add()
+                marks[home][target][1].CopyFrom(marks[block][name][1])
+                marks[home][target][1].tensor_name = target
+    for items, places in doomed:
+        for place in sorted(places, reverse=True):
+            del items[place]
+
+
+def _annotations(block: Block) -> Any:
+    return [] if isinstance(block.body, onnx.FunctionProto) else block.body.quantization_annotation
+
+
+def _said(items: Any, key: str, names: set[str]) -> _Said:
+    found: _Said = {}
+    for place, item in enumerate(items):
+        name = getattr(item, key)
+        if name in names:
+            found[name] = place, item
+    return found
+
+
+def _say(info: onnx.ValueInfoProto, home: Block, target: str, said: _Said, typed: bool) -> None:
+    """Let ``info`` be said of ``target`` where nothing is said of it, or no shape."""
+    if target not in said:
+        if not typed:
+            added = home.body.value_info.add()
+            added.CopyFrom(info)
+            added.name = target
+            said[target] = -1, added
+        return
+    mine, other = said[target][1].type, info.type
+    if mine.WhichOneof("value") is None:
+        mine.CopyFrom(other)
+    elif mine.HasField("tensor_type") and not mine.tensor_type.HasField("shape") and _has_shape(other):
+        mine.tensor_type.shape.CopyFrom(other.tensor_type.shape)
+
+
+def _has_shape(type_: onnx.TypeProto) -> bool:
+    return bool(type_.HasField("tensor_type") and type_.tensor_type.HasField("shape"))

@@ -1,0 +1,58 @@
+"""What a look at all nodes of a ModelProto finds, so that nobody has to look at all of them again. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+__all__ = ["Block", "Survey"]
+
+
+@dataclass(eq=False)
+class Block:
+    """A graph, a subgraph, or the body of a function.
+
+    Attributes:
+        body: the protobuf itself.
+        outer: the block whose node holds this one; None for the main graph and for functions.
+        opset: the version of ONNX's default domain that applies; 1 where none is imported.
+        defined: the names of inputs, initializers and what nodes compute, and the empty one.
+        wanted: place and node of those whose operator was asked for, or that hold subgraphs, in their order.
+        inner: the subgraphs, each with the place of the node that holds it, in their order.
+    """
+
+    body: onnx.GraphProto | onnx.FunctionProto
+    outer: Block | None
+    opset: int
+    defined: set[str] = field(default_factory=lambda: {""})
+    wanted: list[tuple[int, onnx.NodeProto]] = field(default_factory=list)
+    inner: list[tuple[int, Block]] = field(default_factory=list)
+
+    def home(self, name: str) -> Block | None:
+        """Return the block that defines what ``name`` stands for in this one."""
+        block: Block | None = self
+        while block is not None and name not in block.defined:
+            block = block.outer
+        return block
+
+
+@dataclass
+class Survey:
+    """A whole model.
+
+    Attributes:
+        model: the protobuf.
+        blocks: the main graph, then the functions, each followed by its subgraphs.
+        operators: (domain, op_type, overload) of all nodes; the default domain is "".
+        metadata: the keys of all nodes' metadata_props.
+        read: the names that nodes read, in whatever block.
+        external: the tensors whose data is in other files.
+    """
+
+    model: onnx.ModelProto
+    blocks: list[Block] = field(default_factory=list)
+    operators: set[tuple[str, str, str]] = field(default_factory=set)
+    metadata: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    external: list[onnx.TensorProto] = field(default_factory=list)
