@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.fuse.report import Record
 
-__all__ = ["problems"]
+__all__ = ["problems", "problems_of_file"]
 
 _RANDOM = ("RandomUniform", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Dropout", spec.OP_TYPE)
 _PARTS = ("node", "initializer", "input", "output")
@@ -37,7 +37,7 @@ def problems(pair: Pair) -> Iterator[str]:
         yield from (f"to_inference leaves {op_type}" for op_type in left)
     if sd.to_inference(clean) != clean:
         yield "to_inference finds more in a second run"
-    yield from _paths(clean, pair)
+    yield from _paths(clean, pair.model)
     fused, report = sd.fuse(pair.model, elementwise=True, bernoulli=True)
     yield from _whole("fuse", fused, pair, new=("training_mode", "step"))
     yield from _equal("fuse and remove", sd.remove(fused), pair, expected)
@@ -45,6 +45,23 @@ def problems(pair: Pair) -> Iterator[str]:
         yield from (f"refused: {record.reason}" for record in report.refused if _is_wanted(record, pair))
     yield from _there_and_back(fused)
     yield from _inserted(pair.plain)
+
+
+def problems_of_file(model: onnx.ModelProto) -> Iterator[str]:
+    """Yield what does not hold of a model of which nothing is known; nothing where all is well."""
+    clean = sd.to_inference(model)
+    yield from _interface("to_inference", clean, model)
+    if sd.to_inference(clean) != clean:
+        yield "to_inference finds more in a second run"
+    yield from _paths(clean, model)
+    fused, report = sd.fuse(model, elementwise=True, bernoulli=True)
+    yield from _interface("fuse", fused, model, new=("training_mode", "step"))
+    again, more = sd.fuse(fused, elementwise=True, bernoulli=True)
+    if more.fused or [record.reason for record in more.refused] != [record.reason for record in report.refused]:
+        yield "fuse finds something else in a second run"
+    if _attributes(again) != _attributes(fused):
+        yield "fuse changes its own nodes"
+    yield from _there_and_back(fused)
 
 
 def run(model: onnx.ModelProto, pair: Pair) -> np.ndarray:
@@ -88,25 +105,39 @@ def _is_wanted(record: Record, pair: Pair) -> bool:
 
 
 def _whole(verb: str, model: onnx.ModelProto, pair: Pair, new: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield what is wrong with a model as such: its interface, its metadata, what it should have left alone."""
+    """Yield what is wrong with what ``verb`` made of a random model, but for its numbers."""
+    yield from _interface(verb, model, pair.model, new)
+    nodes = {_first(node): node for node in model.graph.node}
+    changed = [name for name, node in pair.kept.items() if nodes.get(name) != node]
+    yield from (f"{verb} changes {name}, which is no dropout" for name in changed)
+
+
+def _interface(verb: str, model: onnx.ModelProto, given: onnx.ModelProto, new: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield what is wrong with what ``verb`` made of the model ``given``, as far as anybody outside can see."""
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         yield f"{verb}: {str(error).splitlines()[0]}"
-    given = pair.model
-    if list(model.graph.output) != list(given.graph.output):
+    if _signatures(model.graph.output) != _signatures(given.graph.output):
         yield f"{verb} changes the outputs"
-    if [value for value in model.graph.input if value.name not in new] != _fed(given, model):
+    before, after = _signatures(_fed(given, model)), _signatures(model.graph.input)
+    switches = ("training_mode", "step", "spatial_dropout/training_mode", "spatial_dropout/step")
+    if [value for value in before if value[0] not in switches] != [
+        value for value in after if value[0] not in switches
+    ]:
         yield f"{verb} changes the inputs"
+    if not {value[0] for value in after if value not in before} <= set(new):
+        yield f"{verb} adds inputs"
     if (model.producer_name, model.doc_string, list(model.metadata_props)) != (
         given.producer_name,
         given.doc_string,
         list(given.metadata_props),
     ):
         yield f"{verb} changes the metadata"
-    nodes = {_first(node): node for node in model.graph.node}
-    changed = [name for name, node in pair.kept.items() if nodes.get(name) != node]
-    yield from (f"{verb} changes {name}, which is no dropout" for name in changed)
+
+
+def _signatures(values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, bytes]]:
+    return [(value.name, value.type.SerializeToString(deterministic=True)) for value in values]
 
 
 def _fed(given: onnx.ModelProto, model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -123,20 +154,22 @@ def _equal(verb: str, model: onnx.ModelProto, pair: Pair, expected: np.ndarray) 
         yield f"{verb} is not the model without dropout"
 
 
-def _paths(clean: onnx.ModelProto, pair: Pair) -> Iterator[str]:
+def _paths(clean: onnx.ModelProto, given: onnx.ModelProto) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
-        source.write_bytes(pair.model.SerializeToString())
+        source.write_bytes(given.SerializeToString())
         sd.to_inference(source, target)
         written = onnx.load(target)
         for part in _PARTS:
-            if list(getattr(written.graph, part)) != list(getattr(clean.graph, part)):
+            pair = (ir.to_proto(ir.from_proto(model)).graph for model in (written, clean))  # empty fields go
+            if len({str(getattr(graph, part)) for graph in pair}) > 1:
                 yield f"to_inference from path to path has other {part}s than in memory"
 
 
 def _there_and_back(fused: onnx.ModelProto) -> Iterator[str]:
     before = _attributes(fused)
-    for form in ("uniform", "philox"):
+    by_reference = any(attribute.ref_attr_name for node in _nodes(fused) for attribute in node.attribute)
+    for form in () if by_reference else ("uniform", "philox"):  # what a function's caller says, no tag can hold
         try:
             written = sd.expand(fused, form=form)
         except FormError:
