@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 _TINY = 1e-300
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistics:
     """The statistics of one output.
 
@@ -40,6 +40,19 @@ class Statistics:
     samples: Array
     sums: dict[str, Array]
     draws: Array | None = None
+
+    def __repr__(self) -> str:
+        """What it is of, and averages over the rows: arrays fill screens."""
+        least, most = (int(end) for end in (self.samples.min(), self.samples.max()))
+        drawn = str(most) if least == most else f"{least} to {most}"
+        said = [f"{self.name!r}: {self.task} of shape {self.mean.shape}", f"{drawn} draws"]
+        if self.task != "regression":
+            said.append(f"mean entropy {self.entropy.mean():.3g} nats")
+        if "divergence" in self.sums:
+            said.append(f"mean mutual information {self.mutual_information.mean():.3g} nats")
+        if "squares" in self.sums and self.task == "regression":
+            said.append(f"mean standard deviation {self.std.mean():.3g}")
+        return f"Statistics({', '.join(said)})"
 
     @property
     def mean(self) -> Array:
@@ -70,7 +83,7 @@ class Statistics:
     def entropy(self) -> Array:
         """The entropy of the mean, in nats: the uncertainty in all. Shape without the axis of classes."""
         self._need_classes("entropy")
-        mean = self.mean
+        mean = self.mean.astype(np.float64)  # whose smallest number is far below float32's
         total = -(mean * np.log(np.maximum(mean, _TINY)))
         if self.task == "binary":
             rest = 1 - mean
@@ -149,7 +162,7 @@ class Statistics:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MCResult(Mapping[str, Statistics]):
     """What MCDropout.predict gives: a mapping from outputs to statistics, and those of the first one as attributes.
 
@@ -162,6 +175,10 @@ class MCResult(Mapping[str, Statistics]):
     outputs: dict[str, Statistics]
     fixed: dict[str, Array] = field(default_factory=dict)
     ids: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __repr__(self) -> str:
+        """The statistics of each output, a line each."""
+        return f"MCResult({len(self.ids)} rows:\n  " + "\n  ".join(map(repr, self.outputs.values())) + ")"
 
     def __getitem__(self, name: str) -> Statistics:
         return self.outputs[name]

@@ -78,6 +78,10 @@ class Split(NamedTuple):
     suffix: Any
     report: SplitReport
 
+    def __repr__(self) -> str:
+        """The report alone: a model fills screens."""
+        return f"Split(\n{self.report}\n)"
+
 
 def report_of(plan: Plan) -> SplitReport:
     """Return what a cut found."""
