@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-__all__ = ["bypass", "splice", "take_over"]
+__all__ = ["bypass", "splice", "take_over", "take_place"]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -15,6 +17,16 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = None
     new.name = name
+
+
+def take_place(node: ir.Node, nodes: Sequence[ir.Node], results: Sequence[ir.Value | None]) -> None:
+    """Put ``nodes`` where ``node`` stands, in place; ``results`` become its outputs, None for one that nobody needs."""
+    assert node.graph is not None
+    node.graph.insert_before(node, nodes)
+    for old, new in zip(node.outputs, results, strict=True):
+        if new is not None and (old is node.outputs[0] or old.uses() or old.is_graph_output()):
+            take_over(old, new)
+    node.graph.remove(node, safe=True)
 
 
 def splice(node: ir.Node, source: ir.Value) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_spatialdrop.errors import KernelError
-from onnx_spatialdrop.operator import spec, stratified
-from onnx_spatialdrop.passes.lower import MASK_OP
+from onnx_spatialdrop.operator import philox, spec, stratified
+from onnx_spatialdrop.passes.lower import MASKS_OP
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,8 +34,7 @@ _defined = False
 #: Session options remember nothing that can be asked for, except entries like this one.
 _MARK = "onnx_spatialdrop.extensions_registered"
 
-# A mask of one entry that is to become a tensor of two: Reshape refuses it.
-_REFUSED = (np.ones(1, np.bool_), np.array([2], np.int64))
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def missing_reason() -> str | None:
@@ -80,13 +81,10 @@ def _define_op() -> None:
 
     kind = PyCustomOpDef
     onnx_op(
-        op_type=MASK_OP,
-        inputs=[kind.dt_int64, kind.dt_int64, kind.dt_bool, kind.dt_int64],
-        outputs=[kind.dt_bool, kind.dt_int64],
-        attrs={
-            **dict.fromkeys(("seed", "strata", "threshold", "counter", "full"), kind.dt_int64),
-            **dict.fromkeys(("rng", "dtype", "node"), kind.dt_string),
-        },
+        op_type=MASKS_OP,
+        inputs=[kind.dt_int64, kind.dt_bool, kind.dt_int64],
+        outputs=[kind.dt_bool],
+        attrs={"counter": kind.dt_int64, "nodes": kind.dt_string},
     )(draw)
     _defined = True
 
@@ -110,51 +108,83 @@ def refusals() -> Iterator[list[str]]:
 
 
 def draw(
-    shape: npt.NDArray[np.int64],
-    axes: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
     training_mode: npt.NDArray[np.bool_],
     step: npt.NDArray[np.int64],
     **attributes: Any,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Return the flat mask and its shape; on any fault, log it and return a pair that does not fit together.
+) -> npt.NDArray[np.bool_]:
+    """Return which entries are dropped, row by row those of all nodes; on any fault, log it and return one too many.
 
     Args:
-        shape: shape of X, int64 (rank,).
-        axes: axes along which an entry is shared, int64 (k,).
+        sizes: the rows of the masks and the entries a row of each node, int64 (1 + nodes,).
         training_mode: bool, one element.
-        step: int64, one element or one a sample.
-        attributes: ``seed``; ``strata``; ``threshold``, as spec.Attributes.threshold has it; ``counter``, which counter
-            a negative step advances; ``full``, whether an idle mask is read, so that it must have its full shape;
-            ``rng``; ``dtype``, NumPy's name of X's type; ``node``, for error messages.
+        step: int64, one element or one a row.
+        attributes: ``counter``, which counter a negative step advances; ``nodes``, for each node, in JSON, its seed,
+            threshold, strata, rng, NumPy's name of X's type, and what error messages call it.
     """
     try:
-        return _draw(shape.tolist(), axes.tolist(), bool(training_mode.reshape(())), step.reshape(-1), **attributes)
+        rows, *lengths = sizes.tolist()
+        return _draw(rows, lengths, bool(training_mode.reshape(())), step.reshape(-1), **attributes)
     except Exception as error:  # noqa: BLE001 - whatever it is, letting it out would abort the process
         _LOG.error("%s", error)
-        return _REFUSED
+        fitting = int(sizes[0] * sizes[1:].sum()) if isinstance(sizes, np.ndarray) else 0
+        return np.zeros(fitting + 1, np.bool_)
 
 
 def _draw(
-    shape: list[int],
-    axes: list[int],
-    training: bool,
-    step: npt.NDArray[np.int64],
-    seed: int,
-    strata: int,
-    threshold: int,
-    counter: int,
-    full: int,
-    rng: str,
-    dtype: str,
-    node: str,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    masked = spec.mask_shape(shape, axes, node)
-    spec.check_step(step.tolist(), masked, shape[0], node)
-    if not training:
-        idle = masked if full else (1,) * len(shape)
-        return np.ones(int(np.prod(idle)), np.bool_), np.array(idle, np.int64)
-    if step.size == 1 and step[0] < 0:
-        step = np.array([spec.fresh_step(int(step[0]), next(_fresh[counter]), strata)], np.int64)
-    row = int(np.prod(masked, dtype=np.int64)) // max(step.size, 1)
-    kept = stratified.kept_rows(seed, step, row, threshold, strata=strata, rng=rng, dtype=spec.DTYPES[dtype])
-    return kept.reshape(-1), np.array(masked, np.int64)
+    rows: int, lengths: list[int], training: bool, step: npt.NDArray[np.int64], counter: int, nodes: str
+) -> npt.NDArray[np.bool_]:
+    dropped = np.zeros((rows, sum(lengths)), np.bool_)
+    facts = _facts(nodes)
+    spec.check_step(step.tolist(), (rows,), rows, facts[0][-1])
+    if not training or not dropped.size:
+        return dropped.reshape(-1)
+    fresh = next(_fresh[counter]) if step.size == 1 and step[0] < 0 else None
+    share = rows // step.size  # of the rows of a mask, which one step fills
+    counts = tuple(share * length for length in lengths)
+    ends = np.cumsum(lengths)
+    together = [fact[3] == "philox" and fact[2] == 1 for fact in facts]
+    if any(together):
+        steps = step if fresh is None else np.array([spec.fresh_step(int(step[0]), fresh)], np.int64)
+        begins, drawn = _together(nodes, counts, steps)
+    for place, (seed, threshold, strata, rng, dtype, _) in enumerate(facts):
+        if together[place]:
+            mine = drawn[:, begins[place] : begins[place] + counts[place]]
+        else:
+            steps = step if fresh is None else np.array([spec.fresh_step(int(step[0]), fresh, strata)], np.int64)
+            kind = spec.DTYPES[dtype]
+            mine = ~stratified.kept_rows(seed, steps, counts[place], threshold, strata=strata, rng=rng, dtype=kind)
+        dropped[:, ends[place] - lengths[place] : ends[place]] = mine.reshape(rows, lengths[place])
+    return dropped.reshape(-1)
+
+
+@lru_cache(maxsize=1024)
+def _facts(nodes: str) -> list[list[Any]]:
+    found: list[list[Any]] = json.loads(nodes)
+    return found
+
+
+def _together(
+    nodes: str, counts: tuple[int, ...], steps: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return where each node's entries begin in a row, and which entries of all nodes that draw so are dropped."""
+    begins, blocks, keys, limits = _tables(nodes, counts)
+    counter = np.empty((steps.size, blocks.size, 4), np.uint64)
+    counter[..., 0], counter[..., 1] = blocks & _LOW, blocks >> _HALF
+    wide = steps.astype(np.uint64).reshape(-1, 1)
+    counter[..., 2], counter[..., 3] = wide & _LOW, wide >> _HALF
+    words = philox.philox4x32(counter, keys)
+    return begins, ((words >> np.uint32(8)) < limits[:, np.newaxis]).reshape(steps.size, -1)
+
+
+@lru_cache(maxsize=64)
+def _tables(nodes: str, counts: tuple[int, ...]) -> tuple[npt.NDArray[Any], ...]:
+    """Return where each node's entries begin in a row, and for each block its number, key and threshold."""
+    mine = [rng == "philox" and strata == 1 for _, _, strata, rng, _, _ in _facts(nodes)]
+    taken = np.array([(count + 3) // 4 if own else 0 for count, own in zip(counts, mine, strict=True)], np.int64)
+    begins = np.cumsum(taken) - taken
+    blocks = np.arange(taken.sum()) - np.repeat(begins, taken)
+    seeds = np.array([seed % 2**64 for seed, *_ in _facts(nodes)], np.uint64)
+    keys = np.repeat(np.stack([seeds & _LOW, seeds >> _HALF], axis=-1), taken, axis=0)
+    limits = np.repeat(np.array([fact[1] for fact in _facts(nodes)], np.uint32), taken)
+    return 4 * begins, blocks.astype(np.uint64), keys, limits

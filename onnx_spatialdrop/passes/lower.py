@@ -1,61 +1,123 @@
-"""Lower SpatialDropout nodes to a Python op that draws the mask, and standard ops that apply it.
+"""Lower SpatialDropout nodes to one node of a kernel's own that draws masks, and standard ops that apply them.
 
-It writes graphs only; kernels/python.py holds the Python op, and runtime/session.py brings the two together.
+It writes graphs only; kernels/ holds what runs the node, and runtime/session.py brings the two together.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
-import numpy as np
 import onnx_ir as ir
 
-from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.graph import prune, replace, scopes
+from onnx_spatialdrop.errors import FormError, SpatialDropError
+from onnx_spatialdrop.graph import controls, input_types, prune, replace, scopes
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes import remove
+from onnx_spatialdrop.passes.masks.builder import MaskBuilder
+from onnx_spatialdrop.passes.masks.by_op import MASKS_OP, generate_by_op
+from onnx_spatialdrop.passes.masks.generator import Generated
+from onnx_spatialdrop.passes.masks.plan import Entry, Group, plan
+from onnx_spatialdrop.passes.masks.write import GroupWriter
 
-__all__ = ["CONTRIB", "MASK_OP", "LowerPass"]
+__all__ = ["CONTRIB", "MASKS_OP", "LowerPass"]
 
-#: The domain in which onnxruntime-extensions runs Python ops, and the name of ours.
+#: The domain in which onnxruntime-extensions runs Python ops.
 CONTRIB: Final = "ai.onnx.contrib"
-MASK_OP: Final = "SpatialDropoutMask"
 
 _FIRST_OPSET: Final = 13
+_REFUSED: Final = "refused, the log of 'onnx_spatialdrop' says why"
 
 
 class LowerPass(ir.passes.InPlacePass):
-    """Replace every SpatialDropout node by ``SpatialDropoutMask`` (Python), Reshape, Mul and Where, with the same bits.
+    """Replace every SpatialDropout node by Reshape, Mul and Where on a mask, with the same bits.
 
-    1. The Python op draws the mask alone: onnxruntime-extensions hands outputs over element by element, so a tensor of
-       X's size would cost seconds, and it ends the process on a float16.
-    2. It returns the mask flat, with its shape beside it; a request that it refuses comes back with a shape that does
-       not fit, so that Reshape fails, under a name that says where to look. An exception would end the process.
+    1. One node of the kernel draws the masks of a graph, wherever their sizes are known before the first of them; see
+       plan. It draws masks alone: onnxruntime-extensions hands outputs over element by element, so that a tensor of X's
+       size would cost seconds, and it ends the process on a float16. On other processors than the CPU the node stands
+       before everything else, and products are left to them.
+    2. A request that the Python kernel refuses comes back with an entry too many, so that a Reshape fails, under a name
+       that says where to look. An exception would end the process.
     3. bfloat16 is computed in float32 and rounded once, as ONNX Runtime cannot multiply it.
-    4. Every node gets a counter of its own for negative steps, numbered by ``counters``.
-    5. Below opset 13, or where X's type is unknown below opset 15, the node is refused; so it is where X's type is
+    4. Every node of the kernel gets a counter of its own for negative steps, numbered by ``counters``.
+    5. Below opset 13, or where X's type is unknown below opset 15, a node is refused; so it is where X's type is
        unknown and the dialect's masks depend on it.
+    6. A node whose training_mode is constantly false is removed as RemovePass does.
     """
 
-    def __init__(self, counters: Iterator[int] | None = None) -> None:
+    def __init__(self, counters: Iterator[int] | None = None, kernel: Literal["python", "native"] = "python") -> None:
         super().__init__()
         self.counters = itertools.count() if counters is None else counters
+        self.kernel = kernel
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         sites = scopes.spatial_dropouts(model)
         for site in sites:
             _check(site)  # case 5, before anything changes
-        names = Names(model)
-        for site in sites:
-            _lower(site, next(self.counters), names)
-            site.scope.opset_imports[CONTRIB] = 1
-            model.opset_imports[CONTRIB] = 1
-        prune.drop_domain(model)
+        known = input_types.known_inputs(model, sites, shapes=True)
+        names, members, off = Names(model), [], []
+        for site, (kind, shape) in zip(sites, known, strict=True):
+            training = controls.constant_of(site.node.inputs[1])
+            if training is not None and not training.any():
+                off.append(site)
+            else:
+                members.append((site, kind, shape))
+        writer = GroupWriter(self.kernel, self._produce, names)
+        try:
+            writer.write(plan(model, members, mixed=True))
+        except SpatialDropError:
+            writer.discard()
+            raise
+        writer.insert()
+        domain = self._domain()
+        for node, group, results in writer.written:
+            replace.take_place(node, group.nodes, results)
+        for site, _, _ in members:
+            site.scope.opset_imports[domain] = 1
+            model.opset_imports[domain] = 1
+        for site in off:
+            remove.remove_node(site.node, names)  # case 6
+        if domain != spec.DOMAIN:
+            prune.drop_domain(model)
         return ir.passes.PassResult(model, modified=bool(sites))
+
+    def _domain(self) -> str:
+        return CONTRIB if self.kernel == "python" else spec.DOMAIN
+
+    def _produce(self, build: MaskBuilder, group: Group) -> Generated:
+        facts = [_facts(entry) for entry in group.entries]
+        attributes = [ir.AttrInt64("counter", next(self.counters)), ir.AttrString("nodes", json.dumps(facts))]
+        if self.kernel == "native":
+            attributes = _lists(group)
+        return generate_by_op(build, group, self._domain(), attributes, _REFUSED)
+
+
+def _dtype(entry: Entry) -> str:
+    """Return NumPy's name of X's type; where it is unknown, masks are the same for every type."""
+    return "float32" if entry.dtype is None else entry.dtype.name
+
+
+def _facts(entry: Entry) -> list[object]:
+    given = entry.attributes
+    threshold = given.threshold(spec.DTYPES[_dtype(entry)])
+    return [given.seed, threshold, given.strata, given.rng, _dtype(entry), op.describe(entry.site.node)]
+
+
+def _lists(group: Group) -> list[ir.Attr]:
+    """Return the attributes of the native node: a list for each attribute of SpatialDropout, a number for each node."""
+    given = [entry.attributes for entry in group.entries]
+    return [
+        ir.AttrInt64s("seeds", [each.seed for each in given]),
+        ir.AttrFloat32s("ratios", [each.ratio for each in given]),
+        ir.AttrInt64s("strata", [each.strata for each in given]),
+        ir.AttrInt64s("rngs", [spec.RNGS.index(each.rng) for each in given]),
+        ir.AttrInt64s("types", [list(spec.DTYPES).index(_dtype(entry)) for entry in group.entries]),
+    ]
 
 
 def _check(site: scopes.Site) -> None:
@@ -69,89 +131,3 @@ def _check(site: scopes.Site) -> None:
         raise FormError(
             f"{where}: the type of its input {x.name!r} is not in the file; run onnx.shape_inference on the model first"
         )
-
-
-def _lower(site: scopes.Site, counter: int, names: Names) -> None:
-    node, attributes = site.node, op.read(site.node)
-    x, training_mode, step = node.inputs
-    y, mask = node.outputs
-    assert node.graph is not None
-    assert x is not None
-    build = _Builder(names.prefix(f"{y.name}/python"))
-    dtype = op.numpy_dtype(x) or np.dtype(np.float32)  # unknown only where masks are the same for every type
-    used = bool(mask.uses()) or mask.is_graph_output()
-    flat, shape = build.mask(
-        [build.add("Shape", [x]), build.constant(np.array(attributes.axes, np.int64), "axes"), training_mode, step],
-        [
-            ir.AttrInt64("seed", attributes.seed),
-            ir.AttrInt64("strata", attributes.strata),
-            ir.AttrInt64("threshold", attributes.threshold(dtype)),
-            ir.AttrInt64("counter", counter),
-            ir.AttrInt64("full", int(used)),
-            ir.AttrString("rng", attributes.rng),
-            ir.AttrString("dtype", dtype.name),
-            ir.AttrString("node", op.describe(node)),
-        ],
-    )
-    allow = [ir.AttrInt64("allowzero", 1)] if site.opset >= 14 else []
-    refused = f"{node.name or y.name}: refused, the log of 'onnx_spatialdrop' says why"
-    keep = build.add("Reshape", [flat, shape], allow, "keep", name=refused)  # case 2
-    training = build.add("Squeeze", [training_mode], role="training")
-    new_y = _apply(build, x, keep, training, attributes)
-    node.graph.insert_before(node, build.nodes)
-    if used:
-        replace.take_over(mask, keep)
-    replace.take_over(y, new_y)
-    node.graph.remove(node, safe=True)
-
-
-def _apply(build: _Builder, x: ir.Value, keep: ir.Value, training: ir.Value, attributes: spec.Attributes) -> ir.Value:
-    """Return where(training and not keep, +0, x * where(training, scale, 1)), computed in X's type but for bfloat16.
-
-    The order matters: operator/body.py says what ONNX Runtime does to a -0 in Where.
-    """
-    dtype = op.numpy_dtype(x)
-    wide = x.dtype == ir.DataType.BFLOAT16
-    source = build.add("Cast", [x], [ir.AttrInt64("to", ir.DataType.FLOAT)], "wide") if wide else x  # case 3
-
-    def number(value: np.ndarray, role: str) -> ir.Value:
-        if dtype is not None:
-            return build.constant(value.astype(dtype).astype(np.float32 if wide else dtype), role)
-        return build.add("CastLike", [build.constant(value, f"{role}64"), x], role=role)
-
-    factor = spec.kept_scale(attributes.ratio, attributes.scale, np.dtype(np.float64))
-    scale, one, zero = (number(np.asarray(v, np.float64), r) for v, r in ((factor, "scale"), (1, "one"), (0, "zero")))
-    gone = build.add("And", [build.add("Not", [keep], role="drop"), training], role="gone")
-    scaled = build.add("Mul", [source, build.add("Where", [training, scale, one], role="factor")], role="scaled")
-    chosen = build.add("Where", [gone, zero, scaled], role="chosen")
-    return build.add("Cast", [chosen], [ir.AttrInt64("to", ir.DataType.BFLOAT16)], "narrow") if wide else chosen
-
-
-class _Builder:
-    """Collects new nodes whose names start with ``prefix``."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[ir.Node] = []
-
-    def add(
-        self,
-        op_type: str,
-        inputs: list[ir.Value | None],
-        attributes: list[ir.Attr] | None = None,
-        role: str = "",
-        name: str | None = None,
-    ) -> ir.Value:
-        full = f"{self.prefix}/{role or op_type}"
-        output = ir.Value(name=full)
-        self.nodes.append(ir.Node("", op_type, inputs, attributes or [], outputs=[output], name=name or full))
-        return output
-
-    def constant(self, array: np.ndarray, role: str) -> ir.Value:
-        return self.add("Constant", [], [ir.AttrTensor("value", ir.tensor(array))], role)
-
-    def mask(self, inputs: list[ir.Value | None], attributes: list[ir.Attr]) -> tuple[ir.Value, ir.Value]:
-        outputs = [ir.Value(name=f"{self.prefix}/mask"), ir.Value(name=f"{self.prefix}/mask_shape")]
-        node = ir.Node(CONTRIB, MASK_OP, inputs, attributes, outputs=outputs, name=f"{self.prefix}/{MASK_OP}")
-        self.nodes.append(node)
-        return outputs[0], outputs[1]

@@ -1,5 +1,6 @@
 """The Python kernel's op and its lowering, without a session; tests/runtime runs them in one."""
 
+import json
 import logging
 
 import numpy as np
@@ -9,69 +10,72 @@ from building import dropout_ir, dropout_model
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import io, reference
 from onnx_spatialdrop.kernels import python
-from onnx_spatialdrop.operator import dialects, spec, stratified
-from onnx_spatialdrop.passes.lower import LowerPass
+from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.passes.lower import MASKS_OP, LowerPass
 
-ATTRIBUTES = {
-    "seed": 7,
-    "strata": 1,
-    "threshold": spec.threshold(0.3),
-    "counter": 10**9,
-    "full": 1,
-    "rng": "philox",
-    "dtype": "float16",
-    "node": "node 'd'",
-}
+SHAPE, AXES = (3, 4, 5, 5), [2, 3]
 
 
-def draw(training: bool = True, step: tuple[int, ...] = (3,), **changed: object) -> tuple[np.ndarray, np.ndarray]:
-    inputs = (np.array([3, 4, 5, 5]), np.array([2, 3]), np.array([training]), np.array(step))
-    return python.draw(*inputs, **(ATTRIBUTES | changed))
+def fact(seed: int = 7, strata: int = 1, rng: str = "philox", dtype: str = "float16", **changed: int) -> list[object]:
+    threshold = spec.Attributes((), 0.3, seed, rng=rng, strata=strata).threshold(spec.DTYPES[dtype])
+    return [seed, changed.get("threshold", threshold), strata, rng, dtype, "node 'd'"]
 
 
-def test_the_op_draws_the_references_mask_flat_with_its_shape() -> None:
-    flat, shape = draw()
-    np.testing.assert_array_equal(flat.reshape(shape), reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, 3))
+def draw(*facts: list[object], training: bool = True, step: tuple[int, ...] = (3,), counter: int = 10**9) -> np.ndarray:
+    """Return the kept entries of nodes whose masks have the shape (3, 4, 1, 1), (nodes, 3, 4)."""
+    sizes = np.array([3] + [4] * len(facts))
+    flat = python.draw(sizes, np.array([training]), np.array(step), counter=counter, nodes=json.dumps(facts))
+    return ~flat.reshape(3, len(facts), 4).transpose(1, 0, 2)
+
+
+def mask(seed: int, step: object, **changed: object) -> np.ndarray:
+    return reference.dropout_mask(SHAPE, AXES, 0.3, seed, step, **changed).reshape(3, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [(3,), (3, 0, 2**40)])
+def test_one_call_draws_the_references_masks_of_all_nodes(step: tuple[int, ...]) -> None:
+    kept = draw(fact(7), fact(-(2**63)), fact(2**40, strata=31), fact(7, rng="keras_tf"), fact(0), step=step)
+    np.testing.assert_array_equal(kept[0], mask(7, step))
+    np.testing.assert_array_equal(kept[1], mask(-(2**63), step))
+    np.testing.assert_array_equal(kept[2], mask(2**40, step, strata=31))
+    np.testing.assert_array_equal(kept[3], mask(7, step, rng="keras_tf", dtype="float16"))
+    np.testing.assert_array_equal(kept[4], mask(0, step))
 
 
 @pytest.mark.parametrize("rng", spec.RNGS)
 def test_it_draws_every_dialect_with_the_test_of_its_type(rng: str) -> None:
     for name in dialects.DIALECTS[rng].tests:
-        flat, shape = draw(rng=rng, dtype=name, threshold=dialects.threshold(0.3, rng, name), step=(3, 0, 2**40))
-        expected = reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, [3, 0, 2**40], rng=rng, dtype=name)
-        np.testing.assert_array_equal(flat.reshape(shape), expected)
+        (kept,) = draw(fact(rng=rng, dtype=name), step=(3, 0, 2**40))
+        np.testing.assert_array_equal(kept, mask(7, [3, 0, 2**40], rng=rng, dtype=name))
 
 
 def test_it_balances_draws_and_begins_negative_sequences_with_a_cycle() -> None:
-    changed = {"strata": 31, "threshold": stratified.threshold(0.3, 31), "counter": 10**9 + 1}
     for step, expected in (((3, 0, 2**40),) * 2, ((-2,), (spec.fresh_step(-2, 0, 31),))):
-        flat, shape = draw(step=step, **changed)
-        mask = reference.dropout_mask((3, 4, 5, 5), [2, 3], 0.3, 7, expected, strata=31)
-        np.testing.assert_array_equal(flat.reshape(shape), mask)
+        kept = draw(fact(strata=31), fact(), step=step, counter=10**9 + 1)
+        np.testing.assert_array_equal(kept[0], mask(7, expected, strata=31))
+        if step == (-2,):
+            expected = (spec.fresh_step(-2, 0),)
+        np.testing.assert_array_equal(kept[1], mask(7, expected))
 
 
-def test_an_idle_mask_that_nobody_reads_is_one_entry() -> None:
-    assert [part.tolist() for part in draw(training=False, full=0)] == [[True], [1, 1, 1, 1]]
-    flat, shape = draw(training=False)
-    assert (flat.all(), shape.tolist()) == (True, [3, 4, 1, 1])
+def test_an_idle_mask_keeps_all_and_takes_no_number_of_the_counter() -> None:
+    assert draw(fact(), training=False, step=(-1,), counter=10**9 + 2).all()
+    np.testing.assert_array_equal(draw(fact(), step=(-1,), counter=10**9 + 2)[0], mask(7, 0))
 
 
-def test_a_fault_is_logged_and_answered_with_a_shape_that_does_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_is_logged_and_answered_with_an_entry_too_many(caplog: pytest.LogCaptureFixture) -> None:
     """An exception would end the process."""
+    arguments = {"counter": 0, "nodes": json.dumps([fact()])}
     with caplog.at_level(logging.ERROR, "onnx_spatialdrop"):
-        flat, shape = draw(step=(1, 2))
-    assert flat.size != np.prod(shape)
+        assert python.draw(np.array([3, 4]), np.array(True), np.array([1, 2]), **arguments).size == 13
     assert "node 'd': step has 2 elements; allowed: 1, or 3" in caplog.text
-    flat, shape = python.draw(None, None, None, None)
-    assert flat.size != np.prod(shape)
+    assert python.draw(None, None, None).size == 1  # type: ignore[arg-type]
 
 
-def test_nodes_of_a_model_have_counters_of_their_own() -> None:
+def test_one_node_of_the_kernel_has_a_counter_of_its_own() -> None:
     lowered, _ = io.rewrite(dropout_model(), None, LowerPass(iter([41])).call)
-    (mask,) = (node for node in lowered.graph.node if node.op_type == "SpatialDropoutMask")
-    assert {a.name: a.i for a in mask.attribute if a.name in ("counter", "threshold")} == {
-        "counter": 41, "threshold": spec.threshold(0.3),
-    }  # fmt: skip
+    (made,) = (node for node in lowered.graph.node if node.op_type == MASKS_OP)
+    assert next(a.i for a in made.attribute if a.name == "counter") == 41
 
 
 def test_opsets_that_lack_what_the_lowering_needs_are_refused() -> None:

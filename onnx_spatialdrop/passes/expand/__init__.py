@@ -89,7 +89,7 @@ class ExpandPass(ir.passes.InPlacePass):
             if results is None:
                 remove.remove_node(node, names, opset)  # case 3
             else:
-                _replace(node, group, results)  # case 4
+                replace.take_place(node, group.nodes, results)  # case 4
         model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8
         prune.prune_unused(model, control_inputs.values())  # case 6
         prune.drop_domain(model)
@@ -205,15 +205,6 @@ def _dtype(kind: ir.TypeProtocol | None) -> np.dtype[Any] | None:
 
 def _is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
-
-
-def _replace(node: ir.Node, group: NodeBuilder, results: tuple[ir.Value, ir.Value | None]) -> None:
-    assert node.graph is not None
-    node.graph.insert_before(node, group.nodes)
-    for old, new in zip(node.outputs, results, strict=True):
-        if new is not None and (old is node.outputs[0] or _is_used(old)):
-            replace.take_over(old, new)
-    node.graph.remove(node, safe=True)
 
 
 @io.same_kind

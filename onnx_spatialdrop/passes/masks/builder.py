@@ -72,11 +72,17 @@ class MaskBuilder(NodeBuilder):
         prefix: what all names begin with; unique in the model.
         metadata: the metadata of every node.
         pool: the constants.
+        opset: the version of ONNX's default domain.
     """
 
-    def __init__(self, prefix: str, metadata: dict[str, str], pool: ConstantPool) -> None:
+    def __init__(self, prefix: str, metadata: dict[str, str], pool: ConstantPool, opset: int) -> None:
         super().__init__(prefix, metadata)
-        self.pool = pool
+        self.pool, self.opset = pool, opset
+
+    @property
+    def allowzero(self) -> int | None:
+        """Return what tells Reshape that a size of 0 is one, where the opset has it; before, a 0 stands for X's."""
+        return 1 if self.opset >= 14 else None
 
     def constant(self, array: npt.NDArray[Any] | np.generic, role: str = "") -> ir.Value:
         """Return a constant of the pool, which gives it its name."""
@@ -91,6 +97,17 @@ class MaskBuilder(NodeBuilder):
         """Return a vector of int64."""
         return self.constant(np.array(numbers, np.int64))
 
+    def join(self, values: Sequence[ir.Value], role: str) -> ir.Value:
+        """Return vectors behind each other."""
+        return values[0] if len(values) == 1 else self.add("Concat", *values, role=role, axis=0)
+
+    def size(self, value: ir.Value, axis: int, role: str) -> ir.Value:
+        """Return dimension ``axis`` of a value, int64 [1]."""
+        if self.opset >= 15:
+            return self.add("Shape", value, role=role, start=axis, end=axis + 1)
+        whole = self.add("Shape", value, role=f"{role}_of")
+        return self.add("Slice", whole, self.ints(axis), self.ints(axis + 1), role=role)
+
     def port(self, op_type: str, *inputs: ir.Value, role: str, reads: str, **attributes: Any) -> ir.Value:
         """Append a node whose first input is the control input ``reads`` of the nodes that are written out."""
         value = self.add(op_type, *inputs, role=role, **attributes)
@@ -99,7 +116,7 @@ class MaskBuilder(NodeBuilder):
 
     def branch(self, role: str) -> MaskBuilder:
         """Return a builder for the nodes of a branch."""
-        return MaskBuilder(f"{self.prefix}/{role}", dict(self._metadata), self.pool)
+        return MaskBuilder(f"{self.prefix}/{role}", dict(self._metadata), self.pool, self.opset)
 
     def input(self, role: str, dtype: npt.DTypeLike, shape: Sequence[int]) -> ir.Value:
         """Return an input of a body, which ``scan`` is given."""

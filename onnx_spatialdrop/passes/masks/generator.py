@@ -18,7 +18,7 @@ from onnx_spatialdrop.passes.masks.sizes import MaskSizes
 from onnx_spatialdrop.passes.masks.steps import read_steps
 from onnx_spatialdrop.passes.masks.wide import Wide
 
-__all__ = ["Generated", "generate", "switch_of"]
+__all__ = ["Generated", "Shapes", "generate", "switch_of"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def generate(
         nothing = idle.fixed(np.zeros(_idle_shape(group), np.bool_), "flat")
         flat = build.choose(training, (drawing_branch, draw(drawing_branch, drawing)), (idle, nothing), "flat")
         build.nodes[-1].metadata_props[GENERATOR_KEY] = TRAINING
-    shapes = _Shapes(build, group, sizes, training if branch else None)
+    shapes = Shapes(build, group, sizes, training if branch else None)
     targets = [shapes.target(place) for place in range(len(group.entries))]
     return Generated(_cut(build, group, flat), targets, shapes.mask, training, not group.tables)
 
@@ -96,7 +96,7 @@ def _cut(build: MaskBuilder, group: Group, flat: ir.Value) -> list[ir.Value]:
     return list(build.outputs("Split", [flat], parts, axis=0, num_outputs=count))
 
 
-class _Shapes:
+class Shapes:
     """The shapes of a group's masks, each once."""
 
     def __init__(self, build: MaskBuilder, group: Group, sizes: MaskSizes, switch: ir.Value | None) -> None:

@@ -111,7 +111,7 @@ class Group:
         return self.entries[0].rows
 
 
-def plan(model: ir.Model, members: Sequence[Member], stack: bool = True) -> list[Group]:
+def plan(model: ir.Model, members: Sequence[Member], stack: bool = True, mixed: bool = False) -> list[Group]:
     """Return the groups of nodes, each node in one of them, in the order of the file.
 
     1. Nodes share a generator if they are in one graph (branches of If count to the graph around them), have the same
@@ -126,11 +126,12 @@ def plan(model: ir.Model, members: Sequence[Member], stack: bool = True) -> list
         model: the model.
         members: the nodes, with what is known of their X, in the order of the file.
         stack: whether nodes that are not small may share a generator, which takes a Scan.
+        mixed: whether any nodes may share one that have their switch, step and number of samples in common.
     """
     found = list[Group]()
     holders = {graph: node for node in scopes.all_nodes(model) for graph in scopes.subgraphs(node)}
     for home, inside in _homes([site for site, _, _ in members], holders).items():
-        planner = _Planner(list(_outwards(home, holders)), stack)
+        planner = _Planner(list(_outwards(home, holders)), stack, mixed)
         found += planner.groups([(site, anchor, *members[index][1:]) for index, site, anchor in inside])
     places = {site.node: index for index, (site, _, _) in enumerate(members)}
     return sorted(found, key=lambda group: places[group.entries[0].site.node])
@@ -166,8 +167,9 @@ def _outwards(graph: ir.Graph, holders: dict[ir.Graph, ir.Node]) -> Iterator[ir.
 class _Planner:
     """Puts the nodes of one graph, the first of the graphs ``around`` it, into groups."""
 
-    def __init__(self, around: Sequence[ir.Graph], stack: bool) -> None:
-        self._home, self._around, self._stack = around[0], frozenset(around), stack
+    def __init__(self, around: Sequence[ir.Graph], stack: bool, mixed: bool) -> None:
+        self._home, self._around = around[0], frozenset(around)
+        self._stack, self._mixed = stack, mixed
         self._sizes: dict[str, tuple[SizeOf, int]] = {}  # what has a name, and from which node on it can be read
         for graph in around:
             for value in graph.inputs:
@@ -192,7 +194,9 @@ class _Planner:
                 found.append(Group(site.scope, _graph_of(site.node), site.node, training, step, [entry], reason))
                 continue
             alike = None if entry.is_small else entry.inner
-            key = (training, step, entry.rows, attributes.rng, attributes.strata, alike)
+            key: tuple[Any, ...] = (training, step, entry.rows)
+            if not self._mixed:
+                key += (attributes.rng, attributes.strata, alike)
             if key in open_ and (born > open_[key][1] or not self._fits(open_[key][0], entry)):
                 del open_[key]
             if key not in open_:
@@ -203,7 +207,7 @@ class _Planner:
 
     def _fits(self, group: Group, entry: Entry) -> bool:
         """Return whether a group is small enough for one more node."""
-        if not entry.is_small:
+        if not entry.is_small or self._mixed:
             return self._stack
         return sum(each.length or 0 for each in group.entries) + (entry.length or 0) <= MAX_TABLE
 

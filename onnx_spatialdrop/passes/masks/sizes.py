@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
@@ -24,6 +22,7 @@ class MaskSizes:
         self._build = build
         self._read: dict[SizeOf, ir.Value] = {}
         self._inner: dict[tuple[Size, ...] | None, ir.Value] = {}
+        self._lengths: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._whole: ir.Value | None = None
         self._entries = group.entries
         if group.rows is None:
@@ -34,7 +33,15 @@ class MaskSizes:
 
     def length(self) -> ir.Value:
         """Return the entries a sample of the masks, int64 [1], where all have the same sizes."""
-        entry = self._entries[0]
+        return self.length_of(self._entries[0])
+
+    def length_of(self, entry: Entry) -> ir.Value:
+        """Return the entries a sample of a mask, int64 [1]."""
+        if entry.inner not in self._lengths:
+            self._lengths[entry.inner] = self._length(entry, len(self._lengths))
+        return self._lengths[entry.inner]
+
+    def _length(self, entry: Entry, number_of_it: int) -> ir.Value:
         if entry.length is not None:
             return self._build.ints(entry.length)
         if entry.inner is None:
@@ -42,7 +49,7 @@ class MaskSizes:
         number = int(np.prod([size for size in entry.inner if isinstance(size, int)], dtype=np.int64))
         product = self._build.ints(number)
         for place, size in enumerate(size for size in entry.inner if not isinstance(size, int)):
-            product = self._build.add("Mul", product, self.of(size), role=f"length_{place}")
+            product = self._build.add("Mul", product, self.of(size), role=f"length_{number_of_it}_{place}")
         return product
 
     def of(self, size: Size) -> ir.Value:
@@ -51,7 +58,7 @@ class MaskSizes:
             return self._build.ints(size)
         if size not in self._read:
             axis, role = size.axis, f"size_{len(self._read)}"
-            self._read[size] = self._build.add("Shape", size.value, role=role, start=axis, end=axis + 1)
+            self._read[size] = self._build.size(size.value, axis, role)
         return self._read[size]
 
     def inner(self, entry: Entry) -> ir.Value:
@@ -70,7 +77,7 @@ class MaskSizes:
         if entry.length is not None and isinstance(entry.rows, int):
             return self._build.ints(entry.rows, *(size for size in entry.inner if isinstance(size, int)))
         parts = [self.rows, *([self.inner(entry)] if entry.inner else [])]
-        return self._joined(parts, f"shape_of_mask_{len(self._inner)}_{len(entry.inner)}")
+        return self._build.join(parts, f"shape_of_mask_{len(self._inner)}_{len(entry.inner)}")
 
     def rank_ones(self, entry: Entry) -> ir.Value:
         """Return as many ones as a mask has dimensions."""
@@ -88,10 +95,7 @@ class MaskSizes:
             return build.add("Slice", self._whole, build.ints(1), build.ints(2**31 - 1), role="inner")
         if all(isinstance(size, int) for size in sizes):
             return build.constant(np.array(sizes, np.int64))
-        return self._joined([self.of(size) for size in sizes], f"inner_{len(self._inner)}")
-
-    def _joined(self, values: Sequence[ir.Value], role: str) -> ir.Value:
-        return values[0] if len(values) == 1 else self._build.add("Concat", *values, role=role, axis=0)
+        return self._build.join([self.of(size) for size in sizes], f"inner_{len(self._inner)}")
 
     def _mask_shape(self, entry: Entry) -> ir.Value:
         build, axes = self._build, entry.attributes.axes

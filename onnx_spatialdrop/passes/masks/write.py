@@ -49,7 +49,9 @@ class GroupWriter:
         """
         for group in groups:
             pool = self._pool(group.scope)
-            build = MaskBuilder(self.names.prefix(f"masks/{self.form}"), {GENERATOR_KEY: ""}, pool)
+            build = MaskBuilder(
+                self.names.prefix(f"masks/{self.form}"), {GENERATOR_KEY: ""}, pool, group.entries[0].site.opset
+            )
             self._builders.append((group, build))
             made = self.produce(build, group)
             products = Products(build, made.training)
@@ -61,8 +63,9 @@ class GroupWriter:
         node = entry.site.node
         y, mask = node.outputs
         prefix = self.names.prefix(f"{y.name or node.name or 'spatial_dropout'}/{self.form}")
-        own = MaskBuilder(prefix, tags(node.name or "", entry.attributes, node.metadata_props), shared.pool)
-        allow = 1 if made.open_shapes else None
+        carried = tags(node.name or "", entry.attributes, node.metadata_props)
+        own = MaskBuilder(prefix, carried, shared.pool, entry.site.opset)
+        allow = own.allowzero if made.open_shapes else None
         dropped = own.add("Reshape", made.dropped[place], made.shapes[place], role="dropped", allowzero=allow)
         new_y, kept = products.write(own, entry, dropped), None
         if mask.uses() or mask.is_graph_output():
