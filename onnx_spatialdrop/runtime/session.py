@@ -5,6 +5,7 @@ What comes back is onnxruntime's own InferenceSession, with nothing of ours arou
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +15,13 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import KernelError, ModelFileError
-from onnx_spatialdrop.graph.scopes import Site, spatial_dropouts
+from onnx_spatialdrop.graph.scopes import Site, all_nodes, spatial_dropouts
 from onnx_spatialdrop.kernels import native, python
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass
-from onnx_spatialdrop.passes.lower import LowerPass
+from onnx_spatialdrop.passes.lower import MASKS_OP, LowerPass
+from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY
+from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.storage import external
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ KERNELS: tuple[Kernel, ...] = ("native", "python", "body")
 
 # Where ONNX Runtime looks for external data of a model that it is given as bytes.
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+_CPU = "CPUExecutionProvider"
+_LOG = logging.getLogger("onnx_spatialdrop")
 _ARGUMENTS = ("providers", "provider_options", "disabled_optimizers", "enable_fallback", "read_config_from_model")
 
 
@@ -69,6 +74,7 @@ def session(
     model: io.Source,
     kernel: Kernel = "auto",
     *,
+    training_mode: bool = True,
     sess_options: onnxruntime.SessionOptions | None = None,
     **further: Any,
 ) -> onnxruntime.InferenceSession:
@@ -81,9 +87,13 @@ def session(
             below opset 18, which takes the runtime's own numbers. Values are the same bits, too, except where ONNX
             Runtime computes float16 in float32 and skips a rounding between two nodes. The body suits a handful of
             nodes, as ONNX Runtime inlines and optimises some 200 for each.
+        training_mode: False: the plain inference model, as to_inference makes it, without a kernel, at the speed of a
+            model that never had dropout. True: dropout as the model's own switch has it when the session is run.
         sess_options: options to use; the kernel's library is registered with them. Without them ONNX Runtime's
             warnings are off: it would warn of every switch that it is an input with a default.
-        further: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default.
+        further: further arguments of onnxruntime.InferenceSession, such as ``providers``; CPU by default. With another
+            one, one node of the kernel draws all masks on the CPU, before everything else, and the products are left to
+            the provider, so that no node of ours stands between its own; a warning says where that is not so.
 
     Raises:
         KernelError: that kernel cannot be used here.
@@ -97,7 +107,6 @@ def session(
     unknown = sorted(further.keys() - set(_ARGUMENTS))
     if unknown:
         raise TypeError(f"session() has no argument {unknown[0]!r}; InferenceSession's are {', '.join(_ARGUMENTS)}")
-    chosen, _ = choose(kernel)
     if sess_options is None:
         options = _quiet_options()
     else:
@@ -105,6 +114,14 @@ def session(
             sess_options, "sess_options", onnxruntime.SessionOptions, "an onnxruntime.SessionOptions"
         )
     further.setdefault("providers", ["CPUExecutionProvider"])
+    if not training_mode:
+        return _of_model(to_inference(model), options, further)
+    chosen, _ = choose(kernel)
+    elsewhere = [name for name in map(_provider, further["providers"] or ()) if name != _CPU]
+    if isinstance(model, (str, os.PathLike)) and chosen == "native" and not elsewhere:
+        found = _directly(model, options, further)
+        if found is not None:
+            return found
 
     def prepare(working: ir.Model) -> tuple[bool, bool]:
         """Lower ``working`` for the kernel; return whether there are nodes, and whether the model was changed."""
@@ -112,6 +129,9 @@ def session(
         changed = False
         if sites and chosen == "python":
             changed = LowerPass(python.counters).call(working).modified
+        elif sites and chosen == "native" and elsewhere:
+            changed = LowerPass(kernel="native").call(working).modified
+            _warn(working, elsewhere)
         elif sites and (chosen == "body" or _needs_types(working, sites)):
             changed = AttachPass().call(working).modified
         _refuse_homeless(working, options)
@@ -126,15 +146,67 @@ def session(
         python.register(options)
     if isinstance(model, (str, os.PathLike)) and not changed:
         return onnxruntime.InferenceSession(os.fspath(model), options, **further)
+    return _of_model(prepared, options, further, folders)
+
+
+def _directly(
+    path: io.PathLike, options: onnxruntime.SessionOptions, further: dict[str, Any]
+) -> onnxruntime.InferenceSession | None:
+    """Return a session of a file as ONNX Runtime reads it, which need not be read in Python; None where that fails.
+
+    It does where a function holds nodes, and where the file is none: whoever looks closer then says what is wrong.
+    """
+    import onnxruntime
+
+    native.register(options)
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, **further)
+    except Exception:  # noqa: BLE001 - each of ONNX Runtime's errors is a class of its own
+        return None
+
+
+def _of_model(
+    prepared: io.Result, options: onnxruntime.SessionOptions, further: dict[str, Any], folders: set[Path] | None = None
+) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    if isinstance(prepared, ir.Model) and folders is None:
+        folders = external.folders(prepared)
     if folders:
         options.add_session_config_entry(_FOLDER_KEY, os.fspath(_only(folders)))
-    proto = prepared if isinstance(prepared, onnx.ModelProto) else ir.to_proto(_as_model(prepared))
+    assert isinstance(prepared, (onnx.ModelProto, ir.Model))
+    proto = prepared if isinstance(prepared, onnx.ModelProto) else ir.to_proto(prepared)
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, **further)
 
 
-def _as_model(prepared: io.Result) -> ir.Model:
-    assert isinstance(prepared, ir.Model)
-    return prepared
+def _provider(given: Any) -> str:
+    """Return the name of a provider, which may be given with its options."""
+    return str(given[0] if isinstance(given, tuple) else given)
+
+
+def _warn(lowered: ir.Model, providers: list[str]) -> None:
+    """Warn of masks that are drawn in the middle of the graph: there the provider's part is cut in two."""
+    drawn = [node for node in all_nodes(lowered) if node.op_type == MASKS_OP]
+    inner = [node for node in drawn if any(_is_computed(value) for value in node.inputs)]
+    if inner:
+        _LOG.warning(
+            "session: %d of %d groups of masks need sizes or control inputs that the model computes (%s, ...); each is "
+            "drawn on the CPU in the middle of the graph, where %s stops and starts again",
+            len(inner), len(drawn), inner[0].name, ", ".join(providers),
+        )  # fmt: skip
+
+
+def _is_computed(value: ir.Value | None) -> bool:
+    """Return whether ``value`` follows from what nodes other than those of a generator compute."""
+    pending = [value]
+    while pending:
+        producer = None if (each := pending.pop()) is None else each.producer()
+        if producer is None or producer.op_type == "Constant":
+            continue
+        if GENERATOR_KEY not in producer.metadata_props:
+            return True
+        pending += producer.inputs
+    return False
 
 
 def _needs_types(model: ir.Model, sites: list[Site]) -> bool:

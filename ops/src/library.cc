@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdio>
 
+#include "masks.h"
 #include "op.h"
 #include "stay_loaded.h"
 
@@ -14,6 +15,7 @@ struct Registration {
   const OrtApi* api;
   OrtCustomOpDomain* domain;
   TypedOp ops[kTypeCount];
+  TypedOp masks;
 };
 
 constexpr size_t kMostRuntimes = 8;
@@ -40,6 +42,11 @@ OrtStatus* Fill(const OrtApi* api, Registration* registration) {
       api->ReleaseCustomOpDomain(domain);
       return status;
     }
+  }
+  registration->masks = MakeMasksOp(api);
+  if (OrtStatus* status = api->CustomOpDomain_Add(domain, &registration->masks.op)) {
+    api->ReleaseCustomOpDomain(domain);
+    return status;
   }
   registration->domain = domain;
   registration->api = api;
