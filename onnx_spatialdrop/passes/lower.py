@@ -46,7 +46,8 @@ class LowerPass(ir.passes.InPlacePass):
     4. Every node of the kernel gets a counter of its own for negative steps, numbered by ``counters``.
     5. Below opset 13, or where X's type is unknown below opset 15, a node is refused; so it is where X's type is
        unknown and the dialect's masks depend on it.
-    6. A node whose training_mode is constantly false is removed as RemovePass does.
+    6. For the native kernel, a node whose X has an unknown rank stays.
+    7. A node whose training_mode is constantly false is removed as RemovePass does.
     """
 
     def __init__(self, counters: Iterator[int] | None = None, kernel: Literal["python", "native"] = "python") -> None:
@@ -65,7 +66,7 @@ class LowerPass(ir.passes.InPlacePass):
             training = controls.constant_of(site.node.inputs[1])
             if training is not None and not training.any():
                 off.append(site)
-            else:
+            elif shape is not None or self.kernel == "python":
                 members.append((site, kind, shape))
         writer = GroupWriter(self.kernel, self._produce, names)
         try:
@@ -81,7 +82,7 @@ class LowerPass(ir.passes.InPlacePass):
             site.scope.opset_imports[domain] = 1
             model.opset_imports[domain] = 1
         for site in off:
-            remove.remove_node(site.node, names)  # case 6
+            remove.remove_node(site.node, names)  # case 7
         if domain != spec.DOMAIN:
             prune.drop_domain(model)
         return ir.passes.PassResult(model, modified=bool(sites))
@@ -94,7 +95,7 @@ class LowerPass(ir.passes.InPlacePass):
         attributes = [ir.AttrInt64("counter", next(self.counters)), ir.AttrString("nodes", json.dumps(facts))]
         if self.kernel == "native":
             attributes = _lists(group)
-        return generate_by_op(build, group, self._domain(), attributes, _REFUSED)
+        return generate_by_op(build, group, self._domain(), attributes, _REFUSED, measures=self.kernel == "native")
 
 
 def _dtype(entry: Entry) -> str:

@@ -40,6 +40,7 @@ typedef enum ONNXTensorElementDataType {
 typedef enum OrtCustomOpInputOutputCharacteristic {
   INPUT_OUTPUT_REQUIRED = 0,
   INPUT_OUTPUT_OPTIONAL = 1,
+  INPUT_OUTPUT_VARIADIC = 2,
 } OrtCustomOpInputOutputCharacteristic;
 
 typedef enum OrtMemType { OrtMemTypeDefault = 0 } OrtMemType;

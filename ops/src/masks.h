@@ -6,9 +6,12 @@
 
 namespace spatialdrop {
 
-// SpatialDropoutMasks <seeds, ratios, strata, rngs, types> (sizes, training_mode, step) => (dropped): lists of one number
-// a node, `rngs` and `types` by their places in kDialects and Type. `sizes` has the rows of all masks, then the entries a
-// row of each; `dropped`, bool, has for each row those of all nodes.
+// SpatialDropoutMasks <seeds, ratios, strata, rngs, types, rows, ranks, inner> (training_mode, step, sources...)
+//   => (dropped, training_mode)
+// Lists have one number a node, `rngs` and `types` by their places in kDialects and Type. `rows` and `inner`, as many a
+// node as `ranks` says, are the sizes of the masks: numbers, or -1 - (16 place + axis) for an axis of the source at
+// that place, of which nothing else is read. `dropped`, bool, has for each row the entries of all nodes. training_mode
+// is passed on, as a scalar, since providers make a constant of an input of the graph that has a default.
 TypedOp MakeMasksOp(const OrtApi* api);
 
 }  // namespace spatialdrop
