@@ -86,7 +86,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
              "layers": "all", "chunk": "auto", "class_axis": None, "log_variance": None, "strata": 31, "target": None},
         ),
         "split": (sd.split, {"model": drawn_model, "layers": "all"}),
-        "session": (sd.session, {"model": model, "kernel": "body", "sess_options": None}),
+        "session": (sd.session, {"model": model, "kernel": "body", "training_mode": True, "sess_options": None}),
         "register": (sd.register, {"session_options": None}),
         "spatial_dropout": (
             sd.spatial_dropout,

@@ -114,7 +114,7 @@ def session(
             sess_options, "sess_options", onnxruntime.SessionOptions, "an onnxruntime.SessionOptions"
         )
     further.setdefault("providers", ["CPUExecutionProvider"])
-    if not training_mode:
+    if not arguments.flag(training_mode, "training_mode"):
         return _of_model(to_inference(model), options, further)
     chosen, _ = choose(kernel)
     elsewhere = [name for name in map(_provider, further["providers"] or ()) if name != _CPU]
