@@ -58,8 +58,8 @@ def missing_reason() -> str | None:
     if _find() is None:
         where = " or ".join(map(str, _folders()))
         return (
-            f"{_LIBRARY} is not in {where}: the package was installed without a C++ compiler, or not on Linux or "
-            "macOS; install GCC or Clang and reinstall onnx_spatialdrop, or use kernel='python' or kernel='body'"
+            f"{_LIBRARY} is not in {where}: the package was installed without a C++ compiler; install GCC or Clang and "
+            "run 'pip install --force-reinstall --no-deps .' in its sources, or use kernel='python' or kernel='body'"
         )
     version = _onnxruntime_version()
     if version is None:

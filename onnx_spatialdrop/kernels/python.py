@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import platform
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,8 @@ def missing_reason() -> str | None:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install onnxruntime)"
     if find_spec("onnxruntime_extensions") is None:
+        if (sys.platform, platform.machine()) == ("win32", "ARM64"):
+            return "onnxruntime-extensions has no package for Windows on Arm; use kernel='native' or kernel='body'"
         return "onnxruntime-extensions is not installed (pip install onnxruntime-extensions)"
     return None
 

@@ -34,7 +34,7 @@ _LAST_PYTHON: Final = (3, 11)
 _LAST_IR: Final = 10
 _INSTALL: Final = (
     f"make an environment of Python 3.11 for training: 'pip install {_PACKAGE}=={_VERSION} torch onnx-ir ml_dtypes', "
-    "then 'pip install --no-deps onnx_spatialdrop' (with dependencies, onnxruntime would overwrite it)"
+    "then 'pip install --no-deps .' in this package's sources (with dependencies, onnxruntime would overwrite it)"
 )
 
 

@@ -85,7 +85,8 @@ def test_python_too_new_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer.missing_reason() == (
         "onnxruntime-training-cpu ended at 1.19.2, whose wheels need Python 3.11 or older, and this is Python 3.13; "
         "make an environment of Python 3.11 for training: 'pip install onnxruntime-training-cpu==1.19.2 torch onnx-ir "
-        "ml_dtypes', then 'pip install --no-deps onnx_spatialdrop' (with dependencies, onnxruntime would overwrite it)"
+        "ml_dtypes', then 'pip install --no-deps .' in this package's sources (with dependencies, onnxruntime would "
+        "overwrite it)"
     )
 
 
