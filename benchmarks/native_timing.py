@@ -68,17 +68,31 @@ def aligned(shape: tuple[int, ...], itemsize: int, numbers: bool = False) -> np.
     return buffer
 
 
-def machine() -> str:
-    """Return one paragraph about the machine and what ran on it."""
+def _facts() -> dict[str, str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", "").split()
-    path = "avx512" if "avx512bw" in flags else "avx2" if "avx2" in flags else "portable"
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def is_amd() -> bool:
+    """Return whether the processor is AMD's, which the goals ask."""
+    return _facts().get("vendor_id") == "AuthenticAMD"
+
+
+def processor() -> str:
+    """Return the processor's name and caches, which tell one machine's figures from another's."""
     folders = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")
     caches = sorted({f"L{(c / 'level').read_text().strip()} {(c / 'size').read_text().strip()}" for c in folders})
+    return ", ".join([f"{_facts().get('model name', 'unknown')} ({platform.machine()})", *caches])
+
+
+def software() -> str:
+    """Return what ran on the machine, and how busy that was."""
+    flags = _facts().get("flags", "").split()
+    best = "avx512" if "avx512bw" in flags else "avx2" if "avx2" in flags else "portable"
+    path = os.environ.get("ONNX_SPATIALDROP_CPU", "neon" if platform.machine() == "aarch64" else best)
+    tuning = os.environ.get("ONNX_SPATIALDROP_TUNING", "this processor's")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
-        f"{facts.get('model name', 'unknown')} ({platform.machine()}), {os.cpu_count()} cores, {', '.join(caches)}; "
-        f"{' '.join(platform.libc_ver())}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
-        f"numpy {np.__version__}; path {os.environ.get('ONNX_SPATIALDROP_CPU', path)}; load average {load}."
+        f"{os.cpu_count()} cores; {' '.join(platform.libc_ver())}, Python {platform.python_version()}, onnxruntime "
+        f"{onnxruntime.__version__}, numpy {np.__version__}; path {path}, tuning {tuning}; load average {load}."
     )

@@ -91,3 +91,14 @@ def test_opsets_that_lack_what_the_lowering_needs_are_refused() -> None:
             sd.FormError, match="the type of its input 'before_out' is not in the file; run onnx.shape_inf"
         ):
             sd.session(unknown, "python")
+
+
+def test_where_its_library_has_no_package_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python, "find_spec", lambda name: None if name == "onnxruntime_extensions" else object())
+    monkeypatch.setattr(python.sys, "platform", "win32")
+    monkeypatch.setattr(python.platform, "machine", lambda: "ARM64")
+    assert python.missing_reason() == (
+        "onnxruntime-extensions has no package for Windows on Arm; use kernel='native' or kernel='body'"
+    )
+    monkeypatch.setattr(python.platform, "machine", lambda: "AMD64")
+    assert python.missing_reason() == ("onnxruntime-extensions is not installed (pip install onnxruntime-extensions)")

@@ -10,7 +10,7 @@ from native_models import assert_right, drop_node, make_model, make_session, num
 
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import dialects, reference
-from onnx_spatialdrop.operator.spec import fresh_step
+from onnx_spatialdrop.operator.spec import Attributes, fresh_step
 
 HEADER = Path(__file__).parents[2] / "ops" / "src" / "dialects.h"
 TYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -77,9 +77,9 @@ def test_a_type_that_a_dialect_lacks_is_refused_at_load() -> None:
         assert str(expected.value) in str(said.value)
 
 
-def test_an_unknown_dialect_is_refused_in_the_references_words() -> None:
+def test_an_unknown_dialect_is_refused_in_the_definitions_words() -> None:
     with pytest.raises(SpecError) as expected:
-        reference.spatial_dropout(np.ones((2, 3)), [1], 0.5, 7, step=[0], rng="mt19937", where="node 'drop1'")
+        Attributes((1,), 0.5, 7, rng="mt19937", where="node 'drop1'")
     with pytest.raises(Exception) as said:  # noqa: PT011 -- onnxruntime raises a dozen unrelated classes
         make_session(make_model([drop_node("x", "y", "", rng="mt19937")]))
     assert str(expected.value) in str(said.value)
