@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop.errors import FormError, SpecError
+from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import stratified
 from onnx_spatialdrop.operator.dialects import RNGS, threshold
 
@@ -46,8 +46,6 @@ MAX_RANK: Final = 16
 
 #: The helper functions that bodies call, with the numbers of their inputs and outputs.
 HELPERS: Final = {
-    "PhiloxRound": (6, 4),
-    "Philox4x32": (6, 4),
     "AddWords": (2, 1),
     "TurnWord": (2, 1),
     "Threefry2x32": (4, 2),
@@ -122,16 +120,6 @@ class Attributes:
         if self.strata != 1:
             return stratified.threshold(self.ratio, self.strata)
         return threshold(self.ratio, self.rng, dtype, self.where)
-
-
-def refuse_strata(attributes: Attributes, what: str) -> None:
-    """Refuse what draws no balanced masks yet.
-
-    Raises:
-        FormError: ``strata`` is not 1.
-    """
-    if attributes.strata != 1:
-        raise FormError(f"{attributes.where}: strata is {attributes.strata}, and {what} draws with strata 1 alone")
 
 
 def signed_seed(seed: int, where: str = "SpatialDropout") -> int:

@@ -47,11 +47,14 @@ class AttachPass(ir.passes.InPlacePass):
         if not sites:
             return ir.passes.PassResult(model, modified=False)  # case 9
         read = [op.read(site.node) for site in sites]  # case 1
-        for each in read:
-            spec.refuse_strata(each, "a function body")
         rngs = [rng for rng in spec.RNGS if any(each.rng == rng for each in read)]  # case 5
         opset = scopes.default_opset(model.graph, model)  # case 2
-        functions = body.functions(opset, rngs, in_float=_needs_float([site.node for site in sites]))
+        functions = body.functions(
+            opset,
+            rngs,
+            in_float=_needs_float([site.node for site in sites]),
+            balanced=any(each.strata != 1 for each in read),
+        )
         for site, attributes in zip(sites, read, strict=True):
             _write_scale(site.node, attributes)
         ours = {function.identifier(): function for function in functions}

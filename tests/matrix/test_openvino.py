@@ -93,6 +93,16 @@ def test_other_types(dtype: str, tolerance: float) -> None:
     np.testing.assert_array_equal(mask, wanted[1])
 
 
+@pytest.mark.parametrize("strata", [3, 31, 127])
+def test_balanced_bits(strata: int) -> None:
+    model, x = compiled(shape=["d0", "d1", "d2", "d3"], strata=strata), sample((5, 4, 3, 2))
+    for step in ([0], [2**31 - 1], [2**30 + 12345], [7, 2**31 - 2, 31, 30, 2**24 + 1]):
+        y, mask = run(model, x, step)
+        wanted = spatial_dropout(x, (2, 3), 0.3, 7, step, scale=spec.explicit_scale(0.3), strata=strata)
+        assert_same_bits(y, wanted[0])
+        np.testing.assert_array_equal(mask, wanted[1])
+
+
 def test_only_the_low_word_of_a_step_arrives() -> None:
     """The limit that docs/forms.md states: steps are int32 here, so 2**33 + 5 draws what 5 draws."""
     model, x = compiled(), sample((50, 4, 1, 1))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from onnx_spatialdrop import FormError, attach, reference
+from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 
@@ -46,6 +47,7 @@ def cases(draw: st.DrawFn) -> dict[str, object]:
         "dtype": draw(st.sampled_from(["float16", "float32", "float64"])),
         "ratio": draw(st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32)),
         "seed": draw(st.integers(-(2**63), 2**64 - 1)),
+        "strata": draw(st.sampled_from([1, 1, 3, 31, 127])),
         "step": draw(
             st.lists(any_step, min_size=shape[0], max_size=shape[0])
             if per_sample
@@ -70,9 +72,16 @@ def check(case: dict, run_body) -> None:
     x = values(case["shape"], case["dtype"], case["draw"])
     scale = spec.explicit_scale(case["ratio"], x.dtype)
     expected = reference.spatial_dropout(
-        x, case["axes"], case["ratio"], case["seed"], case["step"], case["training_mode"], scale
+        x,
+        case["axes"],
+        case["ratio"],
+        case["seed"],
+        case["step"],
+        case["training_mode"],
+        scale,
+        strata=case["strata"],
     )
-    node = {key: case[key] for key in ("dtype", "axes", "ratio", "seed")}
+    node = {key: case[key] for key in ("dtype", "axes", "ratio", "seed", "strata")}
     model = attach(dropout_model(shape=[None] * x.ndim, scale=scale, **node))
     y, mask = run_body(model, x, case["step"], case["training_mode"])
     assert_same_bits(y, expected[0])
@@ -96,16 +105,18 @@ def test_the_reference_evaluator_runs_the_body_to_the_bit(case: dict) -> None:
     check(case, evaluate)
 
 
+@pytest.mark.parametrize("strata", [1, 31])
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
-def test_every_opset_and_optimisation_level(opset: int, level: str) -> None:
-    model = attach(dropout_model(opset=opset, wrap=True))
+def test_every_opset_and_optimisation_level(opset: int, level: str, strata: int) -> None:
+    model = attach(dropout_model(opset=opset, wrap=True, strata=strata))
     options = quiet()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     x = np.random.default_rng(1).random((3, 4, 5, 5), np.float32)
     y, mask = session.run(None, {"x": x, "training_mode": np.array(True), "step": np.array([3, 1, 2])})
-    expected = reference.spatial_dropout(x, [2, 3], 0.3, 7, [3, 1, 2], scale=spec.explicit_scale(0.3))
+    scale = spec.explicit_scale(0.3)
+    expected = reference.spatial_dropout(x, [2, 3], 0.3, 7, [3, 1, 2], scale=scale, strata=strata)
     assert_same_bits(y, -expected[0])
     np.testing.assert_array_equal(mask, expected[1])
 
@@ -155,6 +166,27 @@ def test_a_refused_step_stops_the_run_and_says_why(axes: tuple[int, ...], step: 
     for training_mode in (True, False):
         with pytest.raises(Exception, match=node):
             run(model, np.ones((3, 4, 2, 2), np.float32), step, training_mode)
+
+
+@pytest.mark.parametrize("strata", [3, 5, 31, 127])
+def test_strata_that_a_body_was_not_made_for_stop_the_run_and_say_why(strata: int) -> None:
+    model = attach(dropout_model())
+    next(attribute for attribute in model.graph.node[0].attribute if attribute.name == "strata").i = strata
+    with pytest.raises(Exception, match="strata_are_unknown_to_the_function_attach_again"):
+        run(model, np.ones((3, 4, 2, 2), np.float32), [1])
+
+
+def test_nodes_with_and_without_strata_share_a_body() -> None:
+    model = dropout_ir(shape=("N", 40), axes=(), mask=False)
+    graph, (x, training_mode, step) = model.graph, model.graph[0].inputs
+    second = op.spatial_dropout(x, 0.3, training_mode=training_mode, step=step, seed=7, axes=[], strata=31, name="b")
+    graph.append(second)
+    second.outputs[0].name = "b"
+    graph.outputs.append(second.outputs[0])
+    sample = np.ones((31, 40), np.float32)
+    for got, strata in zip(run(attach(ir.to_proto(model)), sample, list(range(31))), (1, 31), strict=True):
+        mask = reference.dropout_mask(sample.shape, [], 0.3, 7, range(31), strata=strata)
+        np.testing.assert_array_equal(got != 0, mask)
 
 
 def test_a_body_needs_no_branch_and_no_random_op_without_a_kernel() -> None:

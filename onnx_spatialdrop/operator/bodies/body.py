@@ -7,7 +7,7 @@ a model; passes/attach.py puts functions there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import onnx
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.operator.bodies import decide, frame
+from onnx_spatialdrop.operator.bodies import decide, frame, strata
 from onnx_spatialdrop.operator.bodies import words as word_lines
 
 __all__ = ["DRAWN_OPSET", "MIN_OPSET", "OWN_FUNCTIONS", "assemble", "functions", "parse"]
@@ -30,20 +30,25 @@ DRAWN_OPSET: Final = 15
 OWN_FUNCTIONS: Final = frozenset({spec.OP_TYPE, *spec.HELPERS})
 
 _BLOCKS_TO_ROWS: Final = """
-  $padded_row = Mul ($blocks, four)
-  $padded_shape = Concat <axis = 0> (rows, $padded_row)
-  $padded = Reshape <allowzero = 1> ($dropped, $padded_shape)
+  $by_row = Transpose <perm = [2, 3, 0, 1]> ($dropped)
+  $padded = Flatten <axis = 1> ($by_row)
   $rows = Slice ($padded, zero, ROW, one)
 """
+# A step of 0 stops the run.
+_BLOCKS_TO_NAMED_ROWS: Final = _BLOCKS_TO_ROWS.replace(
+    "$rows = Slice ($padded, zero, ROW, one)", "[NAME] $rows = Slice ($padded, zero, ROW, one, found)"
+)
 _BLOCKS_TO_ROW: Final = """
+  $by_row = Transpose <perm = [2, 3, 0, 1]> ($dropped)
   $padded_shape = Constant <value_ints = [1, -1]> ()
-  $padded = Reshape ($dropped, $padded_shape)
+  $padded = Reshape ($by_row, $padded_shape)
   $rows = Slice ($padded, zero, ROW, one)
 """
-# Where it fails, ONNX Runtime's message gives the name of the node.
 _END: Final = """
-  [rng_or_type_is_unknown_to_the_function_attach_again] drop = Reshape <allowzero = 1> (ROWS, entry_shape)
+  [NAME_] drop = Reshape <allowzero = 1> (ROWS, entry_shape)
 """
+# ONNX Runtime's message gives the name of the node that failed.
+_UNKNOWN: Final = "rng_or_type_is_unknown_to_the_function_attach_again"
 
 
 def assemble(
@@ -56,37 +61,41 @@ def assemble(
     guarded: bool = True,
     dtype: str | None = None,
     single: bool = False,
+    balanced: bool = False,
 ) -> str:
     """Return the text of the main function.
 
     Args:
         rngs: the dialects that it draws. Each is worked out for the rows of the mask or, if ``rng`` names another, for
             rows of no entries, and all are joined; so nothing branches and nothing is drawn in vain.
-        draws: the lines that all dialects share: `draws`, one number a row, and `row`, the entries of a row.
+        draws: the lines that all dialects share; they make `row`, the entries of a row.
         words: the lines that make the words of a dialect, ROW a row.
         wide: words are uint64; else int32.
         in_float: values are computed in float32.
         guarded: the function reads ``rng``, and fails where it is none of ``rngs``; else ``rngs`` is one dialect.
         dtype: NumPy's name of X's type; None: the function finds out where it has to.
         single: step has one element, and no shape depends on what an input holds.
+        balanced: dialects that know strata are drawn by them.
     """
     text = (frame.HEAD_SINGLE + frame.ROWS_SINGLE if single else frame.HEAD + frame.ROWS) + draws
     if dtype is None and any(decide.depends_on_type(rng) for rng in rngs):
         text += decide.KIND
+    by_step = guarded and decide.is_guarded_by_step(rngs)
     text += decide.guard(rngs) if guarded else ""
+    to_rows = _BLOCKS_TO_ROW if single else _BLOCKS_TO_NAMED_ROWS if by_step else _BLOCKS_TO_ROWS
     for rng in rngs:
-        part = words(rng) + decide.comparison(rng, wide=wide, dtype=dtype)
-        part = (
-            part + (_BLOCKS_TO_ROW if single else _BLOCKS_TO_ROWS)
-            if word_lines.is_blocked(rng)
-            else part.replace("$dropped", "$rows")
-        )
-        text += part.replace("ROW", f"{rng}_row" if guarded else "row").replace("$", f"{rng}_")
+        part = words(rng)
+        if balanced and rng == spec.RNGS[0]:
+            part += strata.DROPPED if wide else strata.DROPPED_INT32
+        else:
+            part += decide.comparison(rng, wide=wide, dtype=dtype)
+        part = part + to_rows if word_lines.is_blocked(rng) else part.replace("$dropped", "$rows")
+        text += part.replace("ROW", f"{rng}_row" if guarded and not by_step else "row").replace("$", f"{rng}_")
     rows = [f"{rng}_rows" for rng in rngs]
     if len(rows) > 1:
         text += f"  joined_rows = Concat <axis = 1> ({', '.join(rows)})\n"
     text += _END.replace("ROWS", "joined_rows" if len(rows) > 1 else rows[0])
-    return text + frame.TAIL + (frame.IN_FLOAT if in_float else frame.IN_T)
+    return text.replace("NAME", _UNKNOWN) + frame.TAIL + (frame.IN_FLOAT if in_float else frame.IN_T)
 
 
 def parse(texts: Sequence[str], opset: int) -> tuple[onnx.FunctionProto, ...]:
@@ -97,11 +106,19 @@ def parse(texts: Sequence[str], opset: int) -> tuple[onnx.FunctionProto, ...]:
 
 @cache
 def _protos(
-    opset: int, rngs: tuple[str, ...], in_float: bool, guarded: bool, dtype: str | None
+    opset: int, rngs: tuple[str, ...], in_float: bool, guarded: bool, dtype: str | None, balanced: bool
 ) -> tuple[onnx.FunctionProto, ...]:
     if opset < MIN_OPSET:
         return parse([frame.HEAD + frame.DRAWN + frame.TAIL + (frame.IN_FLOAT if in_float else frame.IN_T)], opset)
-    main = assemble(rngs, word_lines.DRAWS, word_lines.words, in_float=in_float, guarded=guarded, dtype=dtype)
+    main = assemble(
+        rngs,
+        word_lines.draws(balanced=balanced),
+        partial(word_lines.words, scan=guarded, balanced=balanced),
+        in_float=in_float,
+        guarded=guarded,
+        dtype=dtype,
+        balanced=balanced,
+    )
     # Helpers come first: onnx's ReferenceEvaluator resolves functions in the order of the file.
     return parse([*word_lines.helpers(rngs), main], opset)
 
@@ -113,6 +130,7 @@ def functions(
     in_float: bool = False,
     guarded: bool = True,
     dtype: str | None = None,
+    balanced: bool = False,
     where: str = "the model",
 ) -> list[ir.Function]:
     """Return new functions that define SpatialDropout in standard ops, helpers first.
@@ -128,6 +146,7 @@ def functions(
         guarded: the run fails where a node names another dialect, or has a type that its dialect lacks; False, with
             one dialect, for a function that is written out for one node.
         dtype: NumPy's name of X's type, for a function that is written out for one node.
+        balanced: nodes may have more strata than one; else a run of those that have fails.
         where: what asks, for error messages.
 
     Raises:
@@ -138,5 +157,5 @@ def functions(
             f"{where}: imports opset {opset}, and a function body needs {DRAWN_OPSET} or newer; "
             "convert the model's opset first, or expand with form='uniform'"
         )
-    protos = _protos(opset, tuple(rngs), in_float, guarded, dtype)
+    protos = _protos(opset, tuple(rngs), in_float, guarded, dtype, balanced)
     return [ir.serde.deserialize_function(proto) for proto in protos]

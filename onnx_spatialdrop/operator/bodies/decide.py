@@ -10,7 +10,7 @@ from typing import Final
 
 from onnx_spatialdrop.operator.dialects import DIALECTS, WordTest
 
-__all__ = ["KIND", "comparison", "depends_on_type", "guard"]
+__all__ = ["KIND", "comparison", "depends_on_type", "guard", "is_guarded_by_step"]
 
 # Types by the bits of their significands, fewest first: how many of the probes below survive in each.
 _BY_PRECISION: Final = ("bfloat16", "float16", "float32", "float64")
@@ -33,8 +33,7 @@ _GUARD: Final = """
   rng_name = Constant <value_string: string = @rng> ()
   rng_names, rng_first = Unique (rng_name)
   found_f = TfIdfVectorizer <ATTRIBUTES> (rng_names)
-  found_i = Cast <to = 7> (found_f)
-  found = Add (found_i, rng_first)
+  found = Cast <to = 7> (found_f)
 """
 
 _KNOWN: Final = """
@@ -60,16 +59,24 @@ _SHARES: Final = {
 }
 
 
-_LIMIT: Final = """
+# An integer lies below a number iff it lies below the number rounded up. Both have 24 bits, so float32 is exact.
+_LIMIT_WIDE: Final = """
+  $limit = Mul ($share, $levels)
+"""
+_LIMIT_INT32: Final = """
   $scaled = Mul ($share, $levels)
   $limit_f = Ceil ($scaled)
-  $limit = Cast <to = INTEGER> ($limit_f)
+  $limit = Cast <to = 6> ($limit_f)
 """
 
-_CUT_WIDE: Final = """
+_SHIFT: Final = """
   $shifted = BitShift <direction = "RIGHT"> ($words, $shift)
+"""
+_FIELD: Final = """
   $number_u = BitwiseAnd ($shifted, $field)
-  $number = Cast <to = 7> ($number_u)
+"""
+_NUMBER: Final = """
+  $number = Cast <to = 1> ($number_u)
 """
 
 # Division is left out where nothing is shifted: it would go through float32 in some runtimes.
@@ -87,7 +94,8 @@ _CUT_INT32_IN_PLACE: Final = """
 def guard(rngs: Sequence[str]) -> str:
     """Return the lines that read the attribute ``rng``: `NAME_row` is `row` for the dialect that it names, else 0.
 
-    So it is for the dialect that it names, where that has no test for X's type: nothing is drawn.
+    So it is for the dialect that it names, where that has no test for X's type: nothing is drawn. Where
+    is_guarded_by_step says so, `found` is 1 or 0, and there is one name less.
     """
     pool = ", ".join(f'"{rng}"' for rng in rngs)
     indexes = ", ".join(str(index) for index in range(len(rngs)))
@@ -96,14 +104,23 @@ def guard(rngs: Sequence[str]) -> str:
         'mode = "TF", min_gram_length = 1, max_gram_length = 1, max_skip_count = 0, ngram_counts = [0], '
         f"ngram_indexes = [{indexes}], pool_strings = [{pool}]",
     )
+    if is_guarded_by_step(rngs):
+        return text
     for index, rng in enumerate(rngs):
-        text += f"  {rng}_place = Constant <value_ints = [{index}]> ()\n  {rng}_asked = Gather (found, {rng}_place)\n"
+        if len(rngs) > 1:
+            text += f"  {rng}_place = Constant <value_ints = [{index}]> ()\n"
+            text += f"  {rng}_asked = Gather (found, {rng}_place)\n"
         if depends_on_type(rng):
             known = ", ".join(str(int(name in DIALECTS[rng].tests)) for name in _BY_PRECISION)
             text += _KNOWN.replace("$", f"{rng}_").replace("KNOWN", known)
         else:
             text += f"  {rng}_row = Mul (row, {rng}_asked)\n"
-    return text
+    return text if len(rngs) > 1 else text.replace(f"{rngs[0]}_asked", "found")
+
+
+def is_guarded_by_step(rngs: Sequence[str]) -> bool:
+    """Return whether entries are taken from words by a step of `found`: 1, or else 0, which stops the run."""
+    return list(rngs) == ["philox"]
 
 
 def depends_on_type(rng: str) -> bool:
@@ -125,12 +142,25 @@ def comparison(rng: str, *, wide: bool, dtype: str | None = None) -> str:
     tests = [dialect.tests.get(name, dialect.tests["float32"]) for name in names]
     constants = "".join(_constant(*constant) for constant in _constants(tests, wide))
     share = "below" if dialect.keeps_below else "own_type" if dialect.own_type else "plain"
-    cut = _CUT_WIDE if wide else _CUT_INT32 if any(test.shift for test in tests) else _CUT_INT32_IN_PLACE
-    text = _SHARES[share] + constants + cut + _LIMIT.replace("INTEGER", "7" if wide else "6")
+    limit = _LIMIT_WIDE if wide else _LIMIT_INT32
+    text = _SHARES[share] + constants + (_cut_wide if wide else _cut_int32)(tests) + limit
     text = text.replace("$share", "ratio_") if share == "plain" else text
     if dialect.keeps_below:
         return text + "  $kept = Less ($number, $limit)\n  $dropped = Not ($kept)\n"
     return text + "  $dropped = Less ($number, $limit)\n"
+
+
+def _cut_wide(tests: Sequence[WordTest]) -> str:
+    """Return the lines that make `$number`, without those that would change nothing."""
+    shifts = any(test.shift for test in tests)
+    cuts = any(test.shift + test.bits < 32 for test in tests)
+    shift = _SHIFT if cuts else _SHIFT.replace("$shifted", "$number_u")
+    field = _FIELD if shifts else _FIELD.replace("$shifted", "$words")
+    return (shift if shifts else "") + (field if cuts else "") + _NUMBER
+
+
+def _cut_int32(tests: Sequence[WordTest]) -> str:
+    return _CUT_INT32 if any(test.shift for test in tests) else _CUT_INT32_IN_PLACE
 
 
 def _constants(tests: Sequence[WordTest], wide: bool) -> list[tuple[str, str, list[int]]]:

@@ -11,30 +11,28 @@ from typing import Final
 __all__ = ["DRAWN", "HEAD", "HEAD_SINGLE", "IN_FLOAT", "IN_T", "ROWS", "ROWS_SINGLE", "TAIL"]
 
 _START: Final = """
-SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox"> (X, training_mode, step) => (Y, mask)
+SpatialDropout <axes, ratio, seed, scale: float = 0.0, rng: string = "philox", strata: int = 1>
+  (X, training_mode, step) => (Y, mask)
 {
   zero = Constant <value_ints = [0]> ()
   one = Constant <value_ints = [1]> ()
   all = Constant <value_ints = [-1]> ()
+  first = Constant <value_int = 0> ()
+  unit = Constant <value_int = 1> ()
   training = Squeeze (training_mode)
   ratio_ = Constant <value_float: float = @ratio> ()
 
   shape = Shape (X)
   axes_ = Constant <value_ints: ints = @axes> ()
-  axis_count = Shape (axes_)
 """
 
 HEAD: Final = (
     _START
     + """
-  ones_at_axes = Expand (one, axis_count)
+  ones_at_axes = Pow (axes_, zero)
   mask_shape = ScatterElements <axis = 0> (shape, axes_, ones_at_axes)
 
   steps = Reshape (step, all)
-  rows = Shape (steps)
-  step_sum = ReduceSum <keepdims = 1> (steps)
-  ever = Equal (step_sum, step_sum)
-  ever_f = Cast <to = 1> (ever)
 """
 )
 
@@ -44,6 +42,7 @@ HEAD: Final = (
 HEAD_SINGLE: Final = (
     _START
     + """
+  axis_count = Shape (axes_)
   zeros_at_axes = Expand (zero, axis_count)
   rank = Shape (shape)
   ones = Expand (one, rank)
@@ -54,8 +53,6 @@ HEAD_SINGLE: Final = (
 
   [step_must_have_1_element] steps = Reshape (step, one)
   rows = Constant <value_ints = [1]> ()
-  ever = Equal (steps, steps)
-  ever_f = Cast <to = 1> (ever)
 """
 )
 ROWS_SINGLE: Final = """
@@ -67,26 +64,26 @@ ROWS_SINGLE: Final = """
   entries = Shape (flat)
 """
 
-# How R rows share out the mask; `checked` and `entry_shape` fail to form, and so stop the run, on a refused step.
+# How R rows share out the mask; two Reshapes fail, and so stop the run, on a refused step. A single negative one makes
+# `negative` true. There is a row at least, by step 0 where there are none; an idle run draws one entry of one row. All
+# of this is constant where the step is known.
 ROWS: Final = """
-  negative = Less (steps, zero)
-  negative_i = Cast <to = 7> (negative)
-  negatives = ReduceSum <keepdims = 1> (negative_i)
-  several = Greater (rows, one)
-  surplus = Where (several, negatives, zero)
-  checked_rows = Add (rows, surplus)
-  [step_has_a_negative_element] checked = Reshape <allowzero = 1> (steps, checked_rows)
+  all_rows = Shape (steps)
+  is_single = Equal (all_rows, one)
   batch = Slice (mask_shape, zero, one)
-  [step_must_have_1_or_N_elements] step_of_sample = Expand (checked, batch)
-  [step_must_have_1_or_N_elements_] matched = Reshape <allowzero = 1> (step_of_sample, batch)
-  matched_batch = Shape (matched)
-  rank = Shape (shape)
-  inner = Slice (mask_shape, one, rank)
-  drawn_shape = Concat <axis = 0> (matched_batch, inner)
-  inner_rank = Shape (inner)
-  inner_ones = Expand (one, inner_rank)
-  idle_shape = Concat <axis = 0> (rows, inner_ones)
-  entry_shape = Where (training, drawn_shape, idle_shape)
+  rows_allowed = Where (is_single, one, batch)
+  [step_must_have_1_or_N_elements] matched = Reshape <allowzero = 1> (steps, rows_allowed)
+  below = Less (matched, zero)
+  below_i = Cast <to = 7> (below)
+  negatives = ReduceSum <keepdims = 1> (below_i)
+  negative = Cast <to = 9> (negatives)
+  unsigned_rows = Where (negative, one, all_rows)
+  [step_has_a_negative_element] every_step = Reshape <allowzero = 1> (matched, unsigned_rows)
+  some_rows = Max (all_rows, one)
+  rows = Where (training, some_rows, one)
+  some_step = Concat <axis = 0> (every_step, zero)
+  checked = Slice (some_step, zero, rows)
+  entry_shape = Where (training, mask_shape, one)
   entries = ReduceProd <keepdims = 1> (entry_shape)
 """
 
@@ -96,7 +93,9 @@ DRAWN: Final = """
   first_draws = Constant <value_ints = [32]> ()
   entries = ReduceProd <keepdims = 1> (mask_shape)
   thrown_and_kept = Add (entries, first_draws)
-  coins = Expand (ever_f, thrown_and_kept)
+  step_sum = ReduceSum <keepdims = 1> (steps)
+  any_f = Cast <to = 1> (step_sum)
+  coins = Expand (any_f, thrown_and_kept)
   below_one = Constant <value_float = 0.99999994> ()
   ratio_d = Min (ratio_, below_one)
   heads_f, heads_all = Dropout (coins, ratio_d, training)

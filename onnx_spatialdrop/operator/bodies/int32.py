@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import onnx
 import onnx_ir as ir
@@ -17,17 +17,18 @@ __all__ = ["Nonce", "functions"]
 
 @cache
 def _protos(
-    opset: int, rng: str, nonce: Nonce, in_float: bool, dtype: str | None, single: bool
+    opset: int, rng: str, nonce: Nonce, in_float: bool, dtype: str | None, single: bool, balanced: bool
 ) -> tuple[onnx.FunctionProto, ...]:
     main = body.assemble(
         [rng],
         words.draws(nonce),
-        words.single_words if single else words.words,
+        partial(words.words, single=single, balanced=balanced),
         wide=False,
         in_float=in_float,
         guarded=False,
         dtype=dtype,
         single=single,
+        balanced=balanced,
     )
     return body.parse([*int32_helpers.helpers(rng), main], opset)
 
@@ -40,6 +41,7 @@ def functions(
     in_float: bool = False,
     dtype: str | None = None,
     single: bool = False,
+    balanced: bool = False,
 ) -> list[ir.Function]:
     """Return new functions that define SpatialDropout on int32, helpers first; they are there to be inlined.
 
@@ -53,10 +55,13 @@ def functions(
         in_float: as in body.functions.
         dtype: as in body.functions.
         single: as in body.assemble; for tract.
+        balanced: the node's ``strata`` may be other than 1.
 
     Raises:
         FormError: the opset is below 18.
     """
     if opset < body.MIN_OPSET:
         raise FormError(f"the model imports opset {opset}; the int32 body needs {body.MIN_OPSET} or newer")
-    return [ir.serde.deserialize_function(proto) for proto in _protos(opset, rng, nonce, in_float, dtype, single)]
+    return [
+        ir.serde.deserialize_function(proto) for proto in _protos(opset, rng, nonce, in_float, dtype, single, balanced)
+    ]

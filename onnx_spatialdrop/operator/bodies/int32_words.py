@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
+from onnx_spatialdrop.operator.bodies import strata
 from onnx_spatialdrop.operator.bodies.int32_helpers import as_int32
-from onnx_spatialdrop.operator.bodies.words import BLOCKS, ROW
+from onnx_spatialdrop.operator.bodies.words import ROW
 from onnx_spatialdrop.operator.dialects import DIALECTS, KERAS_TF_KEY, KERAS_TF_MODULUS, Words
 
-__all__ = ["Nonce", "draws", "single_words", "words"]
+__all__ = ["Nonce", "draws", "words"]
 
 #: Where a negative step's bits come from: Dropout for ONNX Runtime, RandomUniformLike for OpenVINO and tract, which
 #: reads it as one only if the node's name ends in "Like".
@@ -24,6 +25,7 @@ Nonce = Literal["dropout", "uniform"]
 
 _NONCE: Final = {
     "dropout": """
+  ever_f = Cast <to = 1> (negative)
   width = Constant <value_ints = [62]> ()
   coins = Expand (ever_f, width)
   half_f = Constant <value_float = 0.5> ()
@@ -34,6 +36,7 @@ _NONCE: Final = {
   terms = Mul (heads_i, powers)
 """,
     "uniform": """
+  ever_f = Cast <to = 1> (negative)
   width = Constant <value_ints = [4]> ()
   coins = Expand (ever_f, width)
   uniformsLike = RandomUniformLike <dtype = 1> (coins)
@@ -66,23 +69,33 @@ _DRAWS: Final = f"""
   fixed_high_bits = BitwiseAnd (fixed_high, by_step)
   high = BitwiseOr (nonce_high_bits, fixed_high_bits)
 
+  three = Constant <value_ints = [3]> ()
+  four = Constant <value_ints = [4]> ()
 {ROW}
   seed_l = Constant <value_int: int = @seed> ()
   zero_i = Constant <value = int32 {{0}}> ()
   unit_i = Constant <value = int32 {{1}}> ()
 """
 
+# Four words a block; a row takes whole blocks and leaves what it does not need.
+_BLOCKS: Final = """
+  $up = Add (ROW, three)
+  $blocks = Div ($up, four)
+  $last = Squeeze ($blocks)
+  $block_i = Range (first, $last, unit)
+"""
+
 _PLANE: Final = """
   $block = Cast <to = 6> ($block_i)
-  $plane = Concat <axis = 0> (one, rows, $blocks)
+  $plane = Concat <axis = 0> (one, <rows>, $blocks)
   $c0 = Expand ($block, $plane)
   $c1 = Expand (zero_i, $plane)
 """
 
 _PHILOX_COUNTER: Final = """
   $column = Constant <value_ints = [0, 2]> ()
-  $low_column = Unsqueeze (low, $column)
-  $high_column = Unsqueeze (high, $column)
+  $low_column = Unsqueeze (<low>, $column)
+  $high_column = Unsqueeze (<high>, $column)
   $c2 = Expand ($low_column, $plane)
   $c3 = Expand ($high_column, $plane)
   $even = Concat <axis = 0> ($c0, $c2)
@@ -132,11 +145,9 @@ _KERAS_COUNTER: Final = """
 
 _JOIN: Final = """
   $even_words, $odd_words = DOMAIN.Philox4x32Int32 ($even, $odd, $key)
-  $last_axis = Constant <value_ints = [3]> ()
-  $evens = Unsqueeze ($even_words, $last_axis)
-  $odds = Unsqueeze ($odd_words, $last_axis)
-  $pairs = Concat <axis = 3> ($evens, $odds)
-  $words = Transpose <perm = [1, 2, 0, 3]> ($pairs)
+  $evens = Unsqueeze ($even_words, one)
+  $odds = Unsqueeze ($odd_words, one)
+  $words = Concat <axis = 1> ($evens, $odds)
 """
 
 _THREEFRY: Final = """
@@ -151,8 +162,8 @@ _THREEFRY: Final = """
 
 
 _WORDS: Final[dict[Words, str]] = {
-    "philox": BLOCKS + _PLANE + _PHILOX_COUNTER + _JOIN,
-    "keras_tf": BLOCKS
+    "philox": _BLOCKS + _PLANE + _PHILOX_COUNTER + _JOIN,
+    "keras_tf": _BLOCKS
     + _PLANE
     + _KERAS_COUNTER.replace("MODULUS", str(KERAS_TF_MODULUS)).replace("MIX_KEY", as_int32(KERAS_TF_KEY))
     + _JOIN,
@@ -175,6 +186,14 @@ _PLANE_SINGLE: Final = """
   $c0 = Unsqueeze ($block, $plane_axes)
   $c1 = Sub ($c0, $c0)
 """
+_PLANE_SINGLE_BALANCED: Final = """
+  $block = Cast <to = 6> ($block_i)
+  $plane_axes = Constant <value_ints = [0, 1]> ()
+  $block_row = Unsqueeze ($block, $plane_axes)
+  $two_rows = Constant <value = int32[1, 2, 1] {0, 0}> ()
+  $c0 = Add ($block_row, $two_rows)
+  $c1 = Sub ($c0, $c0)
+"""
 _IN_PLANE: Final = re.compile(r"Expand \((\S+), \$plane\)")
 
 
@@ -183,11 +202,19 @@ def draws(nonce: Nonce) -> str:
     return _NONCE[nonce].replace("{POWERS}", as_int32([2**n for n in range(31)] * 2)) + _DRAWS
 
 
-def words(rng: str) -> str:
-    """Return the lines that draw `$words`, of the shapes that body_words.words says."""
-    return _WORDS[DIALECTS[rng].words]
+def words(rng: str, *, single: bool, balanced: bool) -> str:
+    """Return the lines that draw `$words`, of the shapes that words.words says.
 
-
-def single_words(rng: str) -> str:
-    """Return the same lines for a body that takes one step."""
-    return _IN_PLANE.sub(r"Add (\1, $c1)", words(rng).replace(BLOCKS, _BLOCKS_SINGLE).replace(_PLANE, _PLANE_SINGLE))
+    Args:
+        rng: the dialect.
+        single: as in body.assemble.
+        balanced: the words of the cycles follow, in rows of their own; for "philox" only.
+    """
+    text = _WORDS[DIALECTS[rng].words]
+    if single:
+        plane = _PLANE_SINGLE_BALANCED if balanced else _PLANE_SINGLE
+        text = _IN_PLANE.sub(r"Add (\1, $c1)", text.replace(_BLOCKS, _BLOCKS_SINGLE).replace(_PLANE, plane))
+    both = "both_" if balanced else ""
+    for name in ("low", "high", "rows"):
+        text = text.replace(f"<{name}>", f"{both}{name}")
+    return strata.CYCLES_INT32 + text if balanced else text

@@ -32,7 +32,8 @@ _REDUCIBLE: Final = frozenset({"CastLike", "Where", "ScatterElements", "And", "B
 
 def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     """Append the function body to ``group``; return Y and the mask."""
-    return _inline(group, task, _body(task.opset, task.attributes.rng, _in_float(task), _type_name(task)))
+    rng, balanced = task.attributes.rng, task.attributes.strata != 1
+    return _inline(group, task, _body(task.opset, rng, _in_float(task), _type_name(task), balanced))
 
 
 def lower_int32(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
@@ -43,7 +44,8 @@ def lower_int32(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
         refuse_for_single(task.target, task.attributes, task.step)
     nonce: int32.Nonce = "uniform" if single or task.target == "openvino" else "dropout"
     rng, in_float, dtype = task.attributes.rng, _in_float(task), _type_name(task)
-    return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype, single))
+    balanced = task.attributes.strata != 1
+    return _inline(group, task, _body_int32(task.opset, rng, nonce, in_float, dtype, single, balanced))
 
 
 def refuse_for_single(target: str, attributes: spec.Attributes, step: ir.Value) -> None:
@@ -67,19 +69,20 @@ def refuse_for_single(target: str, attributes: spec.Attributes, step: ir.Value) 
 
 # They are only read, so nodes of one kind share them.
 @lru_cache(maxsize=32)
-def _body(opset: int, rng: str, in_float: bool, dtype: str | None) -> list[Routine]:
-    return routines(body.functions(opset, (rng,), in_float=in_float, guarded=False, dtype=dtype))
+def _body(opset: int, rng: str, in_float: bool, dtype: str | None, balanced: bool) -> list[Routine]:
+    return routines(body.functions(opset, (rng,), in_float=in_float, guarded=False, dtype=dtype, balanced=balanced))
 
 
 @lru_cache(maxsize=32)
 def _body_int32(
-    opset: int, rng: str, nonce: int32.Nonce, in_float: bool, dtype: str | None, single: bool
+    opset: int, rng: str, nonce: int32.Nonce, in_float: bool, dtype: str | None, single: bool, balanced: bool
 ) -> list[Routine]:
-    return routines(int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype, single=single))
+    return routines(
+        int32.functions(opset, rng, nonce=nonce, in_float=in_float, dtype=dtype, single=single, balanced=balanced)
+    )
 
 
 def _type_name(task: Task) -> str | None:
-    spec.refuse_strata(task.attributes, "the form 'philox'")
     if task.dtype is not None:
         dialects.word_test(task.attributes.rng, task.dtype, task.where)
     return None if task.dtype is None else task.dtype.name
@@ -163,7 +166,7 @@ class _Inliner:
         if len(arrays) == len(inputs):
             folded = fold.fold(op_type, arrays, given)
             if folded is not None:
-                return [folded]
+                return folded
         roles = [path + name for name in step.outputs]
         return self._group.outputs(op_type, [self.value(meaning) for meaning in inputs], roles, **given)
 

@@ -57,6 +57,23 @@ def test_the_bits_in_onnxruntime(form: str, opset: int, level: str, shape: tuple
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(5, 4, 3, 2), (None, None, None, None)], ids=["known", "unknown"])
+@pytest.mark.parametrize("strata", [3, 31, 127])
+def test_balanced_bits(form: str, shape: tuple[int | None, ...], strata: int) -> None:
+    """With all lengths of rows: a node whose sizes are unknown draws by itself."""
+    x = sample((5, 4, 3, 2))
+    for axes, ratio in [((2, 3), 0.3), ((1, 3), 1 / 3), ((0, 2), 0.9), ((), 0.0), ((), 1.0)]:
+        expanded = expand(dropout_model(shape=shape, axes=axes, ratio=ratio, strata=strata), form=form)
+        session = ort_session(expanded)
+        for step in ([0], [2**31 - 1], [2**32 + 5], [2**63 - 1], [5, 2**40, 3, 2, 1])[: 4 if 0 in axes else 5]:
+            y, mask = draw(session, x, training_mode=ON, step=np.array(step))
+            scale = spec.explicit_scale(ratio, x.dtype)
+            wanted = spatial_dropout(x, axes, ratio, 7, step, scale=scale, strata=strata)
+            assert_same_bits(y, wanted[0])
+            np.testing.assert_array_equal(mask, wanted[1])
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [[3], [2**40 + 1], [7, 2**33, 0, 1, 2**62]])
 def test_the_bits_in_the_reference_evaluator(form: str, step: list[int]) -> None:
     x = sample((5, 4, 3, 2))
