@@ -9,6 +9,10 @@ import pytest
 _OLD = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 24)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-snapshots", action="store_true", help="write what the command line prints now")
+
+
 def pytest_configure() -> None:
     os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a program could not write as it ended
     # A job in the background of a shell script is started with interrupts ignored, and so are all its children.

@@ -14,29 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from onnx_spatialdrop.cli import (
-    check,
-    demo,
-    doctor,
-    fix,
-    fuse,
-    insert,
-    inspect,
-    montecarlo,
-    rewrites,
-    uncertainty,
-    verify,
-)
-from onnx_spatialdrop.cli.terminal import refuse, say
+from onnx_spatialdrop.cli.verbs import VERBS, fill
 from onnx_spatialdrop.errors import ModelFileWarning, SpatialDropError
-from onnx_spatialdrop.io import first_line
-from onnx_spatialdrop.runtime import child_process
 
 __all__ = ["main", "parser"]
-
-_VERBS = (inspect, check, fuse, insert, rewrites, fix, montecarlo, uncertainty, verify, doctor, demo)
 
 _EPILOG = (
     "Exit codes: 0 done, 1 the model or the machine does not allow it, 2 usage, 3 findings (check, verify, "
@@ -51,32 +34,37 @@ _GRACE_S: Final = 2
 _UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
-    top = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a line that steers no terminal."""
+        from onnx_spatialdrop.cli.terminal import plain
+
+        super().error(plain(message))
+
+
+def parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line, of all verbs or with the arguments of one alone."""
+    top: argparse.ArgumentParser = _Parser(
         prog="onnx-spatialdrop",
-        description="Spatial dropout in ONNX models: see it, remove it, rewrite it.",
+        description="Spatial dropout in ONNX models: see it, remove it, rewrite it. VERB --help explains each.",
         epilog=_EPILOG,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in _VERBS:
-        module.add(verbs)
+    fill(verbs, chosen)
     for verb in verbs.choices.values():
         verb.set_defaults(misused=verb.error)
     return top
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments; what is wrong with them ends the program with the usage of the verb, not of all verbs."""
-    arguments, unknown = parser().parse_known_args(argv)
-    if unknown:
+    chosen = next((word for word in argv if word in VERBS), "")
+    arguments, unknown = parser(chosen).parse_known_args(argv)
+    if unknown and hasattr(arguments, "files") and not any(word.startswith("-") for word in unknown):
+        arguments.files += unknown  # argparse takes no more of them after an option
+    elif unknown:
         arguments.misused(f"unrecognized arguments: {' '.join(unknown)}")
-    named = getattr(arguments, "named_output", None)
-    if named is not None:
-        if arguments.output is not None:
-            arguments.misused(f"OUTPUT is given twice: {arguments.output} and {named}")
-        arguments.output = named
     return arguments
 
 
@@ -93,12 +81,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     With ONNX_SPATIALDROP_DEBUG set, faults that nobody foresaw are raised. As a program (``argv`` is None), verbs that
     run models do so in a process of their own: a runtime may crash, take all memory, or not come back.
     """
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser("").print_help()
+        return 0
     with _streams():
-        arguments = _arguments(argv)
+        arguments = _arguments(words)
+        from onnx_spatialdrop.cli.terminal import refuse, talk  # what is asked for, not --help
+
+        talk(quiet=arguments.quiet, verbose=arguments.verbose)
         try:
             with _terminable():
                 if argv is None and arguments.verb in _APART:
-                    return _apart(arguments, sys.argv[1:])
+                    return _apart(arguments, words)
                 code: int = arguments.run(arguments)
                 sys.stdout.flush()
         except SpatialDropError as error:
@@ -114,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # a file can be wrong in more ways than anybody has thought of
             if os.environ.get("ONNX_SPATIALDROP_DEBUG"):
                 raise
+            from onnx_spatialdrop.io import first_line
+
             said = f"{_UNFORESEEN} ({type(error).__name__}: {first_line(error)})"
             refuse(_with_file(f"{said}; ONNX_SPATIALDROP_DEBUG=1 shows where", arguments))
         else:
@@ -123,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _apart(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Run a command in a process of its own; end it with this one, also where it is deep in a runtime."""
+    from onnx_spatialdrop.cli.terminal import refuse
+    from onnx_spatialdrop.runtime import child_process
+
     child = child_process.start("from onnx_spatialdrop.cli import main; sys.exit(main(sys.argv[1:]))", *argv)
     try:
         code = child.wait()
@@ -140,7 +140,7 @@ def _apart(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _with_file(message: str, arguments: argparse.Namespace) -> str:
-    files = [name for key in ("input", "output", "models") if (name := getattr(arguments, key, None))]
+    files = [str(name) for key in ("input", "output", "models") if (name := getattr(arguments, key, None))]
     if not files or any(name in message for name in files):
         return message
     return f"{files[0]}: {message.removeprefix('the model: ')}"
@@ -168,8 +168,7 @@ def _terminable() -> Iterator[None]:
 @contextmanager
 def _streams() -> Iterator[None]:
     """Let stdout and stderr take every text, closed or ASCII as they may be; no log, no warnings."""
-    for library in ("onnx_ir", "onnx_spatialdrop"):
-        logging.getLogger(library).addHandler(logging.NullHandler())
+    logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
     with open(os.devnull, "w", encoding="utf-8") as nothing, warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -193,6 +192,8 @@ def _show(others: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, ModelFileWarning):
+            from onnx_spatialdrop.cli.terminal import say
+
             say(str(message))
         else:
             others(message, category, *place)

@@ -6,6 +6,7 @@ import argparse
 from typing import Final
 
 from onnx_spatialdrop.cli.terminal import print_json, show, working
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.passes.check import check
 
 __all__ = ["FINDINGS", "add"]
@@ -14,12 +15,11 @@ __all__ = ["FINDINGS", "add"]
 FINDINGS: Final = 3
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser("check", help="say what will go wrong with a file's dropout, and what to do")
+    verb = added(verbs, "check")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
     verb.add_argument("--target", help="a runtime or optimiser, such as openvino or onnxslim, to ask about")
-    verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from rich.markup import escape
 
 import onnx_spatialdrop
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.terminal import plain, refuse, screen, show, table
+from onnx_spatialdrop.cli.terminal import print_json, refuse, screen, show, table
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
 from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.passes.expand import expand
@@ -33,34 +33,36 @@ __all__ = ["add"]
 _RUNS = 30
 _RECORD = "digits_torch.npz"
 _DRAWN_BY = {
-    "uniform": "RandomUniformLike of the runtime",
-    "dropout": "Dropout of the runtime, on ones",
-    "philox": "Philox in integer operators",
+    "uniform": "RandomUniformLike",
+    "dropout": "Dropout on ones",
+    "philox": "Philox in integers",
 }
 Array = npt.NDArray[Any]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser("demo", help="take a trained CNN through everything, and check each step")
+    verb = added(verbs, "demo")
     verb.add_argument("--models", metavar="FOLDER", help="where digits_torch.onnx lies (default: the installed models)")
     verb.set_defaults(run=_run)
 
 
 @dataclass
 class _Demo:
-    """The material, and the checks that failed so far."""
+    """The material, and the claims so far: whether each holds, and those that do not."""
 
     folder: Path
     images: Array
     labels: Array
     logits: Array
     failed: list[str] = field(default_factory=list)
+    claims: dict[str, bool] = field(default_factory=dict)
 
     def check(self, holds: bool, claim: str) -> str:
+        self.claims[claim] = bool(holds)
         if not holds:
             self.failed.append(claim)
-        return "[green]yes[/]" if holds else "[red]NO[/]"
+        return "yes" if holds else "NO"
 
     def accuracy(self, logits: Array) -> float:
         return float((logits.argmax(axis=1) == self.labels).mean())
@@ -68,12 +70,17 @@ class _Demo:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder = _models(arguments.models)
+    screen.quiet = arguments.json
     try:
         demo = _told(folder)
     except SpatialDropError:
         raise
     except Exception as error:
         raise ModelFileError(f"{folder}: the demo cannot go on with what lies there: {io.first_line(error)}") from error
+    finally:
+        screen.quiet = False
+    if arguments.json:
+        print_json({"models": str(folder), "claims": demo.claims})
     if demo.failed:
         refuse(f"{folder}: the demo does not hold: {'; '.join(demo.failed)}")
     return 1 if demo.failed else 0
@@ -110,7 +117,7 @@ def _to_inference(demo: _Demo) -> None:
         (record.name, str(list(record.axes or ())), f"{record.ratio:g}", f"{len(record.nodes)} nodes")
         for record in report.fused
     ]
-    screen.print(f"[bold]1. What the exporter wrote in training mode[/]: {escape(plain(_listed(tangle)))}")
+    show("1. What the exporter wrote in training mode", f"   {_listed(tangle)}", "")
     table("fuse recognises in it", ("SpatialDropout", "axes", "ratio", "written as"), rows)
     clean, eval_export = to_inference(trained), io.load(demo.folder / "digits_torch_eval_export.onnx")
     assert isinstance(clean, ir.Model)
@@ -171,8 +178,8 @@ def _training_graphs(demo: _Demo) -> None:
                 demo.check(exact, "philox has the reference's bits") if form == "philox" else "its own numbers",
             )
         )
-    screen.print("\n[bold]2. Training graphs in standard ops[/]")
-    table("expand", ("form", "drawn by", "nodes", "whole maps", "0.3 of them", "the operator's bits"), rows)
+    show("2. Training graphs in standard operators", "")
+    table("expand", ("form", "drawn by", "nodes", "whole maps", "0.3 of them", "exact bits"), rows)
 
 
 def _same_maps(each: Any, before: Array, after: Array) -> bool:
@@ -208,8 +215,8 @@ def _sessions(demo: _Demo) -> None:
                 demo.check(not np.array_equal(*fresh), f"{kernel}: a fresh draw every run"),
             )
         )
-    screen.print("\n[bold]3. Sessions that drop maps[/]")
-    columns = ("kernel", "off by default", "the reference's bits", "same maps in any batch", "fresh draws")
+    show("3. Sessions that drop maps", "")
+    columns = ("kernel", "off by default", "exact bits", "same in any batch", "fresh draws")
     table("session(model, kernel)", columns, rows)
     for reason in missing:
         show(reason)
@@ -240,7 +247,7 @@ def _uncertainty(demo: _Demo) -> None:
             for group, chosen in groups
             if chosen.any()
         ]
-    screen.print(f"\n[bold]4. What it is good for[/]: uncertainty from {_RUNS} draws")
+    show(f"4. What it is good for: uncertainty from {_RUNS} draws", "")
     table("predictive entropy, in nats", ("images", "how many", "mean", ""), rows, right=("how many", "mean"))
 
 

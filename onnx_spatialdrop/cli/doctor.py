@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 
 from onnx_spatialdrop.cli.terminal import print_json, show, table
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.runtime.doctor import doctor
 
 __all__ = ["add"]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser("doctor", help="show versions, the native library, and which kernels work here")
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb = added(verbs, "doctor")
     verb.set_defaults(run=_run)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from onnx_spatialdrop.cli.rewrites import run_pass, with_files
+from onnx_spatialdrop.cli.jobs import run_pass, with_files
+from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.passes.fix import FREE, FixPass
 
 __all__ = ["add"]
@@ -12,12 +13,11 @@ __all__ = ["add"]
 _MODES = {"on": True, "off": False, FREE: FREE}
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = with_files(verbs, "fix", "make a switch a constant of the file, or a switch again", "fixed")
+    verb = with_files(verbs, "fix", "fixed", _run)
     verb.add_argument("--training-mode", choices=_MODES, help="dropout always on, always off, or fed again")
     verb.add_argument("--step", type=_step, metavar="N", help="the draw of every run; -1: a fresh one; free: fed again")
-    verb.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for name, value in (("training_mode", arguments.training_mode), ("step", arguments.step))
         if value is not None
     ]
-    return run_pass(arguments, rewrite, "", lambda _: ", ".join(said))
+    return run_pass(arguments, rewrite, lambda *_: ", ".join(said), "the switches are what they are to be")
 
 
 def _step(text: str) -> int | str:

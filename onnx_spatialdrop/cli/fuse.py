@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 
 from onnx_spatialdrop import io
-from onnx_spatialdrop.cli.rewrites import output_of, seed, with_files
-from onnx_spatialdrop.cli.terminal import print_json, say, show, working
+from onnx_spatialdrop.cli.jobs import operators, report, with_files
+from onnx_spatialdrop.cli.rewrites import seed
+from onnx_spatialdrop.cli.terminal import show, working
+from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.passes.fuse import FusePass
 
 __all__ = ["add"]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = with_files(verbs, "fuse", "turn dropout in standard operators into SpatialDropout nodes", "fused")
+    verb = with_files(verbs, "fuse", "fused", _run)
     verb.add_argument("--explain", action="store_true", help="say what was proven of each candidate and what was not")
-    verb.add_argument("--json", action="store_true", help="print the report as JSON")
     verb.add_argument("--elementwise", action="store_true", help="element-wise dropout too, with axes []")
     verb.add_argument("--bernoulli", action="store_true", help="masks of Bernoulli too, by ONNX's definition")
-    verb.add_argument("--off", action="store_true", help="the new switch is off until somebody feeds training_mode")
+    verb.add_argument(
+        "--off",
+        action="store_true",
+        help="the new switch is off until somebody feeds training_mode (default: on, since the file drew)",
+    )
     verb.add_argument("--seed", type=seed, default=0, help="base seed (default: 0)")
-    verb.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -31,20 +35,21 @@ def _run(arguments: argparse.Namespace) -> int:
         training_mode=not arguments.off,
         seed=arguments.seed,
     )
-    output = output_of(arguments)
     with working() as work:
         work.stage(f"reading {arguments.input}")
         model = io.load(arguments.input)
+        had = operators(model)
         work.stage(f"proving what is dropout in {arguments.input}")
-        rewrite.call(model)
-        work.stage(f"writing {output}")
-        io.save(model, output, work.copied)
-    report = rewrite.report
-    if arguments.json:
-        print_json(report.as_dict())
-    elif arguments.explain:
-        show(*report.lines())
-    said = f"{len(report.fused)} fused, {len(report.refused)} refused"
-    hint = "" if arguments.explain or arguments.json or not report.refused else " (--explain says why)"
-    say(f"{output}: {said}{hint}")
+        modified = rewrite.call(model).modified
+        if arguments.output is not None:
+            work.stage(f"writing {arguments.output}")
+            io.save(model, arguments.output, work.copied)
+    found = rewrite.report
+    if arguments.explain and not arguments.json:
+        show(*found.lines())
+    said = f"{len(found.fused)} fused, {len(found.refused)} refused"
+    if not found.fused and not found.refused:
+        said = "nothing to do: the file holds no dropout in standard operators"
+    hint = "" if arguments.explain or not found.refused else " (--explain says why)"
+    report(arguments, said + hint, had, operators(model), modified, found.as_dict())
     return 0

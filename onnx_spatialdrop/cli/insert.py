@@ -6,16 +6,23 @@ import argparse
 
 import onnx_ir as ir
 
-from onnx_spatialdrop.cli.rewrites import run_pass, seed, with_files
+from onnx_spatialdrop.cli.jobs import run_pass, with_files
+from onnx_spatialdrop.cli.rewrites import nodes, seed
+from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.passes.insert import InsertPass
 
 __all__ = ["add"]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = with_files(verbs, "insert", "put SpatialDropout nodes after values, switched off until fed", "dropped")
-    verb.add_argument("--after", metavar="VALUE", action="append", help="a value of the main graph; may be repeated")
+    verb = with_files(verbs, "insert", "dropped", _run)
+    verb.add_argument(
+        "--after",
+        metavar="VALUE",
+        action="append",
+        help="a value of the main graph, or a node, whose first output it is; may be repeated",
+    )
     verb.add_argument("--after-op", metavar="OP", action="append", help="after every node of this operator: Relu")
     verb.add_argument("--before-op", metavar="OP", action="append", help="before every node of this operator: Gemm")
     verb.add_argument(
@@ -29,7 +36,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     which.add_argument("--channels-last", action="store_true", help="all axes but the first and last share an entry")
     verb.add_argument("--seed", type=seed, default=0, help="base seed (default: 0)")
-    verb.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -47,12 +53,11 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
 
-    def describe(_: ir.Model) -> str:
-        nodes = f"{len(rewrite.inserted)} node{'s' * (len(rewrite.inserted) != 1)}"
+    def message(_: ir.Model, __: int) -> str:
         where = f" after {', '.join(rewrite.inserted)}" if rewrite.by_kind else ""
-        return f"inserted {nodes}{where}; dropout is off until training_mode is fed"
+        return f"inserted {nodes(len(rewrite.inserted))}{where}; dropout is off until training_mode is fed"
 
-    return run_pass(arguments, rewrite, "", describe)
+    return run_pass(arguments, rewrite, message, "no value is named")
 
 
 def _axes(text: str) -> list[int]:

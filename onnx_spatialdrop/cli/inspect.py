@@ -1,27 +1,34 @@
-"""``inspect``: which SpatialDropout nodes a file holds, what switches them, and which runtimes can run it."""
+"""``inspect``: what a file holds of dropout, what switches it, which runtimes can run it, and what to do next."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import print_json, show, table, working
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.graph.scopes import default_opset
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.find import Found, find_nodes
+from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.fuse.report import Record, Report
 
 __all__ = ["add", "runs_where"]
 
+#: Operators after which people put dropout, and how many of their values are named.
+_PLACES = ("Relu", "LeakyRelu", "Gelu", "Elu", "Sigmoid", "Tanh", "BatchNormalization", "Conv", "LSTM", "GRU")
+_NAMED = 3
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser("inspect", help="list SpatialDropout nodes and what can run the file")
+    verb = added(verbs, "inspect")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
-    verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
 
 
@@ -29,33 +36,86 @@ def _run(arguments: argparse.Namespace) -> int:
     with working() as work:
         work.stage(f"reading {arguments.input}")
         model = io.load(arguments.input)
-        found, runs = find_nodes(model), runs_where(model)
+        found, runs, places = find_nodes(model), runs_where(model), _places(model)
+        work.stage(f"looking for dropout in {arguments.input}")
+        other = FusePass(elementwise=True, bernoulli=True)
+        other.call(model)  # it is this program's own copy
     if arguments.json:
-        print_json({"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs})
+        written = {"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs}
+        print_json({**written, "other": other.report.as_dict()})
         return 0
-    if not found:
-        show(f"{arguments.input}: no SpatialDropout nodes")
-        return 0
-    columns = ("node", "X", "axes", "ratio", "rng", "strata", "seed", "training_mode", "step", "where")
-    table(arguments.input, columns, [_row(each) for each in found], right=("ratio", "strata", "seed"))
-    table("What can run this file", ("runtime", "runs", "why"), [(k, v["runs"], v["why"]) for k, v in runs.items()])
+    if found:
+        _show_nodes(arguments.input, found)
+        table("What can run this file", ("runtime", "runs", "why"), [(k, v["runs"], v["why"]) for k, v in runs.items()])
+    if other.report.fused or other.report.refused:
+        _show_other(arguments.input, other.report)
+    elif not found:
+        show(f"{arguments.input}: no dropout: a file for inference")
+        named = f"such as {', '.join(places)}" if places else "of the main graph"
+        show("", f"To add dropout after a value {named}:", f"  onnx-spatialdrop insert {arguments.input} --after VALUE")
     return 0
+
+
+def _show_nodes(file: str, found: list[Found]) -> None:
+    columns = ("node", "X", "axes", "ratio", "seed")
+    table(
+        f"{file}: {len(found)} SpatialDropout node{'s' * (len(found) != 1)}",
+        columns,
+        [_row(each) for each in found],
+        right=("ratio", "seed"),
+    )
+    facts = {
+        "training_mode": [each.training_mode for each in found],
+        "step": [each.step for each in found],
+        "rng": [each.rng for each in found],
+        "strata": [str(each.strata) for each in found],
+        "where": [each.scope or "main graph" for each in found],
+    }
+    differ = [name for name, values in facts.items() if len(set(values)) > 1]
+    show(*(f"{name}: {values[0]}" for name, values in facts.items() if name not in differ), "")
+    if differ:
+        rows = [(each.name, *(facts[name][index] for name in differ)) for index, each in enumerate(found)]
+        table("Not the same for all", ("node", *differ), rows)
 
 
 def _row(each: Found) -> tuple[str, ...]:
     shape = "?" if each.shape is None else " x ".join("?" if dim is None else str(dim) for dim in each.shape)
-    return (
-        each.name,
-        f"{each.dtype or '?'} {shape}",
-        str(list(each.axes)),
-        f"{each.ratio:.6g}",
-        each.rng,
-        str(each.strata),
-        str(each.seed),
-        each.training_mode,
-        each.step,
-        each.scope or "main graph",
-    )
+    x = f"{each.dtype or '?'} {shape}"
+    return (each.name, x, str(list(each.axes)), f"{each.ratio:.6g}", str(each.seed))
+
+
+def _show_other(file: str, report: Report) -> None:
+    """Say what dropout there is that is no SpatialDropout node, and what to do about it."""
+    rows = [_other_row(record, "") for record in report.fused]
+    rows += [_other_row(record, record.reason) for record in report.refused]
+    table(f"{file}: dropout in standard operators", ("at", "kind", "axes", "ratio", "not proven"), rows, ("ratio",))
+    if report.fused:
+        show(
+            "To take it out, for inference:",
+            f"  onnx-spatialdrop to-inference {file}",
+            "To make SpatialDropout nodes of it, which have a switch and run everywhere:",
+            f"  onnx-spatialdrop fuse {file}{_options(report.fused)}",
+        )
+    if report.refused:
+        show("To see what was proven and what was not:", f"  onnx-spatialdrop fuse --explain --dry-run {file}")
+
+
+def _options(fused: Iterable[Record]) -> str:
+    return " --elementwise" if any(record.axes == () for record in fused) else ""
+
+
+def _other_row(record: Record, reason: str) -> tuple[str, ...]:
+    axes = "?" if record.axes is None else str(list(record.axes))
+    return (record.name, record.kind, axes, "?" if record.ratio is None else f"{record.ratio:.6g}", reason)
+
+
+def _places(model: ir.Model) -> list[str]:
+    """Return values after which somebody may want dropout: a few, of one operator of _PLACES."""
+    for op_type in _PLACES:
+        names = [node.outputs[0].name for node in model.graph if node.op_type == op_type and node.domain == ""]
+        if names:
+            return [name for name in names[:_NAMED] if name]
+    return []
 
 
 def runs_where(model: ir.Model) -> dict[str, dict[str, Any]]:

@@ -6,8 +6,9 @@ import argparse
 
 import onnx_ir as ir
 
-from onnx_spatialdrop.cli.rewrites import run_pass, with_files
+from onnx_spatialdrop.cli.jobs import run_pass, with_files
 from onnx_spatialdrop.cli.terminal import say
+from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
 from onnx_spatialdrop.montecarlo.options import chunk_of, options
@@ -18,15 +19,20 @@ from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
 __all__ = ["add", "add_options", "layers", "pairs"]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+_IDLE = "the file holds no dropout"
+
+
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = with_files(
-        verbs, "monte-carlo", "write a file that gives mean, variance and entropies of its draws in one run", "mc"
-    )
+    verb = with_files(verbs, "monte-carlo", "mc", _run)
     add_options(verb)
     verb.add_argument("--chunk", type=_chunk, default="auto", help="draws at once: a number, all, or auto (default)")
-    verb.add_argument("--target", choices=[*TARGETS, *ALIASES], help="what is to run it, where that has no kernel")
-    verb.set_defaults(run=_run)
+    verb.add_argument(
+        "--target",
+        metavar="TARGET",
+        choices=[*TARGETS, *ALIASES],
+        help=f"what is to run it, where that has no kernel: {', '.join([*TARGETS, *ALIASES])}",
+    )
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
@@ -56,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     target = None if arguments.target is None else resolve(arguments.target)
     rewrite = MonteCarloPass(chosen, chunk_of(arguments.chunk), target not in NO_DEFAULTS)
 
-    def describe(model: ir.Model) -> str:
+    def describe(model: ir.Model, _: int) -> str:
         plan = rewrite.plan
         assert plan is not None
         outputs = ", ".join(value.name or "" for value in model.graph.outputs)
@@ -66,9 +72,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return f"{outputs}; {len(plan.prepared.live)} dropouts are on, {at_once}{nodes}"
 
     if target is None:
-        code = run_pass(arguments, rewrite, "", describe)
+        code = run_pass(arguments, rewrite, describe, _IDLE)
     else:
-        code = run_pass(arguments, ExpandPass(None, target), "", describe, before=rewrite)
+        code = run_pass(arguments, ExpandPass(None, target), describe, _IDLE, before=rewrite)
     for note in _notes(rewrite):
         say(f"  note: {note}")
     return code

@@ -1,154 +1,142 @@
-"""The verbs that read a model, run a pass and write it: ``to-inference``, ``attach``, ``expand`` and more."""
+"""The verbs that run one pass: ``to-inference``, ``remove``, ``expand``, ``attach``, ``detach`` and more."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.check import FINDINGS
+from onnx_spatialdrop.cli.jobs import operators, operators_of, report, run_pass, with_files
 from onnx_spatialdrop.cli.terminal import say, working
+from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.expand import ALIASES, FORMS, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.trainers import TrainerPass
-from onnx_spatialdrop.passes.find import find_nodes
 from onnx_spatialdrop.passes.leftovers import findings
+from onnx_spatialdrop.passes.remove import RemovePass
 from onnx_spatialdrop.passes.seeds import SeedsPass
 from onnx_spatialdrop.passes.stratify import StratifyPass
 from onnx_spatialdrop.passes.to_inference import run
 
-__all__ = ["add", "output_of", "run_pass", "seed", "with_files"]
+__all__ = ["add", "nodes", "seed"]
+
+_NONE = "the file holds no SpatialDropout nodes"
+_FORMS = """forms:
+  philox        the operator's own bits, in integer operators of 64 bits (opset 18)
+  philox-int32  the same bits in 32 bits, for runtimes without wide integers
+  uniform       the distribution: RandomUniformLike of the runtime, compared
+  dropout       the distribution: Dropout of the runtime, on ones
+  mask-inputs   each mask an input of the graph, which has to be fed
+  identity      no dropout
+"""
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verbs."""
-    verb = with_files(verbs, "to-inference", "remove dropout, and what only it needed", "inference")
-    verb.set_defaults(run=_to_inference)
-    verb = with_files(verbs, "attach", "put the operator's function body into the file", "attached")
-    _no_defaults(verb)
-    verb.set_defaults(
-        run=lambda arguments: run_pass(
-            arguments, AttachPass(defaults=not arguments.no_defaults), "attached the body for {n} nodes"
-        )
-    )
-    verb = with_files(verbs, "detach", "take the operator's function body out of the file", "detached")
-    verb.set_defaults(run=lambda arguments: run_pass(arguments, DetachPass(), "{n} nodes now need a kernel"))
-    verb = with_files(verbs, "expand", "write the nodes out in standard operators", "expanded")
-    verb.add_argument("--form", choices=FORMS, help="how to write them out (default: the best one for the target)")
+    with_files(verbs, "to-inference", "inference", _to_inference)
+    with_files(verbs, "remove", "removed", _remove)
+    verb = with_files(verbs, "expand", "expanded", _expand, _FORMS)
     verb.add_argument(
-        "--target", choices=[*TARGETS, *ALIASES], default="onnxruntime", help="what is to run it (default: onnxruntime)"
+        "--form", metavar="FORM", choices=FORMS, help="how to write them out (default: the best one for the target)"
+    )
+    verb.add_argument(
+        "--target",
+        metavar="TARGET",
+        choices=[*TARGETS, *ALIASES],
+        default="onnxruntime",
+        help=f"what is to run it: {', '.join([*TARGETS, *ALIASES])} (default: onnxruntime)",
     )
     _no_defaults(verb)
-    verb.set_defaults(run=_expand)
-    verb = with_files(verbs, "seeds", "give every node a seed of its own", "seeded")
+    _no_defaults(with_files(verbs, "attach", "attached", _attach))
+    with_files(verbs, "detach", "detached", _detach)
+    verb = with_files(verbs, "seeds", "seeded", _seeds)
     verb.add_argument("--base", type=seed, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
     verb.add_argument(
         "--frameworks", action="store_true", help="nodes that draw as a framework does lose their layers' seeds, too"
     )
-    verb.set_defaults(run=_seeds)
-    verb = with_files(verbs, "stratify", "balance the draws over cycles of steps, for means of many draws", "balanced")
+    verb = with_files(verbs, "stratify", "balanced", _stratify)
     verb.add_argument("--strata", type=int, default=31, help="steps in a cycle, a prime from 3 to 127 (default: 31)")
-    verb.set_defaults(run=_stratify)
 
 
 def _no_defaults(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--no-defaults",
         action="store_true",
-        help="training_mode and step have to be fed: for tools that take an input with a default for a constant",
+        help="training_mode and step have to be fed: for tools that take an input with a default for a constant "
+        "(default: the file infers until somebody feeds them)",
     )
 
 
+def nodes(count: int) -> str:
+    """Return a number of nodes in words."""
+    return f"{count} node{'s' * (count != 1)}"
+
+
 def _to_inference(arguments: argparse.Namespace) -> int:
-    output = output_of(arguments)
+    file = arguments.input
     with working() as work:
-        work.stage(f"rewriting {arguments.input}")
-        outcome = run(arguments.input, output, progress=work.copied)
+        work.stage(f"rewriting {file}")
+        had = operators_of(file)
+        outcome = run(file, arguments.output, progress=work.copied)
     found = findings(outcome.left)
     left = f"; {len(found)} left, which may drop or are in training mode" if found else ""
-    say(f"{output}: removed {outcome.removed} dropouts{left}")
-    for each in outcome.left:
+    said = f"removed {outcome.removed} dropouts{left}"
+    if not outcome.removed:
+        said = f"nothing removed{left}" if found else "nothing to do: no dropout was found in the file"
+    has = operators(outcome.model) if isinstance(outcome.model, ir.Model) else operators_of(str(outcome.model))
+    left_over = {"removed": outcome.removed, "left": [each.as_dict() for each in outcome.left]}
+    report(arguments, said, had, has, outcome.removed > 0, left_over)
+    for each in outcome.left if not arguments.json else ():
         say(f"  {'left' if each.is_finding else 'noise of the model'}: {each}")
     return FINDINGS if found else 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    return run_pass(arguments, RemovePass(), lambda _, count: f"removed {nodes(count)}", _NONE)
+
+
+def _attach(arguments: argparse.Namespace) -> int:
+    rewrite = AttachPass(defaults=not arguments.no_defaults)
+    return run_pass(arguments, rewrite, lambda _, count: f"attached the body for {nodes(count)}", _NONE)
+
+
+def _detach(arguments: argparse.Namespace) -> int:
+    idle = "the file holds no function body of the operator"
+    return run_pass(arguments, DetachPass(), lambda _, count: f"{nodes(count)} now need a kernel", idle)
 
 
 def _seeds(arguments: argparse.Namespace) -> int:
     rewrite = SeedsPass(arguments.base, keep_ties=arguments.keep_ties, frameworks=arguments.frameworks)
 
-    def describe(model: ir.Model) -> str:
+    def message(_: ir.Model, count: int) -> str:
         kept = f"; {rewrite.kept} draw as their framework does and keep its seeds" if rewrite.kept else ""
-        return f"{len(find_nodes(model)) - rewrite.kept} nodes have seeds of their own{kept}"
+        return f"gave {nodes(count - rewrite.kept)} seeds of their own{kept}"
 
-    return run_pass(arguments, rewrite, "", describe)
+    return run_pass(arguments, rewrite, message, "no node has another seed than it would get")
 
 
 def _stratify(arguments: argparse.Namespace) -> int:
     rewrite = StratifyPass(arguments.strata)
 
-    def describe(model: ir.Model) -> str:
+    def message(_: ir.Model, count: int) -> str:
         kept = f"; {rewrite.kept} draw as their framework does and stay as they are" if rewrite.kept else ""
-        return f"{len(find_nodes(model)) - rewrite.kept} nodes have strata {arguments.strata}{kept}"
+        return f"gave {nodes(count - rewrite.kept)} strata {arguments.strata}{kept}"
 
-    return run_pass(arguments, rewrite, "", describe)
+    return run_pass(arguments, rewrite, message, f"no node has other strata than {arguments.strata}")
 
 
 def _expand(arguments: argparse.Namespace) -> int:
     prepare = TrainerPass(arguments.target)
     rewrite = ExpandPass(arguments.form, arguments.target, defaults=not arguments.no_defaults)
-    code = run_pass(arguments, rewrite, "wrote {n} nodes out in standard operators", before=prepare)
+    code = run_pass(
+        arguments, rewrite, lambda _, count: f"wrote {nodes(count)} out in standard operators", _NONE, before=prepare
+    )
     for line in prepare.said:
         say(f"  before that: {line}")
     return code
-
-
-def with_files(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str, suffix: str
-) -> argparse.ArgumentParser:
-    """Add a verb with the arguments INPUT [OUTPUT], or -o OUTPUT; by default INPUT with ``suffix`` before .onnx."""
-    verb = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
-    verb.add_argument("input", metavar="INPUT", help="an .onnx file")
-    written = f"the file to write; may be INPUT itself (default: INPUT's name with .{suffix}.onnx)"
-    verb.add_argument("output", metavar="OUTPUT", nargs="?", help=written)
-    verb.add_argument("-o", "--output", dest="named_output", metavar="OUTPUT", help="the same, by name")
-    verb.set_defaults(suffix=suffix)
-    return verb
-
-
-def run_pass(
-    arguments: argparse.Namespace,
-    rewrite: ir.passes.InPlacePass,
-    message: str,
-    describe: Callable[[ir.Model], str] | None = None,
-    before: ir.passes.InPlacePass | None = None,
-) -> int:
-    """Load INPUT, run the pass (after ``before``), write OUTPUT and say what was done.
-
-    ``{n}`` in ``message`` counts the nodes.
-    """
-    output = output_of(arguments)
-    with working() as work:
-        work.stage(f"reading {arguments.input}")
-        model = io.load(arguments.input)
-        work.stage(f"rewriting {arguments.input}")
-        count = len(find_nodes(model))
-        if before is not None:
-            before.call(model)
-        rewrite.call(model)
-        work.stage(f"writing {output}")
-        io.save(model, output, work.copied)
-    say(f"{output}: {describe(model) if describe is not None else message.format(n=count)}")
-    return 0
-
-
-def output_of(arguments: argparse.Namespace) -> Path:
-    """Return the file to write."""
-    source = Path(arguments.input)
-    return Path(arguments.output or source.with_name(f"{source.stem}.{arguments.suffix}.onnx"))
 
 
 def seed(text: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -17,10 +19,24 @@ from rich.text import Text
 
 from onnx_spatialdrop.gc_pause import gc_paused
 
-__all__ = ["Work", "errors", "plain", "print_json", "refuse", "say", "screen", "show", "table", "working"]
+__all__ = [
+    "Work",
+    "errors",
+    "is_quiet",
+    "plain",
+    "print_json",
+    "refuse",
+    "say",
+    "screen",
+    "show",
+    "table",
+    "talk",
+    "working",
+]
 
 #: Seconds before a bar appears.
 PATIENCE: Final = 2.0
+_STYLES: Final = {"yes": "green", "NO": "red"}
 
 
 class _Console(Console):
@@ -29,8 +45,32 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+class _Said(logging.Handler):
+    """Says what the package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one message."""
+        say(record.getMessage())
+
+
 screen = _Console()
 errors = _Console(stderr=True)
+_LOG: Final = logging.getLogger("onnx_spatialdrop")
+_SAID: Final = _Said()
+_quiet = False
+
+
+def talk(quiet: bool = False, verbose: bool = False) -> None:
+    """Set how much is said from now on: with ``quiet`` errors and results alone, with ``verbose`` all logs."""
+    global _quiet
+    _quiet = quiet
+    _LOG.addHandler(_SAID)
+    _LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def is_quiet() -> bool:
+    """Return whether only errors and results are printed."""
+    return _quiet
 
 
 def plain(text: str) -> str:
@@ -46,7 +86,9 @@ def refuse(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr that says what was done."""
+    """Print one line on stderr that says what was done, unless nobody wants to hear."""
+    if _quiet:
+        return
     errors.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -64,13 +106,23 @@ def show(*lines: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in ``right`` are aligned to the right."""
-    made = Table(title=escape(plain(title)), title_justify="left", title_style="bold")
+    """Print a table.
+
+    Args:
+        title: a line above it; "" for none.
+        columns: their names.
+        rows: a text for each column; "yes" and "NO" are coloured on a terminal.
+        right: the columns that are aligned to the right.
+    """
+    if title:
+        screen.print(plain(title), style="bold", markup=False, highlight=False, soft_wrap=True)
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(plain(cell)) for cell in row))
+        made.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
     screen.print(made)
+    screen.print()
 
 
 class Work:
@@ -99,7 +151,7 @@ class Work:
     @contextmanager
     def shown(self) -> Iterator[Work]:
         """Draw the bar inside the context, from PATIENCE seconds on."""
-        if not errors.is_terminal:
+        if not errors.is_terminal or _quiet:
             yield self
             return
         timer = threading.Timer(PATIENCE, self._bar.start)

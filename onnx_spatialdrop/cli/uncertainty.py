@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnx_spatialdrop.cli.montecarlo import add_options
 from onnx_spatialdrop.cli.terminal import print_json, say, show, table, working
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.metrics.judged import JudgedClasses, JudgedValues, judge_classes, judge_values
 from onnx_spatialdrop.montecarlo import MCDropout
@@ -27,11 +28,9 @@ __all__ = ["add"]
 Array = npt.NDArray[Any]
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser(
-        "uncertainty", help="how sure a model is of given inputs: statistics of its draws, and a page of pictures"
-    )
+    verb = added(verbs, "uncertainty")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
     verb.add_argument("--inputs", metavar="FILE", required=True, help="inputs: .npz by name, or .npy for a single one")
     verb.add_argument("--labels", metavar="FILE", help="the truth: .npy, or .npz with an array 'labels'")
@@ -43,7 +42,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument("--resume", metavar="FOLDER", help="keep what is done there, and go on where a run was stopped")
     verb.add_argument("--out", metavar="FILE", help="write mean, variance, entropies and so on there (.npz)")
     verb.add_argument("--plot", metavar="FILE", help="write a page of pictures there (.html); needs matplotlib")
-    verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
 
 

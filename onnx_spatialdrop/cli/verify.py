@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from onnx_spatialdrop.cli.check import FINDINGS
 from onnx_spatialdrop.cli.terminal import print_json, show, table
+from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
 from onnx_spatialdrop.runtime.session import KERNELS
 from onnx_spatialdrop.storage import arrays
@@ -20,11 +21,9 @@ __all__ = ["add"]
 _N = TypeVar("_N", int, float)
 
 
-def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(verbs: Verbs) -> None:
     """Add the verb."""
-    verb = verbs.add_parser(
-        "verify", help="compare a file's masks and outputs with its framework's, step by step, while dropout is on"
-    )
+    verb = added(verbs, "verify")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
     verb.add_argument(
         "--against",
@@ -39,9 +38,20 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--tolerance", type=_tolerance, help="what outputs may differ by, relative to their largest value"
     )
-    verb.add_argument("--kernel", choices=["auto", *KERNELS], default="auto", help="of ONNX Runtime (default: auto)")
-    verb.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="(default: onnxruntime)")
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.add_argument(
+        "--kernel",
+        metavar="KERNEL",
+        choices=["auto", *KERNELS],
+        default="auto",
+        help=f"of ONNX Runtime: auto, {', '.join(KERNELS)} (default: auto)",
+    )
+    verb.add_argument(
+        "--runtime",
+        metavar="RUNTIME",
+        choices=RUNTIMES,
+        default="onnxruntime",
+        help=f"what runs the file: {', '.join(RUNTIMES)} (default: onnxruntime)",
+    )
     verb.set_defaults(run=_run)
 
 

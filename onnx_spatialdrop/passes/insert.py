@@ -41,7 +41,8 @@ class InsertPass(ir.passes.InPlacePass):
     5. Seeds are derived from one base seed, in the order of the file, and differ from those that the model has already.
     6. A type or rank that the file does not give is inferred; one that stays unknown is accepted if ``axes`` are given.
     7. A name that is taken gets a number: ``X/dropped_1``. The node is named ``X/SpatialDropout``.
-    8. Everything is checked before anything changes; without a value to insert after, the model is not modified.
+    8. A name that no value has may be a node's, and stands for its first output. Everything is checked
+       before anything changes; without a value to insert after, the model is not modified.
     9. The nodes draw by "philox"; a function body that the model has is attached anew, so that it knows them.
     10. With ``after_op``, ``before_op`` or ``last`` values are found by kind, see places.py; dropout after one that has
         no spatial axes (rank 2 or less) is element-wise where nothing else is said.
@@ -80,10 +81,11 @@ class InsertPass(ir.passes.InPlacePass):
         if self.by_kind:  # case 10
             found = places.by_kind(model.graph, self.after_op, self.before_op, self.last)
             self.rates = {value.name or "": self.rate for value in found}
-        targets = _targets(model, self.rates)
+        rates = _by_value(model, self.rates)  # case 8
+        targets = _targets(model, rates)
         self.inserted = [value.name or "" for value in targets]
         known = _known(model, targets)  # case 6
-        axes = [self._axes(x, *known[x]) for x in targets]  # case 8
+        axes = [self._axes(x, rates[x.name or ""], *known[x]) for x in targets]  # case 8
         if not targets:
             return ir.passes.PassResult(model, modified=False)
         taken = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
@@ -94,7 +96,7 @@ class InsertPass(ir.passes.InPlacePass):
             x.type, x.shape = known[x]
             node = op.spatial_dropout(
                 x,
-                self.rates[x.name or ""],
+                rates[x.name or ""],
                 training_mode=training_mode,
                 step=step,
                 seed=seed,
@@ -108,7 +110,7 @@ class InsertPass(ir.passes.InPlacePass):
         raise_ir_version(model)
         return ir.passes.PassResult(model, modified=True)
 
-    def _axes(self, x: ir.Value, known: ir.TypeProtocol | None, shape: ir.Shape | None) -> tuple[int, ...]:
+    def _axes(self, x: ir.Value, rate: float, known: ir.TypeProtocol | None, shape: ir.Shape | None) -> tuple[int, ...]:
         where = f"value {x.name!r}"
         if known is not None and (not isinstance(known, ir.TensorType) or known.dtype not in op.FLOAT_TYPES):
             allowed = ", ".join(dtype.name for dtype in op.FLOAT_TYPES)
@@ -126,7 +128,7 @@ class InsertPass(ir.passes.InPlacePass):
             shape=shape,
             where=where,
         )
-        spec.Attributes(shared, self.rates[x.name or ""], 0, where=where)
+        spec.Attributes(shared, rate, 0, where=where)
         return shared
 
 
@@ -141,6 +143,20 @@ def _rates(after: After, rate: float) -> dict[str, float]:
         if count > 1:
             raise SpecError(f"value {name!r}: is named {count} times in after; name each value once")
     return dict.fromkeys(names, rate)
+
+
+def _by_value(model: ir.Model, rates: Mapping[str, float]) -> dict[str, float]:
+    """Return the rates by values' names; a name that only a node has stands for the node's first output."""
+    nodes = {node.name: node.outputs[0].name for node in model.graph if node.name and node.outputs}
+    values = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    values.update(out.name for node in model.graph for out in node.outputs)
+    found: dict[str, float] = {}
+    for name, rate in rates.items():
+        value = name if name in values else nodes.get(name) or name
+        if value in found:
+            raise SpecError(f"value {value!r}: is named in after, and so is its node; name one of them")
+        found[value] = rate
+    return found
 
 
 def _targets(model: ir.Model, names: Iterable[str]) -> list[ir.Value]:
@@ -243,7 +259,8 @@ def insert(
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
-        after: the name of a value of the main graph, several names, or a mapping of names to rates.
+        after: the name of a value of the main graph, or of a node, which stands for its first output; several names,
+            or a mapping of names to rates.
         after_op: in place of names, operators, such as "Relu": after each node of these.
         before_op: in place of names, operators, such as "Gemm": before each node of these.
         last: the last of those only; alone, before the last layer that has weights. Dropout after a value without

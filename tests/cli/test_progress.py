@@ -63,10 +63,10 @@ def test_quick_work_has_no_bar(file: str) -> None:
     code, _, said = on_terminal(30.0, "attach", file)
     assert code == 0
     assert "reading" not in said
-    assert "attached the body for 1 nodes" in said
+    assert "attached the body for 1 node" in said
 
 
 def test_no_bar_without_a_terminal(file: str) -> None:
     command = [sys.executable, "-c", _SLOW, "0.2", "attach", file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr == f"{file.removesuffix('.onnx')}.attached.onnx: attached the body for 1 nodes\n"
+    assert done.stderr == f"{file.removesuffix('.onnx')}.attached.onnx: attached the body for 1 node\n"
