@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     screen.quiet = arguments.json
     try:
         demo = _told(folder)
-    except SpatialDropError:
+    except (SpatialDropError, BrokenPipeError):
         raise
     except Exception as error:
         raise ModelFileError(f"{folder}: the demo cannot go on with what lies there: {io.first_line(error)}") from error

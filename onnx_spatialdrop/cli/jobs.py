@@ -41,7 +41,8 @@ def with_files(verbs: Verbs, name: str, suffix: str, run: Run, epilog: str | Non
     verb = added(verbs, name, epilog)
     verb.usage = (
         f"{verb.prog} [OPTION ...] INPUT [OUTPUT]\n"
-        f"       {verb.prog} [OPTION ...] (--output-dir FOLDER | --in-place) INPUT ..."
+        f"       {verb.prog} [OPTION ...] --output-dir FOLDER INPUT ...\n"
+        f"       {verb.prog} [OPTION ...] --in-place INPUT ..."
     )
     verb.add_argument(
         "files",

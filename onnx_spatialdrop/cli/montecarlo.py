@@ -38,7 +38,13 @@ def add(verbs: Verbs) -> None:
 def add_options(verb: argparse.ArgumentParser) -> None:
     """Add what monte-carlo and uncertainty have in common."""
     verb.add_argument("--samples", type=int, default=31, help="draws a sample (default: 31)")
-    verb.add_argument("--task", choices=["auto", *TASKS], default="auto", help="what the outputs are (default: auto)")
+    verb.add_argument(
+        "--task",
+        metavar="TASK",
+        choices=["auto", *TASKS],
+        default="auto",
+        help=f"what the outputs are: auto, {', '.join(TASKS)} (default: auto)",
+    )
     verb.add_argument("--statistics", type=_names, metavar="A,B", help="which statistics (default: the task's usual)")
     verb.add_argument(
         "--layers", type=layers, default="all", metavar="A,B", help="dropout that is on: all, last, names"

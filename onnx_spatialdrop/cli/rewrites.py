@@ -24,7 +24,7 @@ __all__ = ["add", "nodes", "seed"]
 
 _NONE = "the file holds no SpatialDropout nodes"
 _FORMS = """forms:
-  philox        the operator's own bits, in integer operators of 64 bits (opset 18)
+  philox        the operator's own bits, in integers of 64 bits (opset 18)
   philox-int32  the same bits in 32 bits, for runtimes without wide integers
   uniform       the distribution: RandomUniformLike of the runtime, compared
   dropout       the distribution: Dropout of the runtime, on ones

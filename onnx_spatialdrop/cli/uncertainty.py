@@ -38,7 +38,13 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--tolerance", type=float, help="samples stop when the mean's standard error is below it")
     verb.add_argument("--seed", type=int, help="new seeds for the nodes (default: the file's)")
     verb.add_argument("--batch", type=int, default=32, help="samples at once (default: 32)")
-    verb.add_argument("--kernel", choices=["auto", *KERNELS], default="auto", help="of ONNX Runtime (default: auto)")
+    verb.add_argument(
+        "--kernel",
+        metavar="KERNEL",
+        choices=["auto", *KERNELS],
+        default="auto",
+        help=f"of ONNX Runtime: auto, {', '.join(KERNELS)} (default: auto)",
+    )
     verb.add_argument("--resume", metavar="FOLDER", help="keep what is done there, and go on where a run was stopped")
     verb.add_argument("--out", metavar="FILE", help="write mean, variance, entropies and so on there (.npz)")
     verb.add_argument("--plot", metavar="FILE", help="write a page of pictures there (.html); needs matplotlib")

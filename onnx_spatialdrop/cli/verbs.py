@@ -6,6 +6,7 @@ So the program's own help takes no time. A verb's module has a function ``add`` 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from importlib import import_module
 from typing import Final, TypeAlias
 
@@ -14,6 +15,8 @@ __all__ = ["VERBS", "Verbs", "added", "fill"]
 #: What argparse keeps the verbs in.
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+#: As wide as argparse makes its help on a terminal of 80 columns.
+_WIDTH: Final = 78
 #: name -> (module in this folder, what the verb does)
 VERBS: Final = {
     "inspect": ("inspect", "say what a file holds of dropout, what runs it, and what to do next"),
@@ -66,7 +69,7 @@ def added(verbs: Verbs, name: str, epilog: str | None = None) -> argparse.Argume
     verb = verbs.add_parser(
         name,
         help=purpose,
-        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        description=textwrap.fill(f"{purpose[0].upper()}{purpose[1:]}.", _WIDTH),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -68,7 +68,7 @@ class TestInputs:
         assert main(["inspect", name + "x"]) == 1
         assert capsys.readouterr().err.count("\n") == 1
         done = run("attach", name)
-        assert (done.returncode, done.stdout) == (0, "")
+        assert done.returncode == 0
         assert "udcff" in done.stderr
         assert run("inspect", "--json", name).stdout.encode()
 
