@@ -16,7 +16,9 @@ __all__ = ["advised", "check", "has_torchscript_exporter"]
 
 _NEEDED: Final = (
     "_VF",
+    "backends.mha.set_fastpath_enabled",
     "compiler.is_compiling",
+    "compiler.set_stance",
     "export.ExportedProgram.run_decompositions",
     "feature_alpha_dropout",
     "feature_dropout",

@@ -108,6 +108,10 @@ class _Network:
         kept = ("running_mean", "running_var", "num_batches_tracked")
         return frozenset(name for name, part in self.parts.items() if not any(hasattr(part, each) for each in kept))
 
+    def devices(self) -> list[int]:
+        """Return the numbers of the GPUs that the module is on, whose generators a pass moves, too."""
+        return sorted({weight.get_device() for weight in self.module.parameters() if weight.is_cuda})
+
     def attention(self) -> set[str]:
         """Return torch's own attention layers that drop, which call nothing of it in inference mode."""
         kind = torch.nn.MultiheadAttention
@@ -119,8 +123,9 @@ class _Network:
             part.training = name in training
         arguments, keywords = copy.deepcopy((self.arguments, dict(self.keywords)))
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(torch.random.fork_rng(devices=self.devices()))
             stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
             torch.manual_seed(seed)
             names = stack.enter_context(running(self.module))
             stack.enter_context(unfused())
