@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,9 +11,11 @@ import torch
 
 from onnx_spatialdrop.export.torch import composites
 from onnx_spatialdrop.export.torch.capture import shared_axes
+from onnx_spatialdrop.export.torch.custom import Custom
+from onnx_spatialdrop.export.torch.forwards import bound, lively, unfused
 from onnx_spatialdrop.export.torch.functions import KINDS, replaced
 from onnx_spatialdrop.export.torch.running import running
-from onnx_spatialdrop.export.torch.survey import Survey, bound, lively, unfused
+from onnx_spatialdrop.export.torch.survey import Survey
 from onnx_spatialdrop.graph.layers import split_name
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.verify.framework import Layer
@@ -97,16 +99,17 @@ def intercepted(module: Any, seen: Survey, matcher: Matcher, drop: Drop) -> Iter
 
             return call
 
-        def custom(axes: tuple[int, ...]) -> Callable[..., Any]:
+        def custom(ranks: Mapping[int, Custom]) -> Callable[..., Any]:
             def forward(part: Any, original: Callable[..., Any], x: Any) -> Any:
-                layer = matcher.take(names[-1], axes)
-                if layer is None:
+                known = ranks.get(x.dim())
+                layer = None if known is None else matcher.take(names[-1], known.axes)
+                if known is None or layer is None:
                     return original(x)
-                return drop(layer, x, Dropping(axes, lambda value: lively(part, original, value)))
+                return drop(layer, x, Dropping(known.axes, lambda value: lively(part, original, value)))
 
             return forward
 
-        forwards = dict.fromkeys(seen.forced, lively) | {name: custom(each.axes) for name, each in seen.custom.items()}
+        forwards = dict.fromkeys(seen.forced, lively) | {name: custom(ranks) for name, ranks in seen.custom.items()}
         functions = {name: standing_in(name) for name in originals}
         with unfused(), composites.apart(), replaced(functions), bound(module, forwards):
             yield

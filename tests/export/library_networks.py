@@ -119,7 +119,7 @@ NETWORKS: Final[dict[str, Callable[[], Made]]] = {
     "timm cait_xxs24": timm("cait_xxs24_224", img_size=64, drop_path_rate=0.05),
     "timm mixer_s32": timm("mixer_s32_224", size=224, drop_path_rate=0.1, drop_rate=0.1),
     "timm densenet121": timm("densenet121", drop_rate=0.1),
-    "torchvision alexnet": torchvision("alexnet"),
+    "torchvision alexnet": torchvision("alexnet", size=224),
     "torchvision squeezenet1_1": torchvision("squeezenet1_1"),
     "torchvision mobilenet_v3_small": torchvision("mobilenet_v3_small"),
     "torchvision efficientnet_b0": torchvision("efficientnet_b0"),
@@ -199,7 +199,13 @@ def study(name: str, dynamo: bool) -> Found:
     module, x = NETWORKS[name]()
     module.eval()
     seen = survey(module, (x,), {})
-    wanted = [call.layer for call in seen.calls if "alpha" not in call.kind] + list(seen.custom)
+    wanted = [call.layer for call in seen.calls if "alpha" not in call.kind]
+    parts = {name: part for name, part in module.named_modules() if name in seen.custom}
+    hooks = [part.register_forward_hook(lambda *_, name=name: wanted.append(name)) for name, part in parts.items()]
+    with torch.no_grad():
+        output = module(x.clone())
+    for hook in hooks:
+        hook.remove()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         start = time.perf_counter()
@@ -208,8 +214,6 @@ def study(name: str, dynamo: bool) -> Found:
     told = [str(each.message) for each in said if isinstance(each.message, LeftOutWarning)]
     layers = [each.split(":")[0] for each in layer_names(site.node for site in spatial_dropouts(model))]
     session = sd.session(model)
-    with torch.no_grad():
-        output = module(x.clone())
     expected = (output[0] if isinstance(output, tuple) else output).numpy()
     got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     result = verify(module, sd.expand(model, form="mask-inputs"), x.numpy(), steps=2, tolerance=1e-4)
@@ -217,7 +221,7 @@ def study(name: str, dynamo: bool) -> Found:
         calls=len(wanted),
         nodes=len(layers),
         names=sorted(layers) == sorted(each or "SpatialDropout" for each in wanted),
-        inference=float(np.abs(got - expected).max() / np.abs(expected).max()),
+        inference=float(np.abs(got - expected).max() / max(1e-6, np.abs(expected).max())),
         verified="" if result else str(result).splitlines()[0],
         left_out="; ".join(told),
         seconds=seconds,

@@ -161,3 +161,20 @@ def test_what_a_mask_and_a_factor_cannot_say_is_left_out_and_told(layer: nn.Modu
         model = export(module, torch.ones(2, 3, 5), dynamo=dynamo)
     assert layers(model) == [("2", "2")]
     assert not any(node.op_type.startswith("Random") for node in model.graph)
+
+
+@exporters
+def test_a_layer_that_is_called_on_tensors_of_two_ranks_shares_axes_of_each(dynamo: bool) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.path = Row(0.25)
+
+        def forward(self, x: Any) -> Any:
+            return x + self.path(self.path(x).flatten(2).sin()).unflatten(2, (4, 5))
+
+    module, x = Both().eval(), torch.linspace(-1, 1, 120).reshape(2, 3, 4, 5)
+    model = export(module, x, dynamo=dynamo, mask_inputs=True)
+    assert sorted(each.axes for each in sd.find(export(module, x, dynamo=dynamo))) == [(1, 2), (1, 2, 3)]
+    result = verify(module, model, x.numpy(), steps=3)
+    assert result, str(result)

@@ -125,9 +125,10 @@ class Capture:
                 self.leave_out(call.layer, "feature" if call.kind.startswith("feature") else "hidden", call.ratio)
             elif self.fate(call.kind, call.ratio) == "off":
                 self.leave_out(call.layer, call.kind, call.ratio)
-        for name, custom in seen.custom.items():
-            if self.fate("feature" if custom.axes else "elementwise", custom.ratio) == "off":
-                self.leave_out(name, "elementwise", custom.ratio)
+        for name, ranks in seen.custom.items():
+            for custom in ranks.values():
+                if self.fate("feature" if custom.axes else "elementwise", custom.ratio) == "off":
+                    self.leave_out(name, "elementwise", custom.ratio)
         if self.dropout == "inference" or self.keep_mode:
             return
         for name, operators in seen.unknown.items():

@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from onnx_spatialdrop.export.torch import composites
 from onnx_spatialdrop.export.torch.custom import Custom, is_leaf, read
+from onnx_spatialdrop.export.torch.forwards import unfused
 from onnx_spatialdrop.export.torch.functions import KINDS, replaced
 from onnx_spatialdrop.export.torch.running import running
 
-__all__ = ["Custom", "DropoutCall", "Survey", "bound", "lively", "survey", "unfused"]
+__all__ = ["DropoutCall", "Survey", "survey"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Survey:
         calls: every dropout of torch's that was called with a ratio above 0.
         forced: modules that pass their dropout on in training mode only, and do nothing else in another way then.
         hidden: modules that do pass it on in training mode only, and something else besides.
-        custom: layers of a library's own that drop, and what they do.
+        custom: layers of a library's own that drop, and what they do to a tensor of each rank that they are called on.
         unknown: modules that draw random numbers in training mode in ways of their own, and by which operators.
         failure: why the module could not be run in training mode; "" where it could.
     """
@@ -54,7 +55,7 @@ class Survey:
     calls: tuple[DropoutCall, ...] = ()
     forced: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
-    custom: Mapping[str, Custom] = field(default_factory=dict)
+    custom: Mapping[str, Mapping[int, Custom]] = field(default_factory=dict)
     unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     failure: str = ""
 
@@ -81,8 +82,8 @@ def survey(module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any])
     forced = network.harmless(late, calm)
     drawn = {name: ops - calm.drawn.get(name, Counter()) for name, ops in lively.drawn.items()}
     unknown = {name: tuple(sorted(ops)) for name, ops in drawn.items() if ops}
-    layers = {name: network.custom(name, calm.ranks) for name in unknown}
-    found = {name: each for name, each in layers.items() if each is not None}
+    layers = {name: network.custom(name, calm.ranks.get(name, ())) for name in unknown}
+    found = {name: each for name, each in layers.items() if each}
     unknown = {name: ops for name, ops in unknown.items() if name not in found}
     if unknown and network.same(lively, network.run(network.trainable(), seed=1)):
         unknown = {}  # drawn and never used, such as the numbers of a LayerDrop of 0
@@ -94,7 +95,7 @@ def survey(module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any])
 class _Pass:
     calls: list[DropoutCall] = field(default_factory=list)
     drawn: dict[str, Counter[str]] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
+    ranks: dict[str, list[int]] = field(default_factory=dict)
     outputs: list[Any] = field(default_factory=list)
 
 
@@ -157,8 +158,10 @@ class _Network:
         """Return whether two passes gave the same outputs, but for rounding."""
         return len(one.outputs) == len(other.outputs) and all(map(_close, one.outputs, other.outputs))
 
-    def custom(self, name: str, ranks: Mapping[str, int]) -> Custom | None:
-        return read(self.parts[name], ranks[name]) if name in ranks else None
+    def custom(self, name: str, ranks: Collection[int]) -> dict[int, Custom]:
+        """Return what a layer does to tensors of these ranks; nothing where that is not known of one of them."""
+        found = {rank: read(self.parts[name], rank) for rank in dict.fromkeys(ranks)}
+        return {rank: each for rank, each in found.items() if each is not None and None not in found.values()}
 
 
 def _close(one: Any, other: Any) -> bool:
@@ -200,63 +203,20 @@ def _noting(found: _Pass, names: list[tuple[str, ...]]) -> Iterator[None]:
 
 @contextmanager
 def _ranks(found: _Pass, parts: Mapping[str, Any]) -> Iterator[None]:
-    """Note the rank of what each leaf of a library's own was called with, where it gave back what it got."""
+    """Note the ranks of what each leaf of a library's own was called with, where it gave back what it got."""
     names = {id(part): name for name, part in parts.items() if is_leaf(part)}
 
     def hook(part: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if id(part) in names and len(inputs) == 1 and isinstance(inputs[0], torch.Tensor):
             (x,) = inputs
             if isinstance(output, torch.Tensor) and torch.equal(x, output):
-                found.ranks[names[id(part)]] = x.dim()
+                found.ranks.setdefault(names[id(part)], []).append(x.dim())
 
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def unfused() -> Iterator[None]:
-    """Keep torch's transformer layers from the one operator that they become in inference mode, without dropout."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def bound(module: Any, forwards: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Let ``forwards[name](part, forward, ...)`` stand in for the forward pass of the part of that name."""
-    parts = {name: part for name, part in module.named_modules() if name in forwards}
-    before = {name: part.__dict__.get("forward") for name, part in parts.items()}
-    try:
-        for name, part in parts.items():
-            part.__dict__["forward"] = _binding(forwards[name], part, part.forward)
-        yield
-    finally:
-        for name, part in parts.items():
-            del part.__dict__["forward"]
-            if before[name] is not None:
-                part.__dict__["forward"] = before[name]
-
-
-def lively(part: Any, forward: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Stand in for the forward pass of a part that is to be in training mode, alone of all, as long as it runs."""
-    before, part.training = part.training, True
-    try:
-        return forward(*arguments, **keywords)
-    finally:
-        part.training = before
-
-
-def _binding(function: Callable[..., Any], part: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
-    def bound_forward(*arguments: Any, **keywords: Any) -> Any:
-        return function(part, forward, *arguments, **keywords)
-
-    return bound_forward
 
 
 def _made(part: Any) -> Iterator[Any]:

@@ -10,9 +10,11 @@ import torch
 
 from onnx_spatialdrop.export.torch import composites, marker, script
 from onnx_spatialdrop.export.torch.capture import Capture
+from onnx_spatialdrop.export.torch.custom import Custom
+from onnx_spatialdrop.export.torch.forwards import bound, lively, unfused
 from onnx_spatialdrop.export.torch.functions import KINDS, replaced
 from onnx_spatialdrop.export.torch.running import running
-from onnx_spatialdrop.export.torch.survey import Custom, Survey, bound, lively, unfused
+from onnx_spatialdrop.export.torch.survey import Survey
 
 __all__ = ["as_training", "prepared"]
 
@@ -88,15 +90,15 @@ def _forwards(capture: Capture, seen: Survey) -> Mapping[str, Callable[..., Any]
     if not capture.keep_mode:
         wanted = {call.layer for call in seen.calls if capture.fate(call.kind, call.ratio) == "capture"}
         found |= dict.fromkeys(seen.forced & wanted, lively)
-    for name, custom in seen.custom.items():
-        if capture.fate("feature" if custom.axes else "elementwise", custom.ratio) == "capture":
-            found[name] = _marked(name, custom, capture)
-    return found
+    return found | {name: _marked(name, ranks, capture) for name, ranks in seen.custom.items()}
 
 
-def _marked(name: str, custom: Custom, capture: Capture) -> Callable[..., Any]:
+def _marked(name: str, ranks: Mapping[int, Custom], capture: Capture) -> Callable[..., Any]:
     def forward(_part: Any, original: Callable[..., Any], x: Any) -> Any:
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        custom = ranks.get(x.dim())
+        if custom is None or not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            return original(x)
+        if capture.fate("feature" if custom.axes else "elementwise", custom.ratio) != "capture":
             return original(x)
         return marker.mark(x, capture.note(name, "custom", custom.ratio, x.dim(), x.dtype, custom.axes, custom.scaled))
 
