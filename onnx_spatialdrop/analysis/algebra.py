@@ -72,7 +72,7 @@ def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractV
     with np.errstate(all="ignore"):
         if form.x is not None:
             return replace(form, factor=-form.factor, offset=-form.offset)
-        offset = np.asarray(function(form.offset, *ops.parameters(node)))
+        offset = ops.compute(function, form.offset, *ops.parameters(node))
         return replace(form, offset=offset if ops.has(node, Fact.BOOLEAN) else offset.astype(form.offset.dtype))
 
 
@@ -125,7 +125,7 @@ def _joined(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: O
     row = OPERATORS[op_type]
     assert row.function is not None
     with np.errstate(all="ignore"):
-        offset = np.asarray(row.function(a.offset, b.offset))
+        offset = ops.compute(row.function, a.offset, b.offset)
     if Fact.BOOLEAN not in row.facts:
         offset = offset.astype(a.offset.dtype)
     return replace(common_threshold(a, b), offset=offset, layout=join_layouts(a, b, operands.context.shapes))

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import onnx_ir as ir
 
 from onnx_spatialdrop.analysis import slices
-from onnx_spatialdrop.analysis.dim_algebra import DimOf, Dims, ShapeOf
+from onnx_spatialdrop.analysis.dim_algebra import Dim, DimOf, Dims, ShapeOf
 from onnx_spatialdrop.graph import ops
 from onnx_spatialdrop.graph.axes import named_ints
 from onnx_spatialdrop.graph.ops import Fact
@@ -24,6 +24,12 @@ class Known(slices.Known, Protocol):
 
     def like(self, shape: ir.Value | None) -> Dims | ShapeOf | None:
         """Return the shape that an integer tensor spells."""
+
+    def origin(self, dim: DimOf) -> DimOf:
+        """Return the dimension furthest back that ``dim`` was made of."""
+
+    def number(self, dim: Dim) -> int | None:
+        """Return a dimension as a number, where it is known to be one."""
 
     def broadcast(self, left: Dims, right: Dims) -> Dims:
         """Return the shape of an element-wise result of operands of two shapes."""
@@ -102,6 +108,29 @@ def _reduced(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     return tuple(1 if axis in gone else dim for axis, dim in enumerate(source))
 
 
+def _branched(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
+    """Return what both branches of an If agree on; sizes that they do not are its own."""
+    graphs = [
+        attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH
+    ]
+    if len(node.outputs) != 1 or len(graphs) != 2:
+        return None
+    one, two = (known.of(graph.outputs[0]) for graph in graphs)
+    if isinstance(one, ShapeOf) or isinstance(two, ShapeOf) or len(one) != len(two):
+        return None
+    pairs = [(_furthest(a, known), _furthest(b, known)) for a, b in zip(one, two, strict=True)]
+    value = node.outputs[0]
+    return tuple(a if a is not None and a == b else DimOf(value, axis) for axis, (a, b) in enumerate(pairs))
+
+
+def _furthest(dim: Dim, known: Known) -> int | None:
+    if not isinstance(dim, DimOf):
+        return known.number(dim)
+    origin = known.origin(dim)
+    dims = known.of(origin.value)
+    return known.number(dims[origin.axis] if isinstance(dims, tuple) and origin.axis < len(dims) else origin)
+
+
 def _reshaped(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
     value = node.outputs[0]
     if known.known(value) is not None or len(node.inputs) < 2:
@@ -121,4 +150,5 @@ _RULES: Final[dict[str, Rule]] = {
     "Slice": slices.sliced,
     "Concat": _joined,
     "Reshape": _reshaped,
+    "If": _branched,
 }

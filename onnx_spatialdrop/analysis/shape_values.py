@@ -25,7 +25,7 @@ def _ints(array: np.ndarray | None) -> list[int]:
         raise ValueError("not constant")
     flat = array.reshape(-1).tolist()
     if not all(isinstance(item, int) for item in flat):
-        raise TypeError("not numbers")
+        raise ValueError("not numbers")
     return flat
 
 

@@ -21,7 +21,8 @@ from onnx_spatialdrop.analysis.values import (
     half_ulp,
     recover,
 )
-from onnx_spatialdrop.graph.constants import MALFORMED, Constants, dtype_of
+from onnx_spatialdrop.graph.constants import Constants, dtype_of
+from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["SOURCES", "Source", "is_source", "read_source", "switched_off"]
@@ -78,15 +79,22 @@ def is_source(node: ir.Node) -> bool:
 def read_source(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
     """Return what ``node``, for which is_source holds, draws."""
     try:
-        if node.op_type in _NORMAL:
-            return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
-        if node.op_type == "Dropout":
-            return _dropout(node, opset, constants, shapes)
-        if node.op_type == "Bernoulli":
-            return _bernoulli(node, constants, shapes)
-        return _uniform(node, shapes)
-    except MALFORMED:
+        with reading(node):
+            return _read(node, opset, constants, shapes)
+    except MalformedNodeError:
         return Source(node, reason=f"{describe(node)} is no valid {node.op_type} node")
+
+
+def _read(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> Source:
+    if any(attribute.is_ref() for attribute in node.attributes.values()):
+        return Source(node, reason=f"{describe(node)} has attributes of its function, which a call alone knows")
+    if node.op_type in _NORMAL:
+        return Source(node, reason="draws Gaussian noise, which no threshold makes a mask of", kind="gaussian")
+    if node.op_type == "Dropout":
+        return _dropout(node, opset, constants, shapes)
+    if node.op_type == "Bernoulli":
+        return _bernoulli(node, constants, shapes)
+    return _uniform(node, shapes)
 
 
 def _uniform(node: ir.Node, shapes: Shapes) -> Source:

@@ -7,6 +7,7 @@ A dimension that is read from a value is kept as that reading even where its num
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,8 @@ from onnx_spatialdrop.analysis.shape_rules import computed_shape, required
 from onnx_spatialdrop.analysis.shape_values import RULES, objects
 from onnx_spatialdrop.analysis.slices import cuts
 from onnx_spatialdrop.graph import ops
-from onnx_spatialdrop.graph.constants import MALFORMED, Constants
+from onnx_spatialdrop.graph.constants import Constants
+from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
 from onnx_spatialdrop.graph.ops import Fact
 
 __all__ = ["Shapes"]
@@ -123,9 +125,11 @@ class Shapes:
         return node is not None and node.op_type in ("ConstantOfShape", "Expand", "Cast", "CastLike", "Identity")
 
     def _safely_own(self, value: ir.Value) -> Dims | ShapeOf:
+        node = value.producer()
         try:
-            return self._own(value)
-        except MALFORMED:
+            with reading(node) if node is not None else nullcontext():
+                return self._own(value)
+        except MalformedNodeError:
             return ShapeOf(value)
 
     def _own(self, value: ir.Value) -> Dims | ShapeOf:
@@ -199,8 +203,9 @@ class Shapes:
             inputs = _members(inputs[0])
         operands = [self.contents(operand, depth - 1) if operand is not None else None for operand in inputs]
         try:
-            result: np.ndarray | list[np.ndarray] = rule(node, operands)
-        except MALFORMED:
+            with reading(node):
+                result: np.ndarray | list[np.ndarray] = rule(node, operands)
+        except MalformedNodeError:
             return None
         return result[value.index() or 0] if isinstance(result, list) else result
 

@@ -17,7 +17,7 @@ from onnx_spatialdrop.analysis import algebra
 from onnx_spatialdrop.analysis.operands import Context, Operands
 from onnx_spatialdrop.analysis.sources import Source
 from onnx_spatialdrop.analysis.values import AbstractValue, NotRepresentableError, TwoValued
-from onnx_spatialdrop.graph.constants import MALFORMED
+from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
 from onnx_spatialdrop.operator.node import describe
 
 __all__ = ["Trace", "Use", "follow"]
@@ -105,10 +105,11 @@ class _Tracer:
         reason = self._why_not(node, derived)
         if not reason:
             try:
-                form = algebra.evaluate(node, self._operands)
+                with reading(node):
+                    form = algebra.evaluate(node, self._operands)
             except NotRepresentableError as error:
                 reason = str(error)
-            except MALFORMED:
+            except MalformedNodeError:
                 reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
                 if not self._undoes(form, derived):

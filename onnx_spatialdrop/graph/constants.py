@@ -8,17 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import ops
+from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
 from onnx_spatialdrop.graph.ops import Fact
 
-__all__ = ["MALFORMED", "Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
+__all__ = ["Constants", "array_of", "cast_target", "dtype_of", "is_switch"]
 
 #: How deep a constant is followed through the nodes that compute it.
 _DEPTH: Final = 16
 #: Larger tensors are taken for weights and not looked at.
 _LARGEST: Final = 1 << 24
-
-#: What reading a node raises that has too few inputs or inputs of other kinds than its operator takes.
-MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
 def array_of(value: ir.Value | None, overridable: bool = False) -> np.ndarray | None:
@@ -90,7 +88,7 @@ class Constants:
             try:
                 with np.errstate(all="ignore"):
                     self._known[value] = self._work_out(value, depth)
-            except MALFORMED:
+            except MalformedNodeError:
                 self._known[value] = None
         return self._known[value]
 
@@ -104,6 +102,10 @@ class Constants:
         node = value.producer()
         if node is None or node.domain != "" or value.index() != 0:
             return None
+        with reading(node):
+            return self._of_node(node, value, depth)
+
+    def _of_node(self, node: ir.Node, value: ir.Value, depth: int) -> np.generic | None:
         op_type, inputs = node.op_type, node.inputs
         if op_type == "Where":
             condition = self.number(inputs[0], depth - 1)
@@ -126,7 +128,7 @@ class Constants:
         left = self.number(inputs[0], depth - 1) if right is not None or op_type == "Mul" else None
         if left is None or right is None:
             return self._zero(value, op_type, left, right) if len(inputs) == 2 else None
-        result = np.asarray(function(*(left, right)[: len(inputs)], *ops.parameters(node)))
+        result = ops.compute(function, *(left, right)[: len(inputs)], *ops.parameters(node))
         return (np.dtype(np.bool_) if ops.has(node, Fact.BOOLEAN) else left.dtype).type(result[()])
 
     def _zero(

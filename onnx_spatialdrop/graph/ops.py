@@ -14,7 +14,18 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["NO_FACTS", "OPERATORS", "Fact", "Operator", "entry_function", "has", "names_of", "operator", "parameters"]
+__all__ = [
+    "NO_FACTS",
+    "OPERATORS",
+    "Fact",
+    "Operator",
+    "compute",
+    "entry_function",
+    "has",
+    "names_of",
+    "operator",
+    "parameters",
+]
 
 
 class Fact(Flag):
@@ -329,6 +340,12 @@ def entry_function(node: ir.Node) -> Callable[..., Any] | None:
     if "approximate" in others and node.attributes.get_string("approximate", "none") == "none":
         others.remove("approximate")
     return None if others else row.function
+
+
+def compute(function: Callable[..., Any], *operands: Any) -> Any:
+    """Return what a function of the table makes of arrays; types that NumPy's functions do not know go by float32."""
+    known = [np.asarray(operand) for operand in operands]
+    return np.asarray(function(*(array.astype(np.float32) if array.dtype.kind == "V" else array for array in known)))
 
 
 def parameters(node: ir.Node) -> tuple[float, ...]:

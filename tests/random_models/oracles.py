@@ -100,8 +100,9 @@ def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 def _is_wanted(record: Record, pair: Pair) -> bool:
     """Return whether a refused draw is one that is dropout, and on."""
-    kept = {pair.kept[output].name or f"'{output}'" for output in pair.kept}
-    return "does nothing" not in record.reason and not any(name in record.nodes[0] for name in kept)
+    kept = {pair.kept[output].name or f"computes '{output}'" for output in pair.kept}
+    source = record.nodes[0]
+    return "does nothing" not in record.reason and not any(source == name or source.endswith(name) for name in kept)
 
 
 def _whole(verb: str, model: onnx.ModelProto, pair: Pair, new: tuple[str, ...] = ()) -> Iterator[str]:

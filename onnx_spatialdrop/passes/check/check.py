@@ -15,7 +15,8 @@ from onnx_spatialdrop.analysis.symbolic_shapes import Shapes
 from onnx_spatialdrop.errors import ModelFileError, SpecError
 from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.build import NODE_KEY
-from onnx_spatialdrop.graph.constants import MALFORMED, Constants
+from onnx_spatialdrop.graph.constants import Constants
+from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
 from onnx_spatialdrop.graph.ties import is_tied
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
@@ -81,8 +82,9 @@ def _nodes(model: ir.Model, rules: tuple[Rule, ...], target: str | None) -> list
                 if own and rule.own is not None and target not in rule.own:
                     continue
                 try:
-                    message = rule.find(node, inside if in_if else plain)
-                except MALFORMED:
+                    with reading(node):
+                        message = rule.find(node, inside if in_if else plain)
+                except MalformedNodeError:
                     continue  # onnx.checker says what is wrong with a node that its operator does not allow
                 if message:
                     found[rule.name, message, rule.fix].append(node.name or op.describe(node))
