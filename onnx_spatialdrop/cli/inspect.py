@@ -17,6 +17,7 @@ from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.find import Found, find_nodes
 from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.fuse.report import Record, Report
+from onnx_spatialdrop.passes.masks.planned import planned
 
 __all__ = ["add", "runs_where"]
 
@@ -36,16 +37,19 @@ def _run(arguments: argparse.Namespace) -> int:
     with working() as work:
         work.stage(f"reading {arguments.input}")
         model = io.load(arguments.input)
-        found, runs, places = find_nodes(model), runs_where(model), _places(model)
+        found, runs, places, masks = find_nodes(model), runs_where(model), _places(model), planned(model)
         work.stage(f"looking for dropout in {arguments.input}")
         other = FusePass(elementwise=True, bernoulli=True)
         other.call(model)  # it is this program's own copy
     if arguments.json:
         written = {"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs}
+        written["masks"] = [each.as_dict() for each in masks]
         print_json({**written, "other": other.report.as_dict()})
         return 0
     if found:
         _show_nodes(arguments.input, found)
+        rows = [(", ".join(each.nodes), each.drawn, each.reason) for each in masks]
+        table("How expand(form='philox') draws the masks", ("nodes", "drawn", "why"), rows)
         table("What can run this file", ("runtime", "runs", "why"), [(k, v["runs"], v["why"]) for k, v in runs.items()])
     if other.report.fused or other.report.refused:
         _show_other(arguments.input, other.report)

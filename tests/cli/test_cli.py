@@ -30,6 +30,12 @@ def test_inspect_lists_nodes_for_people_and_machines(file: Path, capsys: pytest.
     assert told["runs"]["onnxruntime alone"] == {"runs": "no", "why": "no function body: attach"}
 
 
+def test_inspect_says_which_nodes_are_drawn_together(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(file)]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["masks"]
+    assert group == {"nodes": ["drop"], "drawn": "alone", "reason": "no other node has its switch, step and sizes"}
+
+
 def test_inspect_says_what_attach_changed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attach", "--in-place", "-q", str(file)]) == 0
     assert main(["inspect", "--json", str(file)]) == 0

@@ -38,7 +38,8 @@ def check(model: io.Source, *, target: str | None = None) -> list[Finding]:
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         target: what the file is meant for, so that its own rules are asked as well: a target of expand, or one of the
-            optimisers "onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx-ir" and "onnxruntime-offline".
+            optimisers "onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx-ir" and "onnxruntime-offline", or
+            "onnxruntime-providers" for sessions on other processors than the CPU.
 
     Raises:
         FormError: an unknown target.

@@ -22,13 +22,15 @@ from onnx_spatialdrop.passes.check.rules import Rule, Where
 from onnx_spatialdrop.passes.expand import targets
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, STEP
 
-__all__ = ["OPTIMIZERS", "frozen_switches", "resolve", "rules_for"]
+__all__ = ["OPTIMIZERS", "PROVIDERS", "frozen_switches", "resolve", "rules_for"]
 
 #: Tools that take a model and give a model; check knows them beside the targets of expand. "onnxruntime-offline" is the
 #: file that ONNX Runtime writes when it is asked to save what it has optimised.
 OPTIMIZERS: Final = ("onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx-ir", "onnxruntime-offline")
+#: ONNX Runtime's providers for other processors than the CPU: CUDA, TensorRT, DirectML, CoreML, OpenVINO.
+PROVIDERS: Final = "onnxruntime-providers"
 #: Those that take an input with a default for a constant.
-_FREEZING: Final = targets.NO_DEFAULTS | {"onnxslim", "onnxsim"}
+_FREEZING: Final = targets.NO_DEFAULTS | {"onnxslim", "onnxsim", PROVIDERS}
 _DRAWS: Final = frozenset({"RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Dropout"})
 
 
@@ -38,12 +40,12 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    if arguments.string(target, "target") in OPTIMIZERS:
+    if arguments.string(target, "target") in (*OPTIMIZERS, PROVIDERS):
         return target
     try:
         return targets.resolve(target)
     except FormError as error:
-        raise FormError(f"{error}, {', '.join(OPTIMIZERS)}") from None
+        raise FormError(f"{error}, {', '.join((*OPTIMIZERS, PROVIDERS))}") from None
 
 
 def frozen_switches(model: ir.Model, target: str) -> list[Finding]:
@@ -75,6 +77,8 @@ def rules_for(target: str) -> tuple[Rule, ...]:
         found.append(Rule("computed-shape", "expand(model, target='tract')", _computed_shape))
     if target == "reference":
         found.append(Rule("repeated-draw", "expand(model, target='reference')", _repeated))
+    if target == PROVIDERS:
+        found.append(Rule("cpu-node", "session(model, providers=...) draws all masks in one node", _cpu_node))
     if target == "onnxruntime-offline":
         found.append(Rule("if-offline", "optimise when the session is made, or save at level basic", _if))
     return tuple(found)
@@ -162,6 +166,12 @@ def _repeated(node: ir.Node, where: Where) -> str:
     if node.op_type == "Dropout" and switched_off(node, where.opset, where.constants):
         return ""
     return f"onnx's ReferenceEvaluator starts {node.op_type} from its seed in every run: each drops the same maps"
+
+
+def _cpu_node(node: ir.Node, _: Where) -> str:
+    if not op.is_spatial_dropout(node):
+        return ""
+    return "runs on the CPU alone, in the middle of the graph: a provider stops there, or leaves what is around it, too"
 
 
 def _if(node: ir.Node, _: Where) -> str:

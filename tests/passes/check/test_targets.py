@@ -90,6 +90,11 @@ def test_a_gemm_in_float16_and_a_saved_if() -> None:
     assert rules(onnx.load(path("digits_torch")), "onnxruntime-offline") == []
 
 
+def test_nodes_that_run_on_the_cpu_alone() -> None:
+    assert rules(dropout_model(), "onnxruntime-providers") == ["cpu-node", "frozen-switch"]
+    assert rules(sd.expand(dropout_model(), form="mask-inputs", defaults=False), "onnxruntime-providers") == []
+
+
 def test_an_unknown_target() -> None:
     with pytest.raises(FormError, match="target is 'tensorrt'; known: onnxruntime, .*, training, onnxslim, onnxsim"):
         sd.check(dropout_model(), target="tensorrt")
