@@ -126,7 +126,7 @@ def test_the_version_converter_drops_functions_so_attach_comes_last() -> None:
     converted = onnx.version_converter.convert_version(attached, 21)
     assert not converted.functions  # the trap
     again = sd.attach(converted)
-    assert len(again.functions) == 3
+    assert [function.name for function in again.functions] == ["SpatialDropout"]
     plain(again)
 
 
