@@ -29,7 +29,7 @@ def test_the_mean_of_a_cycle_has_less_error_and_no_bias(name: str) -> None:
     independent, balanced = (means(name, strata, range(REPEATS)) for strata in (1, STRATA))
     errors = [((each - truth) ** 2).mean() for each in (independent, balanced)]
     assert errors[0] / errors[1] > 1.4
-    # Means of independent and of balanced draws part by what their own spreads explain, over all probabilities together.
+    # Means of independent and of balanced draws part by what their own spreads explain, all probabilities together.
     apart = ((independent.mean(axis=0) - balanced.mean(axis=0)) ** 2).sum()
     explained = sum(each.var(axis=0, ddof=1).sum() / REPEATS for each in (independent, balanced))
     assert apart < 2 * explained
