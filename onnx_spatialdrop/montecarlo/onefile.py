@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.graph.build import NodeBuilder
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.montecarlo import cost, drawing
@@ -19,9 +20,10 @@ from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, 
 from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.montecarlo.summing import Chunking, Counts, is_double, state_dims, statistics
 from onnx_spatialdrop.montecarlo.tasks import Target, choose_tasks
+from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import ExpandPass
-from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
+from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, TARGETS, resolve
 
 __all__ = ["MonteCarloPass", "monte_carlo"]
 
@@ -41,6 +43,7 @@ class MonteCarloPass(ir.passes.InPlacePass):
        a Loop of chunks. Else the rest runs once a draw, which is right whatever it does.
     4. One output gives ``mean``, ``variance``, ...; several give ``NAME_mean``, ``NAME_variance``, ...
     5. Outputs that are the same for every draw stay.
+    6. From opset 18 on the file carries the operator's definition, so that it runs with our library and without.
     """
 
     def __init__(self, chosen: Options, chunk: Chunk = "auto", defaults: bool = True) -> None:
@@ -53,9 +56,8 @@ class MonteCarloPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
-        had_body = any(function.domain == "onnx_spatialdrop" for function in model.functions.values())
         chosen = self.options
-        plan = self.plan = prepared_plan(model, chosen.layers, strata=1 if had_body else chosen.strata)
+        plan = self.plan = prepared_plan(model, chosen.layers, strata=chosen.strata)
         targets = self.targets = choose_tasks(
             plan.stochastic, plan.facts, chosen.task, chosen.statistics, chosen.class_axis, chosen.log_variance
         )
@@ -72,7 +74,7 @@ class MonteCarloPass(ir.passes.InPlacePass):
         graph.extend(build.nodes)
         _return(graph, plan, targets, results)
         keep_needed(graph)
-        if had_body:
+        if scopes.default_opset(graph, model) >= body.MIN_OPSET:  # case 6
             AttachPass().call(model)
         return ir.passes.PassResult(model, modified=True)
 
@@ -193,7 +195,9 @@ def monte_carlo(
             {output: its log-variance}.
         strata: nodes with the rng "philox" balance their draws over so many steps, a prime from 3 to 127, so that
             means need about half as many; take a multiple of it for ``samples``. 1: draws are independent.
-        target: what will run the file, where that does not know our operator (see expand); None keeps the nodes.
+        target: what will run the file, where that knows neither our operator nor functions (see expand). None keeps
+            the nodes, with the operator's definition from opset 18 on: ONNX Runtime runs them with our library and
+            without. OpenVINO and tract draw with strata 1.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
@@ -203,7 +207,8 @@ def monte_carlo(
         FormError: the target cannot run it, or its opset cannot be converted.
         ModelFileError: a file that cannot be read or written.
     """
-    balanced = strata if target is None else 1
+    # Words of 32 bits have no room for the order of the draws in a cycle.
+    balanced = strata if target is None or "philox" in TARGETS.get(resolve(target), {}) else 1
     chosen = options(samples, task, statistics, layers, class_axis, log_variance, balanced)
     defaults = target is None or resolve(target) not in NO_DEFAULTS
     passes: list[ir.passes.InPlacePass] = [MonteCarloPass(chosen, chunk_of(chunk), defaults)]

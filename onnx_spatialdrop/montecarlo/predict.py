@@ -27,7 +27,7 @@ from onnx_spatialdrop.montecarlo.result import MCResult, Statistics
 from onnx_spatialdrop.montecarlo.rounds import Rows, Sums, run_rounds
 from onnx_spatialdrop.montecarlo.tasks import choose_tasks
 from onnx_spatialdrop.montecarlo.whole import compare
-from onnx_spatialdrop.runtime.session import Kernel, choose, session
+from onnx_spatialdrop.runtime.session import Kernel, session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -79,13 +79,12 @@ class MCDropout:
     ) -> None:
         chosen = options(samples, task, statistics, layers, class_axis, log_variance, strata)
         number = None if seed is None else checked.seed(seed, "seed")
-        balanced = 1 if choose(kernel)[0] == "body" else chosen.strata
         self.samples = chosen.samples
         self._tolerance, self._fresh, self._check, self._keep = tolerance, fresh, check, draws
         self._budget, self._chunk = budget, chunk
 
         def cut(working: ir.Model) -> Plan:
-            return prepared_plan(working, chosen.layers, number, balanced)
+            return prepared_plan(working, chosen.layers, number, chosen.strata)
 
         plan = io.rewrite(model, None, cut)[1]
         self.targets = choose_tasks(

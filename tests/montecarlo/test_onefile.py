@@ -102,19 +102,19 @@ def test_a_training_mode_export_is_fused_first() -> None:
     assert made["variance"].max() > 1e-3
 
 
-def test_expanded_for_plain_onnxruntime_the_numbers_are_the_same() -> None:
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+@pytest.mark.parametrize("chunk", ["all", 4])
+def test_plain_onnxruntime_gives_the_numbers_that_our_kernel_gives(chunk: Any, target: str | None) -> None:
     import onnxruntime
 
     model, feeds = digits("digits_torch")
     feeds |= {"step": np.arange(5) << 20}
-    for chunk in ("all", 4):
-        nodes = run(sd.monte_carlo(model, chunk=chunk, strata=1), feeds)
-        plain = sd.monte_carlo(model, chunk=chunk, target="onnxruntime")
-        assert {opset.domain for opset in plain.opset_import} <= {"", "ai.onnx"}
-        session = onnxruntime.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_outputs()]
-        for name, got in zip(names, session.run(None, feeds), strict=True):
-            np.testing.assert_allclose(got, nodes[name], atol=1e-7, err_msg=name)
+    nodes = run(sd.detach(sd.monte_carlo(model, chunk=chunk)), feeds)
+    plain = sd.monte_carlo(model, chunk=chunk, target=target)
+    session = onnxruntime.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    for name, got in zip(names, session.run(None, feeds), strict=True):
+        np.testing.assert_allclose(got, nodes[name], atol=1e-7, err_msg=name)
 
 
 @pytest.mark.openvino
