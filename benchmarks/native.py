@@ -3,7 +3,7 @@
 Everything runs in one process, interleaved, on one thread unless told otherwise; a row is the median of its runs, and
 ratios are between medians of the same loop. It asserts nothing: a loaded machine must not look like a broken kernel.
 
-    python benchmarks/native.py [--rounds 31] [--threads 1] [--write]
+    python benchmarks/native.py [--rounds 31] [--threads 1] [--cases REGEX] [--write]
 
 ``--write`` puts the figures into the page in place of this machine's earlier ones, beside those of other machines.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,8 +102,8 @@ def row_between(
     return compared(case, rounds, threads, goal, ours, limit, copier(y, x))
 
 
-def kernel_rows(rounds: int, threads: int) -> Iterator[Row]:
-    """Yield the rows that compare with memcpy."""
+def kernel_rows(rounds: int, threads: int, cases_like: str) -> Iterator[Row]:
+    """Yield the rows that compare with memcpy and in whose names ``cases_like`` is found."""
     cases = [(dtype, mib, False) for dtype in ELEMENT for mib in (9, 32, 64, 128)]
     cases += [("float32", mib, True) for mib in (9, 32, 64, 128)]
     for dtype, mib, in_place in cases:
@@ -111,10 +112,12 @@ def kernel_rows(rounds: int, threads: int) -> Iterator[Row]:
             shape = (mib * MIB // itemsize // 64**3, *inner)
             for ratio in (0.2, 0.5):
                 case = f"{dtype}, {mib} MiB, {layout}, ratio {ratio}{', in place' if in_place else ''}"
-                yield row(case, dtype, shape, axes, ratio, goal_of(mib, in_place), rounds, threads)
+                if re.search(cases_like, case):
+                    yield row(case, dtype, shape, axes, ratio, goal_of(mib, in_place), rounds, threads)
     for ratio in (0.2, 0.5):
         case = f"float32, 9.4 MiB, 64 x 128 x 300 channels last, ratio {ratio}"
-        yield row(case, "float32", (64, 128, 300), [1], ratio, goal_of(9), rounds, threads)
+        if re.search(cases_like, case):
+            yield row(case, "float32", (64, 128, 300), [1], ratio, goal_of(9), rounds, threads)
 
 
 def draw_row(rng: str, rounds: int) -> str:
@@ -131,7 +134,7 @@ def small_node(rounds: int) -> str:
     return f"{(many - few) / 200 * 1e6:.2f}"
 
 
-def section(rounds: int, threads: int) -> Iterator[str]:
+def section(rounds: int, threads: int, cases_like: str) -> Iterator[str]:
     """Yield the lines of this machine's section, each as soon as it has been measured."""
     yield software() + "\n"
     yield f"{threads} thread(s), medians of {rounds} or more undisturbed rounds, {rounds // 3} for each of {BUFFERS}"
@@ -139,7 +142,7 @@ def section(rounds: int, threads: int) -> Iterator[str]:
     yield "### Beside memcpy of the same bytes\n"
     yield "| case | kernel | memcpy | ratio | of all | limit | goal |\n|---|---|---|---|---|---|---|"
     missed = []
-    for one in kernel_rows(rounds, threads):
+    for one in kernel_rows(rounds, threads, cases_like):
         yield str(one)
         if one.misses:
             missed.append(f"- {one.case}: {one.ours / one.other:.2f}, limit {one.limit / one.other:.2f}")
@@ -164,12 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cases", default="", help="measure only what has this pattern in its name, beside memcpy")
     parser.add_argument("--write", action="store_true", help=f"put the section into {DOCUMENT}")
     arguments = parser.parse_args()
     title = processor() + (f", {arguments.threads} threads" if arguments.threads > 1 else "")
     print(f"## {title}\n")
     lines = []
-    for line in section(arguments.rounds, arguments.threads):
+    for line in section(arguments.rounds, arguments.threads, arguments.cases):
         print(line, flush=True)
         lines.append(line)
     if arguments.write:
