@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -23,13 +21,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from native_timing import machine
 
 import onnx_spatialdrop as sd
 
-MACHINE = (
-    f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-    f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}"
-)
 FORMS = ("native", "python", "body", "philox", "philox-int32", "uniform")
 PAGE = Path(__file__).parents[1] / "docs" / "forms_measured.md"
 
@@ -109,7 +104,7 @@ def main() -> None:
         lines += measure(name, given.rounds)
         print("\n".join(lines), flush=True)
     if given.write:
-        PAGE.write_text(PAGE_HEAD.format(machine=MACHINE) + "\n".join(lines) + "\n")
+        PAGE.write_text(PAGE_HEAD.format(machine=machine()) + "\n".join(lines) + "\n")
 
 
 PAGE_HEAD = """\

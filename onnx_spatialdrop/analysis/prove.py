@@ -15,7 +15,7 @@ from onnx_spatialdrop.analysis.values import Layout, TwoValued, ViewedValue, rec
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.node import FLOAT_TYPES, describe
 
-__all__ = ["Proof", "alpha", "eps", "is_dropout", "lacking", "prove", "scale_is_deferred"]
+__all__ = ["Proof", "alpha", "eps", "is_dropout", "lacking", "no_node_of", "prove", "scale_is_deferred"]
 
 #: SELU's fixed point: what alpha dropout puts in the place of dropped values, -scale * alpha.
 _ALPHA: Final = -1.0507009873554805 * 1.6732632423543772
@@ -191,6 +191,11 @@ def alpha(proof: Proof, form: TwoValued) -> Proof:
     return replace(proof, kind=kind, reason=reason, scale=a)
 
 
+def no_node_of(rank: int) -> str:
+    """Return why dropout of ``rank``, which it may well be, is none that a node could stand for."""
+    return f"x has rank {rank}, and SpatialDropout takes ranks 1 to {spec.MAX_RANK}"
+
+
 def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     axes, rank, problem = shared_axes(proof.x, proof.y, layout, shapes)
     if problem:
@@ -200,6 +205,8 @@ def _with_axes(proof: Proof, layout: Layout, shapes: Shapes) -> Proof:
     if not _is_float(x):
         assert x.dtype is not None
         problem = f"x has type {x.dtype.name}"
+    if rank is not None and not 1 <= rank <= spec.MAX_RANK:
+        problem = no_node_of(rank)
     where = (
         f"one entry is shared along axes {list(axes)} of {rank}" if axes else "every element has an entry of its own"
     )

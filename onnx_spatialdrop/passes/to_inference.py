@@ -88,7 +88,8 @@ class InferencePass(ir.passes.InPlacePass):
         self.report.refused = fusion.report.refused
         places += dropouts_off(model, all_of_them=True)  # cases 1 and 3
         around.update((x, None) for graph, x in places if graph is model.graph)
-        changed = len(places) + idle + normalize_by_statistics(model)  # case 4
+        went = max(len(places), len(fusion.report.fused))  # of a scalar no node was made
+        changed = went + idle + normalize_by_statistics(model)  # case 4
         return changed + merge_equal_branches(model, (graph for graph, _ in places))  # case 5
 
 

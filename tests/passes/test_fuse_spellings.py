@@ -266,3 +266,21 @@ def test_what_quantization_hides_is_refused_with_a_way_out() -> None:
     )
     draw = f"{DRAW}  {numbers}  i = QuantizeLinear (u, q, o)  d = DequantizeLinear (i, q, o)"
     assert "fuse the model first, and quantize then" in reason(f"{draw}  b = Less (d, k)  {PRODUCT}")
+
+
+MASK_OF_A_SCALAR = "k = Constant <value_float = 0.5> ()  b = Less (u, k)  m = Cast <to = 1> (b)  s = Div (m, k)"
+SCALARS = {
+    "a Dropout": "t = Constant <value = bool {1}> ()  r = Constant <value_float = 0.5> ()  y = Dropout (x, r, t)",
+    "spelled out": f"u = RandomUniformLike (x)  {MASK_OF_A_SCALAR}  y = Mul (x, s)",
+    "worked out": f"h = ReduceMean <keepdims = 0> (x)  u = RandomUniformLike (h)  {MASK_OF_A_SCALAR}  y = Mul (h, s)",
+}
+
+
+@pytest.mark.parametrize("spelling", SCALARS)
+def test_dropout_of_a_scalar_is_left_alone_and_goes_at_inference(spelling: str) -> None:
+    head = '<ir_version: 10, opset_import: ["" : 18]> g (float x) => (float y)'
+    given = onnx.parser.parse_model(f"{head} {{ {SCALARS[spelling]} }}")
+    fused, report = fuse(given, elementwise=True)
+    assert [node.op_type for node in fused.graph.node] == [node.op_type for node in given.graph.node]
+    assert [record.reason for record in report.refused] == ["x has rank 0, and SpatialDropout takes ranks 1 to 16"]
+    assert [node.op_type for node in to_inference(given).graph.node] in (["Identity"], ["ReduceMean"])

@@ -15,6 +15,7 @@ import onnx_ir.passes.common
 
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.analysis.candidate import Candidate
+from onnx_spatialdrop.analysis.prove import no_node_of
 from onnx_spatialdrop.analysis.recognise import recognise
 from onnx_spatialdrop.errors import PostconditionError
 from onnx_spatialdrop.graph import postcondition, scopes
@@ -24,8 +25,9 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes import attach, seeds
 from onnx_spatialdrop.passes.fuse.claims import Claims, key_of, rerun
 from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
+from onnx_spatialdrop.passes.fuse.records import left_record, refused_record
 from onnx_spatialdrop.passes.fuse.report import Record, Report
-from onnx_spatialdrop.passes.fuse.rewriter import Rewriter, names
+from onnx_spatialdrop.passes.fuse.rewriter import Rewriter
 from onnx_spatialdrop.passes.fuse.tagged import ExpandedRegion, tagged_regions
 from onnx_spatialdrop.passes.fuse.untagged import untagged_regions
 
@@ -57,6 +59,7 @@ class FusePass(ir.passes.InPlacePass):
     10. Afterwards no node of what became a node is left, and the model's inputs and outputs are what they were, but for
        switches. If that did not hold, a PostconditionError would say so and ``excluded`` name the culprits, which a
        second run leaves alone; fuse and to_inference run again by themselves.
+    11. What is refused is looked at again where other nodes were made, until nothing more can be proven.
     """
 
     def __init__(
@@ -86,20 +89,10 @@ class FusePass(ir.passes.InPlacePass):
         untagged, unproven = untagged_regions(model)
         self._undo(untagged, rewriter, claims)  # case 7
         self.report.refused += unproven
-        candidates = recognise(model)
-        if self._write_out_calls(model, candidates):  # case 9
-            candidates = recognise(model)
-        reasons = self._reasons(candidates)  # cases 4 and 5
-        taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
-        present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
-        derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
-        for candidate, seed in zip(taken, derived, strict=True):
-            claims.add(key_of(candidate.source.node), candidate.trace.nodes)
-            self.report.fused += rewriter.rewrite(candidate, seed)
-        rewriter.finish()
-        self.report.refused += [
-            _refused(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
-        ]
+        refused, again = self._round(model, rewriter, claims)
+        while again:  # case 11
+            refused, again = self._round(model, rewriter, claims)
+        self.report.refused += refused
         if self.report.fused:
             attach.renew(model)
         try:
@@ -111,11 +104,29 @@ class FusePass(ir.passes.InPlacePass):
             raise_ir_version(model)
         return ir.passes.PassResult(model, modified=bool(self.report.fused))
 
+    def _round(self, model: ir.Model, rewriter: Rewriter, claims: Claims) -> tuple[list[Record], bool]:
+        """Make nodes of what can be proven now; return what is refused, and whether more may be proven by that."""
+        candidates = recognise(model)
+        if self._write_out_calls(model, candidates):  # case 9
+            candidates = recognise(model)
+        reasons = self._reasons(candidates)  # cases 4 and 5
+        taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
+        present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
+        derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
+        for candidate, seed in zip(taken, derived, strict=True):
+            claims.add(key_of(candidate.source.node), candidate.trace.nodes)
+            self.report.fused += rewriter.rewrite(candidate, seed)
+        rewriter.finish()
+        refused = [
+            refused_record(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
+        ]
+        return refused, bool(taken and refused)
+
     def _undo(self, regions: Iterable[ExpandedRegion], rewriter: Rewriter, claims: Claims) -> None:
         for region in regions:
             key = region.y.name or ""
             if key in self.excluded:
-                self.report.refused.append(_left(region, self.excluded[key]))
+                self.report.refused.append(left_record(region, self.excluded[key]))
                 continue
             claims.add(key, region.own_nodes())
             self.report.fused.append(rewriter.undo(region))
@@ -156,7 +167,7 @@ class FusePass(ir.passes.InPlacePass):
     def _reason(self, candidate: Candidate) -> str:
         """Return why a candidate is left alone; "" where it becomes a node."""
         excluded = key_of(candidate.source.node) in self.excluded
-        if self.for_inference and candidate.disjoint and not excluded and (_is_alpha(candidate) or _is_idle(candidate)):
+        if self.for_inference and candidate.disjoint and not excluded and _goes_at_inference(candidate):
             return ""
         if candidate.reason:
             return candidate.reason
@@ -176,30 +187,16 @@ def _inline(model: ir.Model, functions: set[ir.OperatorIdentifier]) -> None:
     ir.passes.common.InlinePass(criteria=lambda function: function.identifier() in functions)(model)
 
 
-def _refused(candidate: Candidate, reason: str) -> Record:
-    node, proof = candidate.source.node, candidate.proofs[0] if candidate.proofs else None
-    return Record(
-        name=node.name or op.describe(node),
-        kind=candidate.kind,
-        nodes=names(candidate.trace.nodes),
-        axes=_inactive_axes(candidate) if proof is None else proof.axes,
-        ratio=candidate.source.ratio if proof is None else proof.ratio,
-        scale=None if proof is None else proof.scale,
-        rank=None if proof is None else proof.rank,
-        proven=() if proof is None else proof.facts,
-        reason=reason,
-        notes=candidate.notes,
-    )
+def _goes_at_inference(candidate: Candidate) -> bool:
+    """Return whether a candidate is x at inference, though no SpatialDropout node could stand for it."""
+    return _is_alpha(candidate) or _is_idle(candidate) or _has_no_rank(candidate)
 
 
-def _left(region: ExpandedRegion, reason: str) -> Record:
-    return Record(
-        name=region.name, kind="unknown", nodes=names(region.nodes), axes=region.attributes.axes, reason=reason
-    )
-
-
-def _inactive_axes(candidate: Candidate) -> tuple[int, ...] | None:
-    return () if candidate.kind == "elementwise" else None
+def _has_no_rank(candidate: Candidate) -> bool:
+    """Return whether every product is dropout but for the rank of x, and the mask goes nowhere else."""
+    proofs = candidate.proofs
+    fine = bool(proofs) and all(p.rank is not None and p.reason == no_node_of(p.rank) for p in proofs)
+    return fine and not candidate.trace.ends
 
 
 def _is_idle(candidate: Candidate) -> bool:

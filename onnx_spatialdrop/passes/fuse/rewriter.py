@@ -154,6 +154,8 @@ class Rewriter:
         old = y.producer()
         assert old is not None
         assert old.graph is not None
+        if x.shape is not None and not 1 <= len(x.shape) <= spec.MAX_RANK:
+            return self._pass_on(x, y, old)
         training_mode = training_mode or self._control_input(scope, controls.TRAINING_MODE)
         step = step or self._control_input(scope, controls.STEP)
         self._import(scope)
@@ -176,6 +178,16 @@ class Rewriter:
             node.outputs[0].type = type_
         if node.outputs[0].shape is None:
             node.outputs[0].shape = shape
+        self._new[y] = node.outputs[0]
+        self._idle.append(y)
+        return node
+
+    def _pass_on(self, x: ir.Value, y: ir.Value, old: ir.Node) -> ir.Node:
+        """Put an Identity in the place of ``y``: at inference all is x, of any rank."""
+        assert old.graph is not None
+        node = ir.Node("", "Identity", [x], name=old.name)
+        old.graph.insert_before(old, node)
+        replace.take_over(y, node.outputs[0])
         self._new[y] = node.outputs[0]
         self._idle.append(y)
         return node

@@ -42,12 +42,10 @@ def generate_by_op(
     count, numbers = len(group.entries), [entry.length for entry in group.entries]
     fixed = [number for number in numbers if number is not None]
     if len(fixed) == count:
-        lengths = build.ints(*fixed)
+        lengths, total = build.ints(*fixed), build.ints(sum(fixed))
     else:
         lengths = build.join([sizes.length_of(entry) for entry in group.entries], "lengths")
-    thin = training is not None and not measures and not group.tables and group.rows is not None
-    if thin:  # entries are handed over one by one, so an idle run asks for one a row
-        lengths = build.add("Where", training, lengths, build.ints(*[1] * count), role="wanted")
+        total = build.add("ReduceSum", lengths, role="total", keepdims=1)
     switch = build.constant(np.array(True)) if training is None else training
     if measures:
         sources, places = _places(group)
@@ -57,19 +55,16 @@ def generate_by_op(
         inputs = [asked, switch, group.step]
     flat, passed_on = _node(build, domain, inputs, attributes, measures)
     training = passed_on if training is not None and measures else training
-    if (
-        not thin and sum(fixed) > 1 and len(fixed) == count
-    ):  # a shape that is constant needs no rows, which an entry too many belies
+    if sum(fixed) > 1 and len(fixed) == count:  # a shape that is constant needs no rows, which an entry too many belies
         flat = build.add("Reshape", flat, build.ints(-1, sum(fixed)), role="flat")
     else:
-        total = build.add("ReduceSum", lengths, role="total", keepdims=1)
         shape = build.add("Concat", sizes.rows, total, role="flat_shape", axis=0)
         flat = build.add("Reshape", flat, shape, role="flat", allowzero=build.allowzero)
     build.nodes[-1].name = f"{build.prefix}/{refused}"
     parts = [flat]
     if count > 1:
         parts = [*build.outputs("Split", [flat, lengths], [f"part_{place}" for place in range(count)], axis=1)]
-    shapes = Shapes(build, group, sizes, training if thin else None, sizes.rows)
+    shapes = Shapes(build, group, sizes, None)
     targets = [shapes.target(place) for place in range(count)]
     return Generated(parts, targets, shapes.mask, training, not group.tables)
 

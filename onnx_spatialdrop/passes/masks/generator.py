@@ -99,15 +99,7 @@ def _cut(build: MaskBuilder, group: Group, flat: ir.Value) -> list[ir.Value]:
 class Shapes:
     """The shapes of a group's masks, each once."""
 
-    def __init__(
-        self,
-        build: MaskBuilder,
-        group: Group,
-        sizes: MaskSizes,
-        switch: ir.Value | None,
-        idle_rows: ir.Value | None = None,
-    ) -> None:
-        self._idle_rows = idle_rows  # of what stands for a mask while nothing is drawn; None: one
+    def __init__(self, build: MaskBuilder, group: Group, sizes: MaskSizes, switch: ir.Value | None) -> None:
         self._build, self._group, self._sizes, self._switch = build, group, sizes, switch
         self._targets: dict[Any, ir.Value] = {}
         self._full: dict[Any, ir.Value] = {}
@@ -120,7 +112,7 @@ class Shapes:
         if self._switch is None:
             return self.mask(place)
         if entry.inner not in self._targets:
-            role, ones = f"shape_{len(self._targets)}", self._sizes.rank_ones(entry, self._idle_rows)
+            role, ones = f"shape_{len(self._targets)}", self._sizes.rank_ones(entry)
             self._targets[entry.inner] = build.add("Where", self._switch, self.mask(place), ones, role=role)
         return self._targets[entry.inner]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx_ir as ir
 
@@ -26,7 +24,6 @@ class MaskSizes:
         self._inner: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._lengths: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._whole: ir.Value | None = None
-        self._numbers = itertools.count()
         self._entries = group.entries
         if group.rows is None:
             self._whole = self._mask_shape(group.entries[0])
@@ -82,11 +79,8 @@ class MaskSizes:
         parts = [self.rows, *([self.inner(entry)] if entry.inner else [])]
         return self._build.join(parts, f"shape_of_mask_{len(self._inner)}_{len(entry.inner)}")
 
-    def rank_ones(self, entry: Entry, rows: ir.Value | None = None) -> ir.Value:
-        """Return as many ones as a mask has dimensions; ``rows``, where they are given, in place of the first."""
-        if rows is not None and entry.inner is not None:
-            ones = [self._build.ints(*[1] * len(entry.inner))] if entry.inner else []
-            return self._build.join([rows, *ones], f"idle_shape_{len(entry.inner)}_{next(self._numbers)}")
+    def rank_ones(self, entry: Entry) -> ir.Value:
+        """Return as many ones as a mask has dimensions."""
         if entry.inner is not None:
             return self._build.ints(*[1] * (len(entry.inner) + 1))
         assert self._whole is not None
