@@ -37,14 +37,15 @@ class Net(nn.Module):
         self.first, self.second, self.bottom = pair(1, 10), pair(10, 20), pair(20, 32)
         self.up_second, self.up_first = pair(32 + 20, 20), pair(20 + 10, 12)
         self.head = nn.Conv2d(12, CLASSES, 1)
+        self.rate = 0.2
 
-    def forward(self, image: torch.Tensor, rate: float = 0.0) -> torch.Tensor:
-        """Return logits [N, 11, 40, 40]; ``rate`` is that of training."""
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, 11, 40, 40]."""
         first = self.first(image)
         second = self.second(F.max_pool2d(first, 2))
-        x = F.dropout2d(self.bottom(F.max_pool2d(second, 2)), rate, training=rate > 0)
+        x = F.dropout2d(self.bottom(F.max_pool2d(second, 2)), self.rate, self.training)
         x = self.up_second(torch.cat([F.interpolate(x, scale_factor=2.0), second], 1))
-        x = F.dropout2d(x, rate, training=rate > 0)
+        x = F.dropout2d(x, self.rate, self.training)
         x = self.up_first(torch.cat([F.interpolate(x, scale_factor=2.0), first], 1))
         return self.head(x)
 
@@ -59,7 +60,7 @@ def main() -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
         images, labels = canvases(data.train_images, data.train_labels, 16, 1000 + step)
-        loss = F.cross_entropy(net(torch.tensor(images), 0.2), torch.tensor(labels.astype(np.int64)))
+        loss = F.cross_entropy(net(torch.tensor(images)), torch.tensor(labels.astype(np.int64)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -75,7 +76,7 @@ def main() -> None:
     file = FOLDER / "canvas.tmp.onnx"
     torch.onnx.export(
         net, (torch.zeros(2, 1, SIZE, SIZE),), file, input_names=["image"], output_names=["logits"], dynamo=True,
-        dynamic_shapes={"image": {0: "batch"}, "rate": None}, opset_version=20, external_data=False,
+        dynamic_shapes={"image": {0: "batch"}}, opset_version=20, external_data=False,
     )  # fmt: skip
     model = onnx.load(file)
     file.unlink()

@@ -54,6 +54,12 @@ between ONNX Runtime's logits and the framework's. Measured with ONNX Runtime {o
 With that body the files also passed their tests in ONNX Runtime 1.21.1, 1.22.1 and 1.23.2. ONNX Runtime 1.20.1 has no
 Mul for uint64, which the body needs; with the native kernel it runs them, with the same bits.
 
+## Canvases
+`canvas.onnx` is a segmentation network: `python models/build_canvas.py` trains a small U-Net on digits laid out on
+canvases of 40 by 40 pixels (`canvas.py`), three or four a canvas, one over the other, with noise; each pixel with ink
+has its digit's number plus 1, every other one 0. Its two dropouts are at the bottleneck and after the first upward
+level, put in by `insert`. `canvas.npz` holds 24 canvases of held-back digits (`images`, uint8) and their `labels`.
+
 ## How the nodes got in
 - `digits_torch`, `digits_float16`: exported in eval mode (opset 20, a batch of any size), then
   `insert(model, after=["relu", "max_pool2d", "relu_2"], rate=0.3)`. Without its nodes (`remove`), digits_torch.onnx is

@@ -23,6 +23,7 @@ def test_the_readmes_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "inference.onnx",
         "train.onnx",
         "portable.onnx",
+        "mc.onnx",
     }
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 import onnx_spatialdrop
 from onnx_spatialdrop import io
+from onnx_spatialdrop.cli import demo_uncertainty
 from onnx_spatialdrop.cli.terminal import print_json, refuse, screen, show, table
 from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
@@ -30,7 +31,6 @@ from onnx_spatialdrop.storage import arrays
 
 __all__ = ["add"]
 
-_RUNS = 30
 _RECORD = "digits_torch.npz"
 _DRAWN_BY = {
     "uniform": "RandomUniformLike",
@@ -94,7 +94,8 @@ def _told(folder: Path) -> _Demo:
     _to_inference(demo)
     _training_graphs(demo)
     _sessions(demo)
-    _uncertainty(demo)
+    demo.check(demo_uncertainty.of_digits(demo.folder, demo.images, demo.labels), "less sure of digits it gets wrong")
+    demo.check(demo_uncertainty.of_pixels(demo.folder), "less sure of pixels it gets wrong")
     return demo
 
 
@@ -220,40 +221,6 @@ def _sessions(demo: _Demo) -> None:
     table("session(model, kernel)", columns, rows)
     for reason in missing:
         show(reason)
-
-
-def _uncertainty(demo: _Demo) -> None:
-    """What it is good for: the network knows where it is wrong."""
-    run = session(demo.folder / "digits_torch.onnx")
-    noise = np.random.default_rng(0).random(demo.images.shape, np.float32) * demo.images.max()
-    rows = []
-    for name, images in (("digits", demo.images), ("noise", noise)):
-        feeds = {"image": images, "training_mode": np.array(True)}
-        draws = np.stack([_softmax(run.run(["logits"], feeds | {"step": np.array([s])})[0]) for s in range(_RUNS)])
-        entropy = -(draws.mean(0) * np.log(draws.mean(0) + 1e-12)).sum(axis=1)
-        right = draws.mean(0).argmax(axis=1) == demo.labels
-        groups = (
-            [("digits it gets right", right), ("digits it gets wrong", ~right)]
-            if name == "digits"
-            else [(name, right | True)]
-        )
-        rows += [
-            (
-                group,
-                str(int(chosen.sum())),
-                f"{entropy[chosen].mean():.2f}",
-                "█" * round(20 * float(entropy[chosen].mean())),
-            )
-            for group, chosen in groups
-            if chosen.any()
-        ]
-    show(f"4. What it is good for: uncertainty from {_RUNS} draws", "")
-    table("predictive entropy, in nats", ("images", "how many", "mean", ""), rows, right=("how many", "mean"))
-
-
-def _softmax(logits: Array) -> Array:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def _listed(counts: Counter[str]) -> str:

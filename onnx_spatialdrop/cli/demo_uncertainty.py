@@ -1,0 +1,72 @@
+"""What dropout is good for, in the demo: a network that says where it is unsure, of digits and pixel by pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_spatialdrop.cli.terminal import show, table
+from onnx_spatialdrop.montecarlo import MCDropout
+
+__all__ = ["of_digits", "of_pixels"]
+
+Array = npt.NDArray[Any]
+_SAMPLES: Final = 31
+_SHADES: Final = " ░▒▓█"
+
+
+def of_digits(folder: Path, images: Array, labels: Array) -> bool:
+    """Print entropies of digits and of noise; return whether it is less sure where it is wrong."""
+    mc = MCDropout(folder / "digits_torch.onnx", _SAMPLES)
+    noise = np.random.default_rng(0).random(images.shape, np.float32) * images.max()
+    result, of_noise = mc.predict(images), mc.predict(noise)
+    right = result.prediction == labels
+    groups = [
+        ("digits it gets right", result.entropy[right], result.mutual_information[right]),
+        ("digits it gets wrong", result.entropy[~right], result.mutual_information[~right]),
+        ("noise", of_noise.entropy, of_noise.mutual_information),
+    ]
+    rows = [
+        (name, str(len(entropy)), f"{entropy.mean():.2f}", f"{unknown.mean():.2f}", "█" * round(20 * entropy.mean()))
+        for name, entropy, unknown in groups
+        if len(entropy)
+    ]
+    show(f"4. What it is good for: uncertainty from {_SAMPLES} draws", "")
+    columns = ("images", "how many", "entropy", "mutual information", "")
+    table("MCDropout(model).predict(images), in nats", columns, rows, right=columns[1:4])
+    return bool(right.all() or result.entropy[~right].mean() > result.entropy[right].mean())
+
+
+def of_pixels(folder: Path) -> bool:
+    """Print a map of where a segmentation network is unsure; return whether it is less sure where it is wrong."""
+    held = np.load(folder / "canvas.npz")
+    images = held["images"].astype(np.float32) / 255
+    result = MCDropout(folder / "canvas.onnx", _SAMPLES, task="segmentation").predict(images)
+    wrong = result.prediction != held["labels"]
+    entropy = result.entropy
+    shown = int(entropy.mean(axis=(1, 2)).argmax())
+    pictures = [
+        _shaded(images[shown, 0]),
+        _shaded(wrong[shown].astype(np.float64)),
+        _shaded(entropy[shown] / max(1e-9, float(entropy[shown].max()))),
+    ]
+    show("5. And pixel by pixel: a segmentation network on digits laid out on a canvas", "")
+    heads = ("the canvas", "where it is wrong", "where it is unsure")
+    show("  ".join(f"{head:40}" for head in heads).rstrip())
+    show(*("  ".join(lines).rstrip() for lines in zip(*pictures, strict=True)))
+    show(
+        f"entropy where right {entropy[~wrong].mean():.3f}, where wrong {entropy[wrong].mean():.3f} nats, "
+        f"{_SAMPLES} draws, {wrong.mean():.1%} of {wrong.size:,} pixels wrong"
+    )
+    show("onnx-spatialdrop uncertainty MODEL --inputs x.npz --labels y.npy --plot page.html draws it as a page")
+    return bool(entropy[wrong].mean() > entropy[~wrong].mean())
+
+
+def _shaded(values: Array) -> list[str]:
+    """Return lines of text, one for two rows of pixels."""
+    pairs = values.reshape(-1, 2, values.shape[1]).mean(axis=1)
+    levels = np.clip((pairs * len(_SHADES)).astype(int), 0, len(_SHADES) - 1)
+    return ["".join(_SHADES[level] for level in row) for row in levels]
