@@ -37,6 +37,8 @@ __all__ = ["MCDropout"]
 Array = npt.NDArray[Any]
 #: Draws of all rows are kept without being asked for up to this many bytes.
 _KEPT: Final = 1 << 20
+#: Draws that run at once also where they exceed the cache: weights are read once for all of them.
+_LEAST: Final = 4
 #: Draws after which a row may stop, where draws are independent.
 _BLOCK: Final = 16
 
@@ -253,7 +255,8 @@ class MCDropout:
             return 1
         if self._chunk is not None:
             return self._chunk
-        return max(1, min(self._budget, CACHE) // (self._engine.peak * rows))
+        row = self._engine.peak * rows
+        return max(1, min(self._budget, CACHE) // row, min(_LEAST, self._budget // row))
 
     def _steps(self, ids: npt.ArrayLike | None, rows: int, fresh: bool) -> tuple[Array, Array]:
         """Return ids and first steps of the rows."""
