@@ -11,7 +11,7 @@ from onnx_spatialdrop.cli.terminal import say
 from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
-from onnx_spatialdrop.montecarlo.options import chunk_of, options
+from onnx_spatialdrop.montecarlo.options import chunk_of, options, strata_for
 from onnx_spatialdrop.montecarlo.tasks import TASKS
 from onnx_spatialdrop.passes.expand import ALIASES, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
@@ -55,7 +55,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    balanced = arguments.strata if arguments.target is None else 1
+    balanced = strata_for(arguments.strata, arguments.target)
     chosen = options(
         arguments.samples,
         arguments.task,

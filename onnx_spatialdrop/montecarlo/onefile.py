@@ -16,14 +16,14 @@ from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.montecarlo import cost, drawing
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.needed import keep_needed
-from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, chunk_of, options
+from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, chunk_of, options, strata_for
 from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.montecarlo.summing import Chunking, Counts, is_double, state_dims, statistics
 from onnx_spatialdrop.montecarlo.tasks import Target, choose_tasks
 from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import ExpandPass
-from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, TARGETS, resolve
+from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
 
 __all__ = ["MonteCarloPass", "monte_carlo"]
 
@@ -207,8 +207,7 @@ def monte_carlo(
         FormError: the target cannot run it, or its opset cannot be converted.
         ModelFileError: a file that cannot be read or written.
     """
-    # Words of 32 bits have no room for the order of the draws in a cycle.
-    balanced = strata if target is None or "philox" in TARGETS.get(resolve(target), {}) else 1
+    balanced = strata_for(strata, target)
     chosen = options(samples, task, statistics, layers, class_axis, log_variance, balanced)
     defaults = target is None or resolve(target) not in NO_DEFAULTS
     passes: list[ir.passes.InPlacePass] = [MonteCarloPass(chosen, chunk_of(chunk), defaults)]

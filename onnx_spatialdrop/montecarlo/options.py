@@ -9,8 +9,9 @@ from typing import Final, Literal
 from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.montecarlo.tasks import TASKS
+from onnx_spatialdrop.passes.expand.targets import TARGETS, resolve
 
-__all__ = ["STRATA", "Chunk", "Layers", "Options", "chunk_of", "layers_of", "options"]
+__all__ = ["STRATA", "Chunk", "Layers", "Options", "chunk_of", "layers_of", "options", "strata_for"]
 
 #: Which dropout nodes are live: "all", "last", or names of nodes or of the values that they compute.
 Layers = Literal["all", "last"] | Sequence[str]
@@ -65,6 +66,11 @@ def options(
         log_variance=None if log_variance is None else _by_output(log_variance, "log_variance"),
         strata=arguments.integer(strata, "strata"),
     )
+
+
+def strata_for(strata: int, target: str | None) -> int:
+    """Return over how many steps draws are balanced for a target; words of 32 bits have no room for the order."""
+    return strata if target is None or "philox" in TARGETS[resolve(target)] else 1
 
 
 def layers_of(layers: Layers) -> Layers:

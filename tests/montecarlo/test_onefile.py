@@ -54,7 +54,7 @@ def digits(name: str, rows: int = 5) -> tuple[onnx.ModelProto, dict[str, Array]]
 
 
 @pytest.mark.parametrize("chunk", ["all", 1, 4, "auto"])
-@pytest.mark.parametrize(("name", "strata"), [("digits_torch", 31), ("digits_keras", 1), ("digits_function", 1)])
+@pytest.mark.parametrize(("name", "strata"), [("digits_torch", 31), ("digits_keras", 1), ("digits_function", 31)])
 def test_the_file_gives_what_a_loop_of_whole_runs_gives(name: str, strata: int, chunk: Any) -> None:
     model, feeds = digits(name)
     first = np.arange(5) * 1000 + 3
