@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from export.library_networks import NETWORKS, Found, study
+from export.library_networks import BEYOND_TORCH, NETWORKS, Found, study
 
 TABLE = ROOT / "docs" / "exporters_torch_libraries.md"
 PACKAGES = ("torch", "onnxscript", "onnx", "onnx-ir", "onnxruntime", "timm", "torchvision", "transformers")
@@ -33,7 +33,9 @@ def row(name: str, exporter: str, found: Found | str) -> str:
 
 
 def tried(name: str, dynamo: bool) -> Found | str:
-    """Return what came out, or what torch's own exporter says where it cannot export the network."""
+    """Return what came out, or what stands in the way."""
+    if (name, dynamo) in BEYOND_TORCH:
+        return "torch cannot export it, without this package either"
     try:
         return study(name, dynamo)
     except Exception as error:  # noqa: BLE001, whatever torch and three libraries raise goes into the table

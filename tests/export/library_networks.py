@@ -25,7 +25,10 @@ from onnx_spatialdrop.graph.layers import layer_names
 from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.verify import verify
 
-__all__ = ["NETWORKS", "Found", "study"]
+__all__ = ["BEYOND_TORCH", "NETWORKS", "Found", "study"]
+
+#: What torch's own exporters cannot do without this package either: network, whether by the newer one.
+BEYOND_TORCH: Final = {("transformers Swin", True), ("transformers GPT-2", False)}
 
 _DECLARED: Final[list[Any]] = []
 
