@@ -6,8 +6,10 @@ one go, before the first of them, where their sizes are known by then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -65,12 +67,12 @@ class Entry:
         assert x is not None
         return x
 
-    @property
+    @cached_property
     def length(self) -> int | None:
         """Return the number of mask entries a sample, where the file fixes it."""
         if self.inner is None or not all(isinstance(size, int) for size in self.inner):
             return None
-        return int(np.prod([size for size in self.inner if isinstance(size, int)], dtype=np.int64))
+        return math.prod(size for size in self.inner if isinstance(size, int))
 
     @property
     def is_small(self) -> bool:
@@ -90,6 +92,8 @@ class Group:
         step: their step.
         entries: the nodes, in the order of the file.
         reason: why a node that draws alone does so; "" for the others.
+        tables: whether the sizes are known, and small enough for constants that say what each block is.
+        total: the entries a sample of all nodes, where they are known.
     """
 
     scope: scopes.Scope
@@ -100,10 +104,19 @@ class Group:
     entries: list[Entry] = field(default_factory=list)
     reason: str = ""
 
-    @property
-    def tables(self) -> bool:
-        """Return whether the sizes are known, and small enough for constants that say what each block is."""
-        return all(entry.is_small for entry in self.entries)
+    def __post_init__(self) -> None:
+        self.tables, self.total = True, 0
+        for entry in self.entries:
+            self._count(entry)
+
+    def add(self, entry: Entry) -> None:
+        """Take a node in."""
+        self.entries.append(entry)
+        self._count(entry)
+
+    def _count(self, entry: Entry) -> None:
+        self.tables = self.tables and entry.is_small
+        self.total += entry.length or 0
 
     @property
     def rows(self) -> Size | None:
@@ -202,14 +215,14 @@ class _Planner:
             if key not in open_:
                 open_[key] = (Group(site.scope, self._home, anchor, training, step), number)
                 found.append(open_[key][0])
-            open_[key][0].entries.append(entry)
+            open_[key][0].add(entry)
         return found
 
     def _fits(self, group: Group, entry: Entry) -> bool:
         """Return whether a group is small enough for one more node."""
         if not entry.is_small or self._mixed:
             return self._stack
-        return sum(each.length or 0 for each in group.entries) + (entry.length or 0) <= MAX_TABLE
+        return group.total + (entry.length or 0) <= MAX_TABLE
 
     def _entry(
         self,
