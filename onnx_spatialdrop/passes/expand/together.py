@@ -35,14 +35,14 @@ def takes(form: str, target: str, site: scopes.Site, shape: ir.Shape | None) -> 
     """Return whether a node is drawn together with others, or by a generator of the same kind.
 
     Others are written out one by one: nodes of the frameworks' dialects, whose words come from other generators, and
-    for a target that has to know all shapes before it runs, nodes whose generator would work sizes out.
+    for a target that has to know all shapes before it runs, nodes whose generator would work sizes out, or cycles.
     """
     attributes = op.read(site.node)
-    if form not in FORMS or attributes.rng != "philox" or (form != "philox" and attributes.strata != 1):
+    if form not in FORMS or attributes.rng != "philox":
         return False
     if target not in targets.SINGLE_STEP:
         return True
-    if shape is None:
+    if shape is None or attributes.strata != 1:
         return False
     shared = spec.normalize_axes(attributes.axes, len(shape), attributes.where)
     sizes = [1 if axis in shared else size for axis, size in enumerate(shape)][1:]

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import philox
 from onnx_spatialdrop.passes.masks import wide
 from onnx_spatialdrop.passes.masks.builder import MaskBuilder
@@ -91,9 +90,47 @@ class Narrow:
         return build.add("Concat", *words, role="words_of_steps", axis=0)
 
     def with_cycles(self, build: MaskBuilder, draws: ir.Value, strata: int) -> tuple[ir.Value, ir.Value]:
-        """Raise FormError: cycles are numbers of 64 bits."""
-        del draws
-        raise FormError(f"{build.prefix}: strata is {strata}, and the form 'philox-int32' draws with strata 1 alone")
+        """Return the draws, followed by the numbers that their cycles draw by, and the draws' places in their cycles.
+
+        The places are int32 of shape [1, 1, rows, 1].
+        """
+        upper = build.outputs("Split", [self._upper(build, draws, "step")], ["step_1", "step_3"], axis=0, num_outputs=2)
+        halves = build.add("BitwiseAnd", draws, self._number(build, _LOWER), role="step_halves")
+        lower = build.outputs("Split", [halves], ["step_0", "step_2"], axis=0, num_outputs=2)
+        parts, rest = self._divided(build, [upper[1], lower[1], upper[0], lower[0]], strata, "cycle")
+        high = self._joined(build, parts[0], parts[1], "cycle_high")
+        low = self._joined(build, parts[2], parts[3], "cycle_low")
+        marked = build.add("BitwiseOr", high, self._number(build, 2**31), role="marked_cycles")
+        cycles = build.add("Concat", low, marked, role="cycles", axis=0)
+        both = build.add("Concat", draws, cycles, role="draws_and_cycles", axis=1)
+        return both, build.add("Reshape", rest, build.ints(1, 1, -1, 1), role="places_of_rows")
+
+    def _upper(self, build: MaskBuilder, word: ir.Value, role: str) -> ir.Value:
+        """Return the bits 16 to 31 of words."""
+        cleared = build.add("BitwiseAnd", word, self._number(build, _UPPER), role=f"{role}_cleared")
+        moved = build.add("Div", cleared, self._number(build, _RADIX), role=f"{role}_moved")
+        return build.add("BitwiseAnd", moved, self._number(build, _LOWER), role=f"{role}_upper")
+
+    def _joined(self, build: MaskBuilder, upper: ir.Value, lower: ir.Value, role: str) -> ir.Value:
+        moved = build.add("Mul", upper, self._number(build, _RADIX), role=f"{role}_upper")
+        return build.add("Add", moved, lower, role=f"{role}_joined")
+
+    def _divided(
+        self, build: MaskBuilder, halves: Sequence[ir.Value], by: int, role: str
+    ) -> tuple[list[ir.Value], ir.Value]:
+        """Return the halves of a quotient, the uppermost first, and the remainder.
+
+        As by hand: what is divided at a time stays below 2**24 less the divisor, at most 127, so that a quotient in
+        float32, rounded down, is right.
+        """
+        quotients, rest = list[ir.Value](), None
+        for place, half in enumerate(halves):
+            number = half if rest is None else self._joined(build, rest, half, f"{role}_{place}")
+            quotients.append(build.add("Div", number, self._number(build, by), role=f"{role}_quotient_{place}"))
+            times = build.add("Mul", quotients[-1], self._number(build, by), role=f"{role}_times_{place}")
+            rest = build.add("Sub", number, times, role=f"{role}_rest_{place}")
+        assert rest is not None
+        return quotients, rest
 
     def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value, shape: ir.Value | None) -> list[ir.Value]:
         """Return the state before the first round; see Wide.start. There are fewer than 2**32 blocks a row."""
@@ -155,15 +192,29 @@ class Narrow:
         self, build: MaskBuilder, state: list[ir.Value], limit: ir.Value, balanced: tuple[int, ir.Value] | None
     ) -> ir.Value:
         """Return which entries are dropped, bool [2, 2, rows, blocks]; see Wide.dropped."""
-        assert balanced is None
         words = build.add("Concat", *state, role="words", axis=1)
+        if balanced is not None:
+            words, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=2, num_outputs=2)
         cleared = build.add("BitwiseAnd", words, self._number(build, -(1 << 8)), role="words_cleared")
         moved = build.add("Div", cleared, self._number(build, 1 << 8), role="words_moved")
         numbers = build.add("BitwiseAnd", moved, self._number(build, 0xFFFFFF), role="numbers")
-        return build.add("Less", numbers, limit, role="dropped")
+        if balanced is None:
+            return build.add("Less", numbers, limit, role="dropped")
+        above = build.add("Mul", self._ranks(build, orders, *balanced), self._number(build, 1 << 24), role="above")
+        over = build.add("Sub", build.add("Add", above, numbers, role="ranked"), limit, role="over")
+        return build.add("Less", over, self._number(build, 0), role="dropped")
+
+    def _ranks(self, build: MaskBuilder, orders: ir.Value, strata: int, places: ir.Value) -> ir.Value:
+        """Return (a place + c) mod strata, where an order's word is strata t + c, and a is 1 + t mod (strata - 1)."""
+        lower = build.add("BitwiseAnd", orders, self._number(build, _LOWER), role="order_lower")
+        halves = [self._upper(build, orders, "order"), lower]
+        turns, c = self._divided(build, halves, strata, "turn")
+        a_less_1 = self._divided(build, turns, strata - 1, "factor")[1]
+        moved = build.add("Mul", build.add("Add", a_less_1, self._number(build, 1), role="a"), places, role="a_places")
+        return self._divided(build, [build.add("Add", moved, c, role="a_places_c")], strata, "rank")[1]
 
     def _number(self, build: MaskBuilder, number: int) -> ir.Value:
-        return build.constant(np.array(number, np.int32))
+        return build.constant(np.array(number % 2**32, np.uint32).view(np.int32))
 
     def _numbers(self, build: MaskBuilder, numbers: Sequence[int], shape: tuple[int, ...] = (-1,)) -> ir.Value:
         wrapped = np.array([n % 2**32 for n in numbers], np.uint32).view(np.int32)
