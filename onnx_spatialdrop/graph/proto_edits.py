@@ -6,7 +6,7 @@ It knows names and scopes, and no operator. For an ir.Model, replace.py and prun
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import NodeProto
@@ -25,7 +25,7 @@ class Edits:
 
     Attributes:
         gone: for each block the places of nodes that go, each with what comes in its stead.
-        counts: after ``apply``, how often each name of a block is read.
+        counts: after ``rename``, how often each name of a block is read.
     """
 
     def __init__(self, survey: Survey) -> None:
@@ -77,7 +77,12 @@ class Edits:
         """
         home, name = self.source(block, source)
         if output in self.outputs(block):
-            if home is not block or name in self.given(block) | self.outputs(block) or name in self._renamed[block]:
+            if (
+                home is not block
+                or name in self.given(block)
+                or name in self.outputs(block)
+                or name in self._renamed[block]
+            ):
                 return False
             if output in self._hidden_names(block):
                 return False
@@ -101,42 +106,49 @@ class Edits:
             self._within[block] = set().union(*(each.defined | self._hidden_names(each) for each in inner)) - {""}
         return self._within[block]
 
-    def apply(self) -> None:
-        """Change the model; afterwards only ``prune`` may follow."""
-        for block, places in self.gone.items():
-            self._take_out(block, places)
+    def rename(self) -> None:
+        """Write the new names; afterwards ``counts`` holds. Nodes that are gone are still there until ``take_out``."""
         touched = set().union(*self._passed.values(), *self._renamed.values())
         for block in reversed(self._survey.blocks):  # what is inside comes before what is around it
-            self.counts[block] = Counter(self._rename(block, touched))
+            self.counts[block] = Counter(self._written(block, touched))
             for _, inner in block.inner:
                 self.counts[block].update(
                     {name: count for name, count in self.counts[inner].items() if name not in inner.defined}
                 )
 
-    def _take_out(self, block: Block, places: dict[int, list[NodeProto]]) -> None:
-        nodes = block.body.node
-        for place in sorted(places, reverse=True):
-            del nodes[place]
-            for node in reversed(places[place]):
-                nodes.insert(place, node)
-
-    def _rename(self, block: Block, touched: set[str]) -> list[str]:
-        """Write the new names; return all that is read in this block itself."""
-        reads: list[str] = []
-        renamed = self._renamed[block]
-        for node in block.body.node:
-            names = node.input[:]
-            if not touched.isdisjoint(names):
-                for index, name in enumerate(names):
-                    if name in touched:
-                        names[index] = node.input[index] = self.final(block, name)[1]
-            reads += names
-            if renamed and not renamed.keys().isdisjoint(node.output[:]):
-                for index, name in enumerate(node.output):
-                    node.output[index] = renamed.get(name, name)
+    def _written(self, block: Block, touched: set[str]) -> Iterator[str]:
+        """Write the new names; yield all that is read in this block itself."""
+        nodes, gone = block.body.node, self.gone.get(block, {})
+        for place, names in enumerate(block.reads):
+            if place in gone:
+                for node in gone[place]:
+                    yield from self._rewritten(block, node, node.input[:], touched)
+            elif touched.isdisjoint(names):
+                yield from names
+            else:
+                yield from self._rewritten(block, nodes[place], names, touched)
+        for name, new in self._renamed[block].items():
+            node = nodes[block.makers[name]]
+            node.output[list(node.output).index(name)] = new
         for annotation in block.body.quantization_annotation if isinstance(block.body, onnx.GraphProto) else ():
-            reads += [entry.value for entry in annotation.quant_parameter_tensor_names]
-        return reads
+            yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+
+    def _rewritten(self, block: Block, node: NodeProto, names: list[str], touched: set[str]) -> Iterator[str]:
+        for index, name in enumerate(names):
+            if name in touched:
+                node.input[index] = new = self.final(block, name)[1]
+                yield new
+            else:
+                yield name
+
+    def take_out(self) -> None:
+        """Delete the nodes that are gone, and put there what comes in their stead."""
+        for block, places in self.gone.items():
+            nodes = block.body.node
+            for place in sorted(places, reverse=True):
+                del nodes[place]
+                for node in reversed(places[place]):
+                    nodes.insert(place, node)
 
     def settle_infos(self, lost: Iterable[Name]) -> None:
         """Take back what value_info says of names that are no more, or let it speak of what took their place."""
@@ -149,4 +161,4 @@ class Edits:
                 moved[block][name] = self.final(block, name)
         for block, renamed in self._renamed.items():
             gone[block].update(renamed)
-        settle_infos(gone, moved, lambda block: self.given(block) | self.outputs(block))
+        settle_infos(gone, moved, lambda block, name: name in self.given(block) or name in self.outputs(block))

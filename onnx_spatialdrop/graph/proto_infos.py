@@ -32,14 +32,14 @@ def type_of(block: Block, name: str) -> onnx.TypeProto | None:
 def settle_infos(
     gone: Mapping[Block, set[str]],
     moved: Mapping[Block, Mapping[str, tuple[Block, str]]],
-    typed: Callable[[Block], set[str]],
+    is_typed: Callable[[Block, str], bool],
 ) -> None:
     """Delete what is said of names that are ``gone``; let what is said of those ``moved`` be said of what they are now.
 
     Args:
         gone: names of each block.
         moved: for names of each block the block and name that stand in their place.
-        typed: the names of a block that say of themselves what they are.
+        is_typed: whether a name of a block says of itself what it is.
     """
     wanted = {block: gone.get(block, set()) | moved.get(block, {}).keys() for block in (*gone, *moved)}
     lost = {block: set(names) for block, names in wanted.items()}
@@ -56,7 +56,7 @@ def settle_infos(
     for block, targets in moved.items():
         for name, (home, target) in targets.items():
             if name in infos[block]:
-                _say(infos[block][name][1], home, target, infos[home], target in typed(home))
+                _say(infos[block][name][1], home, target, infos[home], is_typed(home, target))
             if name in marks[block] and target not in marks[home] and isinstance(home.body, onnx.GraphProto):
                 marks[home][target] = -1, home.body.quantization_annotation.add()
                 marks[home][target][1].CopyFrom(marks[block][name][1])

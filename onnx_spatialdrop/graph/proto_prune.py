@@ -20,7 +20,7 @@ _GRAPHS: Final = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def prune_unused(survey: Survey, edits: Edits, names: Iterable[Name]) -> list[Name]:
-    """Delete those of ``names`` that nothing reads any more, after ``edits.apply()``; return what is no more.
+    """Delete those of ``names`` that nothing reads any more, after ``edits.rename()``; return what is no more.
 
     The cases are those of prune.prune_unused.
     """
@@ -31,8 +31,6 @@ class _Pruning:
     def __init__(self, survey: Survey, edits: Edits) -> None:
         self._survey, self._edits = survey, edits
         self._functions = {id(f): (f.domain, f.name, f.overload) for f in survey.model.functions}
-        self._makers: dict[Block, dict[str, int]] = {}
-        self._gone: dict[Block, set[int]] = defaultdict(set)
         self._dropped: dict[Block, set[str]] = defaultdict(set)
         self._lost: list[Name] = []
 
@@ -42,9 +40,6 @@ class _Pruning:
             (block, name), direct = pending.popitem()
             for source, is_direct in self._prune(block, name, direct):
                 pending[source] = is_direct or pending.get(source, False)
-        for block, places in self._gone.items():
-            for place in sorted(places, reverse=True):
-                del block.body.node[place]
         for block, dropped in self._dropped.items():
             if isinstance(block.body, onnx.GraphProto):
                 _delete(block.body.initializer, dropped)
@@ -66,13 +61,13 @@ class _Pruning:
                 self._dropped[block].add(name)
                 self._lost.append((block, name))
             return []
-        place = self._maker(block, name)
-        if place is None or place in self._gone[block]:
+        place = block.makers.get(name)
+        if place is None or place in self._edits.gone[block]:
             return []
         node = block.body.node[place]
         if any(self._is_read(block, made) for made in node.output):
             return []
-        self._gone[block].add(place)
+        self._edits.gone[block][place] = []
         self._lost += [(block, made) for made in node.output if made]
         sources = self._unread(block, node.input)
         for attribute in node.attribute:
@@ -90,12 +85,6 @@ class _Pruning:
 
     def _is_read(self, block: Block, name: str) -> bool:
         return bool(name) and (self._edits.counts[block][name] > 0 or name in self._edits.outputs(block))
-
-    def _maker(self, block: Block, name: str) -> int | None:
-        if block not in self._makers:
-            nodes = block.body.node
-            self._makers[block] = {made: place for place, node in enumerate(nodes) for made in node.output[:]}
-        return self._makers[block].get(name)
 
     def _unread(self, block: Block, names: Iterable[str]) -> list[Name]:
         """Count names as no longer read by one node of ``block``."""

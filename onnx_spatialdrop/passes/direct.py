@@ -74,7 +74,7 @@ class _Work:
         self._controls = dict[Name, None]()
         self._lost = list[Name]()
         self._names: Names | None = None
-        self._makers = dict[Block, plain.Makers]()
+        self._numbers = dict[Block, plain.Numbers]()
         self._right = set[bytes]()
         self._has_spatial = False
 
@@ -137,14 +137,14 @@ class _Work:
                 raise NotPlainError  # what it is multiplied with may be dropout
             if mask in self._edits.outputs(block):
                 masks = self._mask(node, mask, TrueMask((), block.opset, self._mask_type(block, node, mask)))
-        if self._makers_of(block).may_be_number(node.input[0]):
+        if self._numbers_of(block).may_be(node.input[0]):
             raise NotPlainError  # a mask for something else
         return self._pass_on(block, place, node, masks)
 
-    def _makers_of(self, block: Block) -> plain.Makers:
-        if block not in self._makers:
-            self._makers[block] = plain.Makers(block, None if block.outer is None else self._makers_of(block.outer))
-        return self._makers[block]
+    def _numbers_of(self, block: Block) -> plain.Numbers:
+        if block not in self._numbers:
+            self._numbers[block] = plain.Numbers(block, None if block.outer is None else self._numbers_of(block.outer))
+        return self._numbers[block]
 
     def _mask_type(self, block: Block, node: NodeProto, mask: str) -> np.dtype:
         if block.opset >= BOOL_FROM:
@@ -210,9 +210,10 @@ class _Work:
 
     def finish(self) -> set[str]:
         """Change the model; return what the nodes of the main graph read now."""
-        self._edits.apply()
+        self._edits.rename()
         controls = (self._edits.final(*each) for each in self._controls)
         self._lost += prune_unused(self._survey, self._edits, controls)
+        self._edits.take_out()
         self._edits.settle_infos(self._lost)
         if self._has_spatial:
             drop_domain(self._survey)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -23,10 +24,10 @@ from onnx_spatialdrop.passes.fuse.untagged import MARKS
 from onnx_spatialdrop.passes.training_forms import DROPOUT, is_unread_dropout, may_be_random
 from onnx_spatialdrop.storage.survey import Block, Survey
 
-__all__ = ["WANTED", "Makers", "NotPlainError", "refuse_equal_branches", "refuse_unproven", "refuse_views"]
+__all__ = ["WANTED", "NotPlainError", "Numbers", "refuse_equal_branches", "refuse_unproven", "refuse_views"]
 
 #: What a survey has to list beside dropout.
-WANTED: Final = frozenset({"Constant", "Mul", "Where"})
+WANTED: Final = frozenset({"Constant", "Mul", "Where", "Transpose"})
 _INTEGERS: Final = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64)
 #: Ops whose result is one number everywhere where their first input is; and where all inputs are.
 _THROUGH: Final = names_of(Fact.ENTRY) | names_of(Fact.VIEW)
@@ -34,6 +35,8 @@ _OF_ALL: Final = names_of(Fact.ENTRIES)
 #: How far a dropout's input is followed. What is beyond is taken for data, which costs nodes that do nothing at most.
 _DEPTH: Final = 5
 _DROPOUTS: Final = (DROPOUT, spec.OP_TYPE)
+#: What an order of axes is carried through once dropout is gone.
+_CARRIED: Final = CARRIED | frozenset(_DROPOUTS)
 
 
 class NotPlainError(Exception):
@@ -87,43 +90,47 @@ def _refuse_mask(tensor: TensorProto) -> None:
         raise NotPlainError
 
 
-class Makers:
-    """The nodes of a block by what they compute, and those of the blocks around it."""
+class Numbers:
+    """What may be one known number in a block, or in those around it."""
 
-    def __init__(self, block: Block, outer: Makers | None) -> None:
-        body = block.body
+    def __init__(self, block: Block, outer: Numbers | None) -> None:
         self._block, self._outer = block, outer
-        self._nodes: dict[str, NodeProto] = {made: node for node in body.node for made in node.output[:]}
-        tensors = body.initializer if isinstance(body, onnx.GraphProto) else ()
-        self._constants = {tensor.name: tensor for tensor in tensors}
 
-    def may_be_number(self, name: str, depth: int = _DEPTH) -> bool:
+    @cached_property
+    def _constants(self) -> dict[str, TensorProto]:
+        body = self._block.body
+        tensors = body.initializer if isinstance(body, onnx.GraphProto) else ()
+        return {tensor.name: tensor for tensor in tensors}
+
+    def may_be(self, name: str, depth: int = _DEPTH) -> bool:
         """Return whether all entries of ``name`` may be one known number, so that a dropout of it makes a mask."""
         if name not in self._block.defined and self._outer is not None:
-            return self._outer.may_be_number(name, depth)
-        node = self._nodes.get(name)
-        if node is None:
+            return self._outer.may_be(name, depth)
+        place = self._block.makers.get(name)
+        if place is None:
             return self._is_uniform(name)
-        op_type, inputs = node.op_type, node.input[:]
+        op_type, inputs = self._block.body.node[place].op_type, self._block.reads[place]
         if depth == 0:
             return False
         if op_type in ("Constant", "ConstantOfShape"):
             return True
         if op_type in _THROUGH:
-            return bool(inputs) and self.may_be_number(inputs[0], depth - 1)
+            return bool(inputs) and self.may_be(inputs[0], depth - 1)
         if op_type == "Where":
-            return any(self.may_be_number(each, depth - 1) for each in inputs[1:])
+            return any(self.may_be(each, depth - 1) for each in inputs[1:])
         if op_type not in _OF_ALL or not inputs:
             return False
         if op_type == "Sub" and len(set(inputs)) == 1:
             return True
-        numbers = [self.may_be_number(each, depth - 1) for each in inputs]
-        return all(numbers) or (op_type == "Mul" and any(numbers) and self._may_be_zero(inputs))
+        if op_type == "Mul":
+            return any(self.may_be(each, depth - 1) for each in inputs) and self._may_be_zero(inputs)
+        return all(self.may_be(each, depth - 1) for each in inputs)
 
     def _may_be_zero(self, names: list[str]) -> bool:
+        """Return whether a product may be one number: where a factor is zero, or all of them are numbers."""
         tensors = [self._constants.get(name) for name in names]
         known = [each for each in tensors if each is not None and each.data_location != TensorProto.EXTERNAL]
-        return not known or any(not numpy_helper.to_array(tensor).any() for tensor in known)
+        return len(known) != 1 or not numpy_helper.to_array(known[0]).any()
 
     def _is_uniform(self, name: str) -> bool:
         tensor = self._constants.get(name)
@@ -157,28 +164,73 @@ def _kinds(block: Block, gone: Collection[int]) -> Counter[str]:
 
 
 def refuse_views(survey: Survey, sources: list[Name]) -> None:
-    """Give up where a Transpose stands by one of ``sources``, with nothing between but nodes that carry its order on.
+    """Give up where transpositions around one of ``sources`` may cancel, that dropout had kept apart.
 
-    There transpositions may meet that dropout had kept apart.
+    Between them and the dropout are nodes alone that can work on any order of axes. Where such a region has more
+    borders without a transposition than with one, nothing is won by rearranging it; see transposes.py.
     """
     main = survey.blocks[0]
-    if ("", "Transpose", "") not in survey.operators:
+    turned = {name for _, node in main.wanted if node.op_type == "Transpose" for name in node.output}
+    meeting = (place for place, names in enumerate(main.reads) if not turned.isdisjoint(names))
+    if not any(main.body.node[place].op_type in _CARRIED for place in meeting):
         return
-    makers: dict[str, NodeProto] = {}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in main.body.node:
-        for name in node.input[:]:
-            readers.setdefault(name, []).append(node)
-        makers.update(dict.fromkeys(node.output[:], node))
-    pending, seen = [name for home, name in sources if home is main], set[str]()
-    while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for node in (*readers.get(name, ()), *([makers[name]] if name in makers else [])):
-            if node.op_type == "Transpose":
-                raise NotPlainError
-            carried = node.input[:1] if node.op_type in _DROPOUTS else node.input[:] if node.op_type in CARRIED else []
-            if carried:
-                pending += [each for each in (*carried, *node.output[:]) if each in makers]
+    region = _Region(main)
+    for home, name in sources:
+        if home is main and region.may_gain(name):
+            raise NotPlainError
+
+
+class _Region:
+    """Walks what is around values, each node once."""
+
+    def __init__(self, block: Block) -> None:
+        self._block, self._nodes = block, block.body.node
+        self._seen = set[str]()
+
+    @cached_property
+    def _readers(self) -> dict[str, list[int]]:
+        readers: dict[str, list[int]] = {}
+        for place, names in enumerate(self._block.reads):
+            for name in names:
+                if name in self._block.makers:
+                    readers.setdefault(name, []).append(place)
+        return readers
+
+    def _kind(self, place: int | None) -> str:
+        return "" if place is None else self._nodes[place].op_type
+
+    def may_gain(self, name: str) -> bool:
+        """Return whether there are more transpositions at the borders of the region of a value than other inputs."""
+        transposed, others, pending = 0, 0, [name]
+        into = False
+        while pending:
+            name = pending.pop()
+            if name in self._seen:
+                continue
+            self._seen.add(name)
+            maker = self._block.makers.get(name)
+            kind = self._kind(maker)
+            readers = [(place, self._kind(place)) for place in self._readers.get(name, ())]
+            out = any(reader == "Transpose" for _, reader in readers)
+            if kind == "Transpose":
+                transposed, into = transposed + 1, True
+            elif maker is not None and kind in _CARRIED:
+                pending += self._around(maker, kind)
+            elif kind != "Constant":
+                others += not out
+            transposed += sum(reader == "Transpose" for _, reader in readers)
+            for place, reader in readers:
+                if reader in _CARRIED:
+                    pending += self._around(place, reader)
+        return into and transposed > others
+
+    def _around(self, place: int, kind: str) -> list[str]:
+        names = self._block.reads[place][:1] if kind in _DROPOUTS else self._block.reads[place]
+        given = [name for name in names if name in self._block.makers or name in self._inputs]
+        return [*given, *self._nodes[place].output[:1]]
+
+    @cached_property
+    def _inputs(self) -> set[str]:
+        body = self._block.body
+        held = {tensor.name for tensor in body.initializer} if isinstance(body, onnx.GraphProto) else set[str]()
+        return {value.name for value in body.input} - held if isinstance(body, onnx.GraphProto) else set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 
 import onnx
 
@@ -18,6 +20,8 @@ class Block:
         outer: the block whose node holds this one; None for the main graph and for functions.
         opset: the version of ONNX's default domain that applies; 1 where none is imported.
         defined: the names of inputs, initializers and what nodes compute, and the empty one.
+        makers: for each name that a node computes the place of the node.
+        reads: the names that each node reads.
         wanted: place and node of those whose operator was asked for, or that hold subgraphs, in their order.
         inner: the subgraphs, each with the place of the node that holds it, in their order.
     """
@@ -26,6 +30,8 @@ class Block:
     outer: Block | None
     opset: int
     defined: set[str] = field(default_factory=lambda: {""})
+    makers: dict[str, int] = field(default_factory=dict)
+    reads: list[list[str]] = field(default_factory=list)
     wanted: list[tuple[int, onnx.NodeProto]] = field(default_factory=list)
     inner: list[tuple[int, Block]] = field(default_factory=list)
 
@@ -46,7 +52,6 @@ class Survey:
         blocks: the main graph, then the functions, each followed by its subgraphs.
         operators: (domain, op_type, overload) of all nodes; the default domain is "".
         metadata: the keys of all nodes' metadata_props.
-        read: the names that nodes read, in whatever block.
         external: the tensors whose data is in other files.
     """
 
@@ -54,5 +59,9 @@ class Survey:
     blocks: list[Block] = field(default_factory=list)
     operators: set[tuple[str, str, str]] = field(default_factory=set)
     metadata: set[str] = field(default_factory=set)
-    read: set[str] = field(default_factory=set)
     external: list[onnx.TensorProto] = field(default_factory=list)
+
+    @cached_property
+    def read(self) -> set[str]:
+        """The names that nodes read, in whatever block, when the survey was made."""
+        return {name for block in self.blocks for name in chain.from_iterable(block.reads)}

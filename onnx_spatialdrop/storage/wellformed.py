@@ -6,6 +6,7 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import cast
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
@@ -14,6 +15,7 @@ from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.storage.survey import Block, Survey
 from onnx_spatialdrop.storage.wellformed_values import (
     MalformedError,
+    is_plain_and_whole,
     refuse_attribute,
     refuse_tensor,
     refuse_type,
@@ -23,10 +25,10 @@ from onnx_spatialdrop.storage.wellformed_values import (
 __all__ = ["refuse_malformed"]
 
 #: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
-_OURS = ("", "onnx_spatialdrop")
+_OURS = ("", "ai.onnx", "onnx_spatialdrop")
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-#: Attributes of fewer bytes are compared with those that were found right before, which most are.
-_SMALL = 128
+#: The attributes of nodes of fewer bytes are compared with those that were found right before, as most were.
+_SMALL = 512
 _Key = tuple[str, str, str]
 
 
@@ -61,7 +63,8 @@ class _Walk:
     def __init__(self, model: onnx.ModelProto, wanted: Collection[str]) -> None:
         self.survey = Survey(model)
         self._wanted = frozenset(wanted)
-        self._right = set[bytes]()  # attributes and types that were looked at before
+        self._right_types = set[bytes]()  # those that were looked at before
+        self._right_attributes = set[tuple[bool | bytes, ...]]()
         self._functions = dict[_Key, FunctionProto]()
         for function in model.functions:
             key = (text(function.domain), text(function.name), text(function.overload))
@@ -72,6 +75,8 @@ class _Walk:
         for function in model.functions:
             self._function(function)
         _no_recursion(self._functions)
+        plain = (("" if domain == "ai.onnx" else domain, *rest) for domain, *rest in self.survey.operators)
+        self.survey.operators = set(cast("Iterable[_Key]", plain))
 
     def _block(self, body: GraphProto | FunctionProto, outer: Block | None, opset: int) -> Block:
         block = Block(body, outer, opset)
@@ -86,20 +91,22 @@ class _Walk:
             self._type(value)
         initializers = set[str]()
         for tensor in graph.initializer:
-            self._tensor(tensor, f"initializer {text(tensor.name)!r}")
-            if not tensor.name:
+            name = tensor.name
+            if not is_plain_and_whole(tensor):
+                self._tensor(tensor, f"initializer {text(name)!r}")
+            if not name:
                 raise MalformedError("an initializer has no name")
-            if tensor.name not in block.defined:
-                _define(tensor.name, block.defined, "an initializer")
-            elif tensor.name in initializers:
-                raise MalformedError(f"initializer {tensor.name!r} is there twice")
-            initializers.add(tensor.name)
+            if name not in block.defined:
+                block.defined.add(text(name))
+            elif name in initializers:
+                raise MalformedError(f"initializer {name!r} is there twice")
+            initializers.add(name)
         self._nodes(graph.node, block)
         for value in graph.output:
             self._type(value)
             if not value.name or block.home(text(value.name)) is None:
                 raise MalformedError(f"nothing computes the output {value.name!r}")
-        right = self._right
+        right = self._right_types
         for value in graph.value_info:
             if type(value.name) is not str or value.type.SerializeToString() not in right:
                 text(value.name)
@@ -116,39 +123,39 @@ class _Walk:
                 raise MalformedError(f"nothing in function {function.domain}::{function.name} computes {name!r}")
 
     def _nodes(self, nodes: Iterable[NodeProto], block: Block) -> None:
-        survey, defined, wanted, functions = self.survey, block.defined, self._wanted, self._functions
+        defined, makers, reads = block.defined, block.makers, block.reads
+        operators, wanted, functions = self.survey.operators, self._wanted, self._functions
         for place, node in enumerate(nodes):
             op_type, domain, overload = node.op_type, node.domain, node.overload
             if not (type(node.name) is type(op_type) is type(domain) is type(overload) is str):
                 raise MalformedError(f"a name of {_named(node)} is not UTF-8")
             if not op_type:
                 raise MalformedError(f"{_named(node)} is of no operator")
-            read, made = node.input[:], node.output[:]
+            read = node.input[:]
+            reads.append(read)
             if not defined.issuperset(read):
                 for name in read:
                     if block.home(name) is None:
                         text(name)
                         raise MalformedError(f"{_named(node)} reads {name!r}, which nothing before it computes")
-            survey.read.update(read)
-            key = ("" if domain == "ai.onnx" else domain, op_type, overload)
-            survey.operators.add(key)
-            held = self._parts(node, key, block, place)
+            key = (domain, op_type, overload)
+            operators.add(key)
+            held = False
+            if node.attribute or node.metadata_props or node.device_configurations:
+                held = self._parts(node, block, place)
             if held or op_type in wanted or domain in wanted or key in functions:
                 block.wanted.append((place, node))
-            for name in made:
+            for name in node.output[:]:
                 if name:
                     if name in defined or type(name) is not str:
                         _define(name, defined, _named(node))
                     defined.add(name)
+                    makers[name] = place
 
-    def _parts(self, node: NodeProto, key: _Key, block: Block, place: int) -> bool:
+    def _parts(self, node: NodeProto, block: Block, place: int) -> bool:
         """Look at what a node holds beside names; return whether there are subgraphs."""
-        held = False
-        if node.attribute:
-            kinds = [self._attribute(attribute, node, key) for attribute in node.attribute]
-            if len(kinds) > 1 and len({attribute.name for attribute in node.attribute}) < len(kinds):
-                raise MalformedError(f"{_named(node)} has an attribute twice")
-            held = AttributeProto.GRAPH in kinds or AttributeProto.GRAPHS in kinds
+        kinds = self._attributes(node) if node.attribute else ()
+        held = AttributeProto.GRAPH in kinds or AttributeProto.GRAPHS in kinds
         if held:
             for attribute in node.attribute:
                 if attribute.type in _GRAPHS:
@@ -163,28 +170,34 @@ class _Walk:
             raise MalformedError(f"{_named(node)} has a device configuration without a name")
         return held
 
-    def _attribute(self, attribute: AttributeProto, node: NodeProto, key: _Key) -> int:
+    def _attributes(self, node: NodeProto) -> Collection[int]:
+        """Look at a node's attributes but for subgraphs; return their types, or nothing where they were seen before."""
+        decoded = node.domain in _OURS and node.op_type != "Constant"
+        seen: tuple[bool | bytes, ...] | None = None
+        if node.ByteSize() <= _SMALL:
+            seen = (decoded, *[attribute.SerializeToString() for attribute in node.attribute])
+            if seen in self._right_attributes:
+                return ()
+        outside = len(self.survey.external)
+        kinds = [self._attribute(attribute, node, decoded) for attribute in node.attribute]
+        if len({attribute.name for attribute in node.attribute}) < len(kinds):
+            raise MalformedError(f"{_named(node)} has an attribute twice")
+        if seen is not None and outside == len(self.survey.external) and not any(kind in _GRAPHS for kind in kinds):
+            self._right_attributes.add(seen)
+        return kinds
+
+    def _attribute(self, attribute: AttributeProto, node: NodeProto, decoded: bool) -> int:
         """Look at one attribute but for its subgraphs; return its type."""
-        kind = attribute.type
-        content = b"" if kind in _GRAPHS or attribute.ByteSize() > _SMALL else attribute.SerializeToString()
-        if content in self._right:
-            return kind
+        kind: int = attribute.type
         refuse_attribute(attribute, _named(node))
-        if kind == AttributeProto.STRING:
-            if key[0] not in _OURS or key[1] == "Constant":
-                return kind  # right here, which says nothing of others
+        if kind == AttributeProto.STRING and decoded:
             try:
                 attribute.s.decode()
             except UnicodeDecodeError:
                 raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
         if kind in (AttributeProto.TENSOR, AttributeProto.TENSORS) and not attribute.ref_attr_name:
             tensors = [attribute.t] if kind == AttributeProto.TENSOR else attribute.tensors
-            outside = [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
-            self.survey.external += outside
-            if outside:
-                return kind
-        if content:
-            self._right.add(content)
+            self.survey.external += [each for each in tensors if each.data_location == TensorProto.EXTERNAL]
         return kind
 
     def _tensor(self, tensor: TensorProto, what: str) -> None:
@@ -194,9 +207,9 @@ class _Walk:
 
     def _type(self, value: onnx.ValueInfoProto) -> None:
         content = value.type.SerializeToString()
-        if content not in self._right:
+        if content not in self._right_types:
             refuse_type(value)
-            self._right.add(content)
+            self._right_types.add(content)
 
 
 def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import onnx
 from onnx import AttributeProto, TensorProto
 
-__all__ = ["MalformedError", "refuse_attribute", "refuse_tensor", "refuse_type", "text"]
+__all__ = ["MalformedError", "is_plain_and_whole", "refuse_attribute", "refuse_tensor", "refuse_type", "text"]
 
 _ELEMENTS: Final = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _ATTRIBUTES: Final = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
@@ -105,6 +105,14 @@ def refuse_tensor(tensor: TensorProto, what: str) -> None:
         held, needed, unit = sum(len(getattr(tensor, field)) for field in _TYPED), _entries(tensor, count), "entries"
     if held != needed:
         raise MalformedError(f"{what} has the dims {list(tensor.dims)} and holds {held} {unit} in place of {needed}")
+
+
+def is_plain_and_whole(tensor: TensorProto) -> bool:
+    """Return whether a tensor holds as many raw bytes as it says; False says nothing. Most weights are such."""
+    bits, dims = _BITS.get(tensor.data_type, 0), tensor.dims[:]
+    if not bits or tensor.data_location or not tensor.HasField("raw_data") or any(dim < 0 for dim in dims):
+        return False
+    return bool(len(tensor.raw_data) == -(-math.prod(dims) * bits // 8))
 
 
 def _place(tensor: TensorProto, what: str) -> None:
