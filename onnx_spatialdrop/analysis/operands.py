@@ -88,7 +88,7 @@ class Operands:
         return self.context.constants.number(value)
 
     def general(self, value: ir.Value | None, like: TwoValued) -> TwoValued:
-        """Return any operand of a Where, Mul, Add, ... beside the step ``like`` as a step with its threshold."""
+        """Return any operand of a Where, Mul, Add, ... beside ``like`` as two values with its threshold."""
         if value is None:
             raise NotRepresentableError("an input is missing")
         form = self.forms.get(value)

@@ -94,11 +94,11 @@ def einsum_operands(node: ir.Node, operands: Operands) -> tuple[TwoValued, TwoVa
     return one, two
 
 
-def _arranged(what: str, step: TwoValued, term: str, result: str) -> TwoValued:
+def _arranged(what: str, mask: TwoValued, term: str, result: str) -> TwoValued:
     if term == result:
-        return step
-    layout = step.layout
-    if step.x is not None or isinstance(layout.entries, ShapeOf) or isinstance(layout.dims, ShapeOf):
+        return mask
+    layout = mask.layout
+    if mask.x is not None or isinstance(layout.entries, ShapeOf) or isinstance(layout.dims, ShapeOf):
         raise NotRepresentableError(f"{what} rearranges it")
     if len(layout.entries) != len(term) or len(layout.dims) != len(term):
         raise NotRepresentableError(f"{what} rearranges it")
@@ -109,4 +109,4 @@ def _arranged(what: str, step: TwoValued, term: str, result: str) -> TwoValued:
         tuple(items[term.index(letter)] if letter in term else 1 for letter in result)
         for items in (layout.entries, layout.dims)
     )
-    return replace(step, layout=Layout(entries, dims, view))
+    return replace(mask, layout=Layout(entries, dims, view))

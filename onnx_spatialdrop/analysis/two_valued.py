@@ -45,10 +45,10 @@ def different_thresholds(a: AbstractValue | None, b: AbstractValue | None) -> bo
     return (a.threshold, a.cuts) != (b.threshold, b.cuts)
 
 
-def common_threshold(*steps: TwoValued) -> TwoValued:
-    """Return the step that is cut where a result of all of them is."""
-    return next((step for step in steps if not _is_sure(step)), steps[0])
+def common_threshold(*masks: TwoValued) -> TwoValued:
+    """Return the mask that is cut where a result of all of them is."""
+    return next((mask for mask in masks if not _is_sure(mask)), masks[0])
 
 
-def _is_sure(step: TwoValued) -> bool:
-    return bool(step.factor[0] == step.factor[1] and step.offset[0] == step.offset[1])
+def _is_sure(mask: TwoValued) -> bool:
+    return bool(mask.factor[0] == mask.factor[1] and mask.offset[0] == mask.offset[1])

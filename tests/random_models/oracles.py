@@ -122,7 +122,8 @@ def _interface(verb: str, model: onnx.ModelProto, given: onnx.ModelProto, new: t
     if _signatures(model.graph.output) != _signatures(given.graph.output):
         yield f"{verb} changes the outputs"
     read = {name for node in _nodes(model) for name in node.input}
-    fed = [value for value in _fed(given, model) if value.name != "cond" or value.name in read]  # Ifs may have gone
+    booleans = {value.name for value in given.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.BOOL}
+    fed = [value for value in _fed(given, model) if value.name not in booleans - read]  # Ifs may have gone
     before, after = _signatures(fed), _signatures(model.graph.input)
     switches = ("training_mode", "step", "spatial_dropout/training_mode", "spatial_dropout/step")
     if [value for value in before if value[0] not in switches] != [
@@ -171,8 +172,9 @@ def _paths(clean: onnx.ModelProto, given: onnx.ModelProto) -> Iterator[str]:
 
 def _there_and_back(fused: onnx.ModelProto) -> Iterator[str]:
     before = _attributes(fused)
-    by_reference = any(attribute.ref_attr_name for node in _nodes(fused) for attribute in node.attribute)
-    for form in () if by_reference else ("uniform", "philox"):  # what a function's caller says, no tag can hold
+    # A function that is handed its switches says no types of them, so that what it was is found in its calls only.
+    handed = any(spec.OP_TYPE in {node.op_type for node in f.node} and len(f.input) > 1 for f in fused.functions)
+    for form in () if handed else ("uniform", "philox"):
         try:
             written = sd.expand(fused, form=form)
         except FormError:

@@ -34,38 +34,38 @@ class Rewriter:
         self._views: dict[tuple[ir.Value, ir.Node], ir.Value] = {}
         self._constants: dict[tuple[ir.Graph, str], ir.Value] = {}
 
-    def undo(self, group: ExpandedRegion) -> Record:
-        """Put back the node that a tagged group of nodes was written out of."""
-        step = group.step
-        if step is not None and step.producer() is None and step.graph is None and isinstance(group.scope, ir.Graph):
+    def undo(self, region: ExpandedRegion) -> Record:
+        """Put back the node that a tagged region of nodes was written out of."""
+        step = region.step
+        if step is not None and step.producer() is None and step.graph is None and isinstance(region.scope, ir.Graph):
             step.type, step.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
-            group.scope.register_initializer(step)
+            region.scope.register_initializer(step)
         node = self._replace(
-            group.scope,
-            self._current(group.x),
-            group.y,
-            group.attributes,
-            group.training_mode,
-            group.step,
-            group.name,
+            region.scope,
+            self._current(region.x),
+            region.y,
+            region.attributes,
+            region.training_mode,
+            region.step,
+            region.name,
         )
-        node.metadata_props.update(group.metadata)
-        if group.mask is not None:
-            replace.take_over(group.mask, node.outputs[1])
-        self._idle += [value for made in group.nodes for value in made.outputs]
-        if group.mask_input is not None:
-            self._masks.append(group.mask_input)
-        rank = None if group.x.shape is None else len(group.x.shape)
-        axes = group.attributes.axes
+        node.metadata_props.update(region.metadata)
+        if region.mask is not None:
+            replace.take_over(region.mask, node.outputs[1])
+        self._idle += [value for made in region.nodes for value in made.outputs]
+        if region.mask_input is not None:
+            self._masks.append(region.mask_input)
+        rank = None if region.x.shape is None else len(region.x.shape)
+        axes = region.attributes.axes
         return Record(
-            name=group.name,
+            name=region.name,
             kind=kind_of_axes(tuple(axis % rank for axis in axes), rank) if rank else "spatial",
-            nodes=names(group.nodes),
+            nodes=names(region.nodes),
             axes=axes,
-            ratio=group.attributes.ratio,
-            scale=group.attributes.scale,
+            ratio=region.attributes.ratio,
+            scale=region.attributes.scale,
             rank=rank,
-            seed=group.attributes.seed,
+            seed=region.attributes.seed,
             proven=("its nodes carry the tags of the SpatialDropout node that they were written out of",),
         )
 

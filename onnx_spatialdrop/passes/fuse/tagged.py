@@ -64,7 +64,7 @@ class ExpandedRegion:
 
 
 def tagged_regions(model: ir.Model) -> list[ExpandedRegion]:
-    """Return the groups whose borders are those of a SpatialDropout node, in the order of the file."""
+    """Return the regions whose borders are those of a SpatialDropout node, in the order of the file."""
     found = []
     for scope in scopes.scopes(model):
         tagged: dict[tuple[int, str, str], list[ir.Node]] = defaultdict(list)
@@ -75,8 +75,8 @@ def tagged_regions(model: ir.Model) -> list[ExpandedRegion]:
         for (_, name, text), nodes in tagged.items():
             attributes = _attributes(text)
             if attributes is not None:
-                groups = (_group(name, attributes, scope, part) for part in _connected(nodes))
-                found += [group for group in groups if group is not None]
+                regions = (_region(name, attributes, scope, part) for part in _connected(nodes))
+                found += [region for region in regions if region is not None]
     return found
 
 
@@ -107,8 +107,8 @@ def _connected(nodes: list[ir.Node]) -> list[list[ir.Node]]:
     return list(parts.values())
 
 
-def _group(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: list[ir.Node]) -> ExpandedRegion | None:
-    """Return the group, None where its borders are not X, training_mode, step and Y, mask."""
+def _region(name: str, attributes: spec.Attributes, scope: scopes.Scope, nodes: list[ir.Node]) -> ExpandedRegion | None:
+    """Return the region, None where its borders are not X, training_mode, step and Y, mask."""
     inside = set(nodes)
     read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
     inputs = [value for value in read if value.producer() is None or value.producer() not in inside]

@@ -37,16 +37,16 @@ _PEEL: Final = 4
 
 
 def untagged_regions(model: ir.Model) -> tuple[list[ExpandedRegion], list[Record]]:
-    """Return the groups that draw what the definition says, and records of what looks like one and was not proven."""
-    groups, refused = [], []
+    """Return the regions that draw what the definition says, and records of what looks like one and was not proven."""
+    regions, refused = [], []
     shapes: Shapes | None = None
     constants = Constants()
     for product, rounds in _products(model.graph):
         off = _chosen(product, constants) is not None
         shapes = shapes or Shapes(constants, Inferred(model))
-        group = None if off else _proven(model, product, shapes)
-        if group is not None:
-            groups.append(group)
+        region = None if off else _proven(model, product, shapes)
+        if region is not None:
+            regions.append(region)
             continue
         name, nodes = product.name or describe(product), (product.name or "", *(node.name or "" for node in rounds[:1]))
         reason = "computes Philox4x32-10 without the tags of expand, and its draw could not be verified"
@@ -54,7 +54,7 @@ def untagged_regions(model: ir.Model) -> tuple[list[ExpandedRegion], list[Record
         if off:
             reason = "draws the bits of a SpatialDropout node, but is switched off for good"
         refused.append(Record(name=name, kind="unknown", nodes=nodes, reason=reason, notes=() if off else notes))
-    return groups, refused
+    return regions, refused
 
 
 def idle_products(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
@@ -158,9 +158,9 @@ def _proven(model: ir.Model, product: ir.Node, shapes: Shapes) -> ExpandedRegion
             continue
         for idle, swapped in ((False, False), (False, True), (True, False), (True, True)):
             rerun = Replay.of(model, x, shape, product, idle)
-            group = None if rerun is None else _compared(model, product, x, rerun, swapped)
-            if group is not None:
-                return group
+            region = None if rerun is None else _compared(model, product, x, rerun, swapped)
+            if region is not None:
+                return region
     return None
 
 
