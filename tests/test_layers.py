@@ -9,6 +9,7 @@ PACKAGE = Path(onnx_spatialdrop.__file__).parent
 RANKS = {
     "errors": 0,
     "arguments": 0,
+    "versions": 0,
     "gc_pause": 0,
     "metrics": 1,
     "operator": 1,

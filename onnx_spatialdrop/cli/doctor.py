@@ -22,7 +22,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.as_dict())
         return 0
-    table("Versions", ("package", "version"), list(report.versions.items()))
+    rows = [(package, version, report.untested.get(package, "")) for package, version in report.versions.items()]
+    table("Versions", ("package", "version", "note"), rows)
     rows = [(each.kernel, "yes" if each.usable else "no", each.detail) for each in report.kernels]
     table("Kernels", ("kernel", "usable", "detail"), rows)
     show(f"native library: {report.library}")

@@ -16,11 +16,14 @@ from onnx_ir.passes.common import InlinePass
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import DetachPass
+from onnx_spatialdrop.versions import older
 
 __all__ = ["InlineFunctionsPass", "OpsetPass"]
 
 #: Initializers over this many bytes are not shown to the converter, which looks at axes and shapes only.
 _LARGE: Final = 1024
+#: The first onnx whose converter ends no process with SIGSEGV, and knows how to go back from opset 19.
+_FIRST_CONVERTER: Final = "1.21"
 #: What onnx raises for a model that it does not understand or cannot convert.
 _CANNOT: Final = (
     RuntimeError,
@@ -69,6 +72,11 @@ class OpsetPass(ir.passes.InPlacePass):
         before = model.opset_imports.get("", 1)
         if before == self.version:
             return ir.passes.PassResult(model, modified=False)  # case 4
+        if older(onnx.__version__, _FIRST_CONVERTER):
+            raise FormError(
+                f"the model imports opset {before}; to convert it to {self.version} takes onnx {_FIRST_CONVERTER} or newer, "
+                f"since older converters may end the process, and this is {onnx.__version__}; run 'pip install -U onnx'"
+            )
         InlineFunctionsPass().call(model)  # case 1
         stripped, large = _without_large(model)
         try:

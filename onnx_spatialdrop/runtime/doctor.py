@@ -19,6 +19,7 @@ from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node, reference, spec
 from onnx_spatialdrop.runtime import child_process
 from onnx_spatialdrop.runtime.session import KERNELS, Kernel, choose, session
+from onnx_spatialdrop.versions import untested
 
 __all__ = ["KernelReport", "Report", "doctor"]
 
@@ -49,6 +50,7 @@ class Report:
         versions: package or "python" -> version, or "not installed".
         library: path of the native library, or why there is none.
         kernels: one record a kernel, the fastest first.
+        untested: package or "python" -> why its version is out of the range that is tested.
         auto: the kernel that ``session(kernel="auto")`` takes here.
     """
 
@@ -56,6 +58,7 @@ class Report:
     library: str
     kernels: tuple[KernelReport, ...]
     auto: str
+    untested: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report in types that JSON has."""
@@ -71,7 +74,8 @@ def doctor() -> Report:
     except KernelError as error:
         library = str(error)
     kernels = _try_all()
-    return Report(versions, library, kernels, choose("auto")[0])
+    found = {package: untested(package, held) for package, held in versions.items()}
+    return Report(versions, library, kernels, choose("auto")[0], {key: why for key, why in found.items() if why})
 
 
 def _version(package: str) -> str:

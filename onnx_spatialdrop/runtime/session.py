@@ -23,6 +23,7 @@ from onnx_spatialdrop.passes.lower import MASKS_OP, LowerPass
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.storage import external
+from onnx_spatialdrop.versions import older
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,6 +33,8 @@ __all__ = ["KERNELS", "Kernel", "choose", "register", "session"]
 Kernel = Literal["auto", "native", "python", "body"]
 KERNELS: tuple[Kernel, ...] = ("native", "python", "body")
 
+#: The first ONNX Runtime that finds external data where _FOLDER_KEY says; others get the weights in the model.
+_FIRST_WITH_FOLDER = "1.21"
 # Where ONNX Runtime looks for external data of a model that it is given as bytes.
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _CPU = "CPUExecutionProvider"
@@ -172,7 +175,10 @@ def _of_model(
 
     if isinstance(prepared, ir.Model) and folders is None:
         folders = external.folders(prepared)
-    if folders:
+    if folders and older(onnxruntime.__version__, _FIRST_WITH_FOLDER):
+        assert isinstance(prepared, ir.Model)
+        prepared = ir.external_data.load_to_model(prepared)
+    elif folders:
         options.add_session_config_entry(_FOLDER_KEY, os.fspath(_only(folders)))
     assert isinstance(prepared, (onnx.ModelProto, ir.Model))
     proto = prepared if isinstance(prepared, onnx.ModelProto) else ir.to_proto(prepared)

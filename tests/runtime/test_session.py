@@ -10,7 +10,7 @@ import pytest
 from building import assert_same_bits, dropout_ir, dropout_model
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop import reference
+from onnx_spatialdrop import reference, versions
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.runtime.session import KERNELS, choose
@@ -158,6 +158,22 @@ def test_a_kernel_that_is_missing_says_why(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         sd.session(dropout_model(), "native")
     assert choose("auto") == ("python", "native: no library")
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "said"),
+    [
+        ("onnx", "1.18.0", "older than 1.19, the first that is tested: upgrade it"),
+        ("onnx", "1.19.1", ""),
+        ("onnxruntime", "1.99.0", "newer than "),
+        ("onnxruntime", "not installed", ""),
+        ("platform", "9.9", ""),
+    ],
+)
+def test_versions_out_of_the_tested_range_are_named(package: str, version: str, said: str) -> None:
+    told = versions.untested(package, version)
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
 
 
 def test_doctor_tries_every_kernel() -> None:
