@@ -74,8 +74,9 @@ class OpsetPass(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)  # case 4
         if older(onnx.__version__, _FIRST_CONVERTER):
             raise FormError(
-                f"the model imports opset {before}; to convert it to {self.version} takes onnx {_FIRST_CONVERTER} or newer, "
-                f"since older converters may end the process, and this is {onnx.__version__}; run 'pip install -U onnx'"
+                f"the model imports opset {before}; to convert it to {self.version} takes onnx "
+                f"{_FIRST_CONVERTER} or newer, since older converters may end the process; this is {onnx.__version__}: "
+                "run 'pip install -U onnx'"
             )
         InlineFunctionsPass().call(model)  # case 1
         stripped, large = _without_large(model)
