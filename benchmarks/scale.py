@@ -23,9 +23,16 @@ from pathlib import Path
 
 import onnx
 from chains import PLAIN, chain
+from long_networks import cnn, transformer
 from scale_tasks import OURS, PROTOBUF, ROOT, passes, tasks
 
-KINDS = {"spatial": "SpatialDropout", "off": "Dropout, off", "on": "Dropout, on"}
+KINDS = {
+    "spatial": "SpatialDropout",
+    "off": "Dropout, off",
+    "on": "Dropout, on",
+    "cnn": "CNN",
+    "transformer": "transformer",
+}
 #: "philox" writes hundreds of nodes for each dropout.
 LARGEST = {"expand, philox": 10_000, "expand, philox-int32": 10_000}
 
@@ -49,17 +56,19 @@ def child(options: argparse.Namespace, *arguments: str) -> dict[str, float] | st
 
 
 def files(options: argparse.Namespace, folder: str) -> dict[str, str]:
-    """Write the chain of each kind; return the paths."""
+    """Write a chain or network of each kind; return the paths."""
     found = {kind: f"{folder}/{kind}.onnx" for kind in KINDS}
     for kind, file in found.items():
-        onnx.save(chain(options.nodes // (PLAIN + 1), kind), file)
+        networks = {"cnn": cnn, "transformer": transformer}
+        made = networks[kind](options.nodes) if kind in networks else chain(options.nodes // (PLAIN + 1), kind)
+        onnx.save(made, file)
     return found
 
 
 def peers(options: argparse.Namespace) -> Iterator[str]:
     """Yield the rows of the comparison."""
     yield "| | " + " | ".join(f"{kind}: s | MB | left" for kind in KINDS.values()) + " |"
-    yield "|---|" + "--:|" * 9
+    yield "|---|" + "--:|" * 3 * len(KINDS)
     with tempfile.TemporaryDirectory() as folder:
         sources = files(options, folder)
         for task in tasks():
@@ -81,7 +90,7 @@ def peers(options: argparse.Namespace) -> Iterator[str]:
 def ratio(options: argparse.Namespace) -> Iterator[str]:
     """Yield the rows of the comparison with protobuf: both in turns, medians."""
     yield "| median, and all from least to most | " + " | ".join(KINDS.values()) + " |"
-    yield "|---|" + "--:|" * 3
+    yield "|---|" + "--:|" * len(KINDS)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         sources = files(options, folder)
