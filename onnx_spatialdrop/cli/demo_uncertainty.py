@@ -16,6 +16,8 @@ __all__ = ["of_digits", "of_pixels"]
 Array = npt.NDArray[Any]
 _SAMPLES: Final = 31
 _SHADES: Final = " ░▒▓█"
+#: Letters a line of a picture: three of them fit on a line of 80.
+_WIDTH: Final = 25
 
 
 def of_digits(folder: Path, images: Array, labels: Array) -> bool:
@@ -25,12 +27,12 @@ def of_digits(folder: Path, images: Array, labels: Array) -> bool:
     result, of_noise = mc.predict(images), mc.predict(noise)
     right = result.prediction == labels
     groups = [
-        ("digits it gets right", result.entropy[right], result.mutual_information[right]),
-        ("digits it gets wrong", result.entropy[~right], result.mutual_information[~right]),
+        ("it gets right", result.entropy[right], result.mutual_information[right]),
+        ("it gets wrong", result.entropy[~right], result.mutual_information[~right]),
         ("noise", of_noise.entropy, of_noise.mutual_information),
     ]
     rows = [
-        (name, str(len(entropy)), f"{entropy.mean():.2f}", f"{unknown.mean():.2f}", "█" * round(20 * entropy.mean()))
+        (name, str(len(entropy)), f"{entropy.mean():.2f}", f"{unknown.mean():.2f}", "█" * round(12 * entropy.mean()))
         for name, entropy, unknown in groups
         if len(entropy)
     ]
@@ -55,7 +57,7 @@ def of_pixels(folder: Path) -> bool:
     ]
     show("5. And pixel by pixel: a segmentation network on digits laid out on a canvas", "")
     heads = ("the canvas", "where it is wrong", "where it is unsure")
-    show("  ".join(f"{head:40}" for head in heads).rstrip())
+    show("  ".join(f"{head:{_WIDTH}}" for head in heads).rstrip())
     show(*("  ".join(lines).rstrip() for lines in zip(*pictures, strict=True)))
     show(
         f"entropy where right {entropy[~wrong].mean():.3f}, where wrong {entropy[wrong].mean():.3f} nats, "
@@ -66,7 +68,7 @@ def of_pixels(folder: Path) -> bool:
 
 
 def _shaded(values: Array) -> list[str]:
-    """Return lines of text, one for two rows of pixels."""
-    pairs = values.reshape(-1, 2, values.shape[1]).mean(axis=1)
-    levels = np.clip((pairs * len(_SHADES)).astype(int), 0, len(_SHADES) - 1)
-    return ["".join(_SHADES[level] for level in row) for row in levels]
+    """Return lines of text, half as many as columns: a letter is twice as high as it is wide."""
+    lines = [np.array_split(rows.mean(axis=0), _WIDTH) for rows in np.array_split(values, _WIDTH // 2)]
+    levels = [[min(int(part.mean() * len(_SHADES)), len(_SHADES) - 1) for part in line] for line in lines]
+    return ["".join(_SHADES[level] for level in line) for line in levels]

@@ -99,5 +99,5 @@ def test_the_verb_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == f"{tmp_path / 'model.fixed.onnx'}: training_mode is on, step is 5\n"
     assert inputs(onnx.load(tmp_path / "model.fixed.onnx")) == ["x"]
     with pytest.raises(SystemExit):
-        main(["fix", str(file)])
+        main(["fix", str(file), str(tmp_path / "other.onnx")])
     assert "give --training-mode or --step" in capsys.readouterr().err
