@@ -15,7 +15,7 @@ from onnx_spatialdrop import arguments
 from onnx_spatialdrop.analysis.sources import switched_off
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.graph.build import NODE_KEY
-from onnx_spatialdrop.graph.controls import is_switch
+from onnx_spatialdrop.graph.controls import behind, is_switch
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.rules import Rule, Where
@@ -62,14 +62,17 @@ def frozen_switches(model: ir.Model, target: str) -> list[Finding]:
 def rules_for(target: str) -> tuple[Rule, ...]:
     """Return the rules for one target; none where nothing but what RULES finds can go wrong."""
     found = []
-    if target in targets.NO_FUNCTIONS or target == "onnxslim":
+    if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
         found.append(Rule("unknown-function", f"expand(model{_for(target)})", _function(target)))
     if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
         found.append(Rule("training-dropout", _DROPOUT_FIXES[target], _dropout(target)))
+    if target == "onnxscript":
+        found.append(Rule("folded-if", "expand(model, defaults=False)", _folded_if))
     if target == "onnxslim":
         found.append(
             Rule("empty-list", "expand(model, form='uniform', defaults=False), or optimise before", _empty_list)
         )
+        found.append(Rule("open-steps", _DROPOUT_FIXES[target], _open_steps))
     if target == "openvino":
         found.append(Rule("wide-integers", "expand(model, target='openvino')", _wide))
     if target == "tract":
@@ -100,9 +103,14 @@ def _function(target: str) -> Callable[[ir.Node, Where], str]:
     def find(node: ir.Node, where: Where) -> str:
         if node.op_identifier() not in where.model.functions:
             return ""
-        if target != "onnxslim":
+        if target in targets.NO_FUNCTIONS:
             return f"{target} knows no functions of the model's own, such as {node.domain}::{node.op_type}"
-        return "onnxslim breaks the operator's function body" if op.is_spatial_dropout(node) else ""
+        if not op.is_spatial_dropout(node):
+            return ""
+        return {
+            "onnxslim": "onnxslim breaks the operator's function body",
+            "onnxscript": "onnxscript's optimizer fails on the name of the generator in the operator's function body",
+        }[target]
 
     return find
 
@@ -135,6 +143,12 @@ def _empty_list(node: ir.Node, _: Where) -> str:
     return (
         f"onnxslim stops at the empty list {empty[0]!r}: it takes an empty list for one without a type" if empty else ""
     )
+
+
+def _open_steps(node: ir.Node, _: Where) -> str:
+    if not _is(node, "Equal") or GENERATOR_KEY not in node.metadata_props:
+        return ""
+    return "onnxslim takes an open number of steps for more than one, so that a run with one step draws other masks"
 
 
 def _wide(node: ir.Node, _: Where) -> str:
@@ -174,7 +188,14 @@ def _cpu_node(node: ir.Node, _: Where) -> str:
     return "runs on the CPU alone, in the middle of the graph: a provider stops there, or leaves what is around it, too"
 
 
+def _folded_if(node: ir.Node, _: Where) -> str:
+    switches = [value for value in behind(node.inputs[:1]) if is_switch(value)] if _is(node, "If") else []
+    if not switches:
+        return ""
+    return f"onnxscript's optimizer keeps the branch that {switches[0].name!r} takes by default, and drops the other"
+
+
 def _if(node: ir.Node, _: Where) -> str:
-    if not _is(node, "If"):
+    if not _is(node, "If") or GENERATOR_KEY in node.metadata_props:  # whose file was saved at every level, and loads
         return ""
     return "ONNX Runtime writes names twice when it saves a model with If: from level all on, or with function bodies"
