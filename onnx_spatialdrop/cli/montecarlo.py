@@ -13,6 +13,7 @@ from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
 from onnx_spatialdrop.montecarlo.options import chunk_of, options, strata_for
 from onnx_spatialdrop.montecarlo.tasks import TASKS
+from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import ALIASES, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
 
@@ -73,7 +74,8 @@ def _run(arguments: argparse.Namespace) -> int:
         assert plan is not None
         outputs = ", ".join(value.name or "" for value in model.graph.outputs)
         at_once = "draws run at once" if plan.proven else f"draws run one by one, since at {plan.ends}"
-        kept = len(spatial_dropouts(model))
+        carried = (spec.DOMAIN, spec.OP_TYPE, "") in model.functions
+        kept = 0 if carried else len(spatial_dropouts(model))
         nodes = f"; {kept} nodes need a kernel" if kept else ""
         return f"{outputs}; {len(plan.prepared.live)} dropouts are on, {at_once}{nodes}"
 

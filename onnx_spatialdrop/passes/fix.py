@@ -17,6 +17,7 @@ __all__ = ["FREE", "FixPass", "fix"]
 
 #: Says that a switch is to be fed again.
 FREE: Final = "free"
+_NOTHING: Final = "the model has no dropout that a switch could control; 'onnx-spatialdrop inspect' says what it has"
 
 Free = Literal["free"]
 
@@ -84,6 +85,8 @@ def _apply(model: ir.Model, name: str, position: int, value: np.ndarray | None) 
     ]
     if value is None:
         return _free(model, position, named)
+    if not named and not scopes.spatial_dropouts(model):
+        raise SpatialDropError(_NOTHING)
     if not named:
         raise SpatialDropError(
             f"the model has no switch {name}; fix(..., {name}={FREE!r}) makes one where nodes read a constant, and "
@@ -120,7 +123,7 @@ def _free(model: ir.Model, position: int, named: Sequence[ir.Value]) -> bool:
         add = controls.add_training_mode if position == 1 else controls.add_step
         free = [add(model.graph, held.reshape(-1)[0].item())]
     if not free:
-        raise SpatialDropError("the model has no dropout that a switch could control; see 'onnx-spatialdrop inspect'")
+        raise SpatialDropError(_NOTHING)
     for node in constant:
         node.replace_input_with(position, free[0])
     return True

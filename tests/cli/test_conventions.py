@@ -16,6 +16,7 @@ from building import dropout_model
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.cli import main, parser
 from onnx_spatialdrop.cli.verbs import VERBS
+from onnx_spatialdrop.kernels.native import missing_reason
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 EVAL = zoo.path("digits_torch_eval_export")
@@ -237,6 +238,8 @@ PRINTED = {
 @pytest.mark.parametrize("name", sorted(PRINTED))
 def test_what_is_printed(name: str, request: pytest.FixtureRequest) -> None:
     """``pytest --update-snapshots`` writes what is printed now; look at the difference before it is committed."""
+    if name == "demo" and missing_reason() is not None:
+        pytest.skip("the demo leaves the native kernel out where it is not installed")
     text = told(*PRINTED[name])
     assert "[/" not in text
     assert max(map(len, text.splitlines())) <= (200 if name == "demo" else 80)

@@ -80,8 +80,12 @@ def test_the_callers_model_is_not_changed() -> None:
 
 def test_what_cannot_be_fixed_is_refused() -> None:
     clean = sd.remove(dropout_model())
-    with pytest.raises(sd.SpatialDropError, match="the model has no switch training_mode"):
+    with pytest.raises(sd.SpatialDropError, match="no dropout that a switch could control"):
         sd.fix(clean, training_mode=True)
+    always = dropout_model(training_mode=True, step=[2])
+    always.graph.initializer[0].name = always.graph.node[0].input[1] = "always"
+    with pytest.raises(sd.SpatialDropError, match="the model has no switch training_mode; fix"):
+        sd.fix(always, training_mode=False)
     with pytest.raises(sd.SpatialDropError, match="no dropout that a switch could control"):
         sd.fix(clean, step="free")
     with pytest.raises(sd.SpatialDropError, match="nothing to fix: give training_mode or step"):
