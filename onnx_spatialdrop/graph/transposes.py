@@ -149,7 +149,8 @@ def _settle(model: ir.Model, region: _Region, order: Order) -> None:
     for node in region.nodes:
         idle += rearrange(graph, node, order)
         for output in node.outputs:
-            output.shape = shapes[output] or output.shape
+            if not output.is_graph_output():  # one that became so has the shape that the graph declares
+                output.shape = shapes[output] or output.shape
     prune.prune_unused(model, idle)
 
 

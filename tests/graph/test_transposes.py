@@ -113,3 +113,9 @@ def test_regions_without_dropout_are_left_alone() -> None:
     clean = to_inference(model(f"{body} q = {IN} (j) d = Mul (q, s) y = {OUT} (d)"))
     kept = " ".join(node.op_type for node in clean.graph.node)
     assert kept == "Transpose Sin Transpose Cos Transpose Neg Transpose Sin"
+
+
+def test_a_result_keeps_the_sizes_that_the_graph_declares() -> None:
+    given = model(*BODIES["residual"][:2])
+    given.graph.value_info.append(onnx.helper.make_tensor_value_info("e", 1, ["unk__1", 5, 6, 3]))
+    assert list(to_inference(given).graph.output) == list(given.graph.output)
