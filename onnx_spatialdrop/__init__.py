@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnx_spatialdrop.passes.to_inference import to_inference
     from onnx_spatialdrop.runtime.doctor import doctor
     from onnx_spatialdrop.runtime.session import register, session
+    from onnx_spatialdrop.serving.triton import triton
 
 __all__ = [
     "FormError",
@@ -60,6 +61,7 @@ __all__ = [
     "split",
     "stratify",
     "to_inference",
+    "triton",
 ]
 
 #: Where each of the names lives that load when they are used.
@@ -87,6 +89,7 @@ _HOMES: Final = {
     "split": "montecarlo",
     "stratify": "passes.stratify",
     "to_inference": "passes.to_inference",
+    "triton": "serving.triton",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import traceback
 from collections.abc import Callable
@@ -85,6 +86,10 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
             {"model": drawn_model, "output": output, "samples": 31, "task": "regression", "statistics": ["mean"],
              "layers": "all", "chunk": "auto", "class_axis": None, "log_variance": None, "strata": 31, "target": None},
         ),
+        "triton": (
+            functools.partial(sd.triton, repository=folder / "repository"),
+            {"model": file, "name": "net", "version": 1, "samples": None, "max_batch_size": 32, "force": True},
+        ),
         "split": (sd.split, {"model": drawn_model, "layers": "all"}),
         "session": (sd.session, {"model": model, "kernel": "body", "training_mode": True, "sess_options": None}),
         "register": (sd.register, {"session_options": None}),
@@ -115,7 +120,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 
 #: Functions without arguments of their own, and what says which node an error is about.
 WITHOUT = {"doctor", "get_library_path", "register_schema", "reference"}
-UNTRIED = {"where", "further"}
+UNTRIED = {"where", "further", "options", "repository"}
 
 
 @pytest.fixture(autouse=True)

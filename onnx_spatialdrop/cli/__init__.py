@@ -28,7 +28,7 @@ _EPILOG = (
 )
 _SIGNALLED: Final = 128
 #: Verbs that run models.
-_APART: Final = ("verify", "demo", "uncertainty")
+_APART: Final = ("verify", "demo", "uncertainty", "triton")
 #: Seconds that such a verb has to end by itself when it is told to.
 _GRACE_S: Final = 2
 _UNFORESEEN: Final = "cannot be processed, in a way that was not foreseen"

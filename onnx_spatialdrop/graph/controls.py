@@ -19,6 +19,7 @@ __all__ = [
     "add_training_mode",
     "behind",
     "constant_of",
+    "fix",
     "is_named_switch",
     "is_switch",
     "names_of",
@@ -78,6 +79,16 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def fix(graph: ir.Graph, switch: ir.Value, array: np.ndarray) -> None:
+    """Make a switch of the main graph a constant, in place."""
+    if switch.is_graph_input():
+        graph.inputs.remove(switch)
+    graph.initializers.pop(switch.name or "", None)
+    switch.const_value = ir.tensor(array, name=switch.name)
+    switch.shape = ir.Shape(array.shape)
+    graph.register_initializer(switch)
 
 
 def require(graph: ir.Graph, values: Iterable[ir.Value]) -> None:

@@ -101,6 +101,7 @@ def attach_steps(plan: Plan, replaced: Mapping[ir.Value, ir.Value], prefix: str)
             for attribute in each.attributes.values():
                 if attribute.type == ir.AttributeType.GRAPH:
                     outputs = attribute.as_graph().outputs
+                    _forget_names(attribute.as_graph())
                     for index, value in enumerate(outputs):
                         if value in replaced:
                             outputs[index] = replaced[value]
@@ -118,6 +119,13 @@ def attach_steps(plan: Plan, replaced: Mapping[ir.Value, ir.Value], prefix: str)
         if node not in members and node.graph is not None:
             node.graph.insert_before(node, added)
     return nodes
+
+
+def _forget_names(graph: ir.Graph) -> None:
+    """Leave open the named sizes inside a node, in place: one may be that of the batch, which is longer now."""
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
 
 
 def _single(node: ir.Node, prefix: str) -> list[ir.Node]:

@@ -36,6 +36,8 @@ class Plan:
         fixed: its other outputs.
         ends: why the suffix cannot run on several draws at once; "" where it is proven that it can.
         per_sample: the live nodes that take a step a sample; the others draw one mask for the whole batch.
+        meets: where samples may meet, in the prefix too, so that a sample's outputs would depend on those beside it; ""
+            where it is proven that they do nowhere.
     """
 
     prepared: Prepared
@@ -48,6 +50,7 @@ class Plan:
     fixed: list[ir.Value]
     ends: str = ""
     per_sample: frozenset[ir.Node] = field(default_factory=frozenset)
+    meets: str = ""
 
     @property
     def strata(self) -> int:
@@ -122,7 +125,7 @@ def plan(prepared: Prepared) -> Plan:
     batch = _batch(prepared)
     tracker = Tracker(prepared.model.opset_imports)
     _name_inputs(tracker, prepared, batch)
-    ends = _prove(tracker, graph, suffix, list(crossing), stochastic)
+    ends, meets = _prove(tracker, graph, suffix, list(crossing), stochastic)
     per_sample = frozenset(node for node in live if _by_sample(tracker, node, batch))
     return Plan(
         prepared,
@@ -135,6 +138,7 @@ def plan(prepared: Prepared) -> Plan:
         [value for value in graph.outputs if value not in drawn],
         ends,
         per_sample,
+        meets,
     )
 
 
@@ -190,13 +194,16 @@ def _name_inputs(tracker: Tracker, prepared: Prepared, batch: ir.Value) -> None:
 
 def _prove(
     tracker: Tracker, graph: ir.Graph, suffix: list[ir.Node], crossing: list[ir.Value], stochastic: list[ir.Value]
-) -> str:
+) -> tuple[str, str]:
+    """Return Plan's ``ends`` and ``meets``."""
     members = set(suffix)
-    ends = ""
+    ends = meets = ""
     for node in graph:
         reason = tracker.step(node, stochastic=node in members)
-        if reason and node in members and not ends:
-            ends = f"{op.describe(node)} ({node.op_type}): {reason}"
+        if reason and not (meets and ends):
+            said = f"{op.describe(node)} ({node.op_type}): {reason}"
+            meets = meets or said
+            ends = ends or (said if node in members else "")
     for value in crossing:
         if tracker.of(value).mixed and not ends:
             ends = f"where the samples are in {value.name!r} is not known: {tracker.of(value).mixed}"
@@ -204,7 +211,12 @@ def _prove(
         fact = tracker.of(value)
         if not ends and (fact.mixed or fact.axis != 0):
             ends = f"output {value.name!r}: the samples are not along axis 0"
-    return ends
+    apart = [
+        value for value in (*graph.inputs, *graph.outputs) if tracker.of(value).axis != 0 or tracker.of(value).mixed
+    ]
+    if apart and not meets:
+        meets = f"{apart[0].name!r}: the samples are not along axis 0"
+    return ends, meets
 
 
 def _by_sample(tracker: Tracker, node: ir.Node, batch: ir.Value) -> bool:
@@ -243,4 +255,5 @@ def copied(original: Plan) -> Plan:
         [values[value] for value in original.fixed],
         original.ends,
         frozenset(nodes[node] for node in original.per_sample),
+        original.meets,
     )

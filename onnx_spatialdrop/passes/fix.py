@@ -93,12 +93,7 @@ def _apply(model: ir.Model, name: str, position: int, value: np.ndarray | None) 
             "'onnx-spatialdrop inspect' lists what they read"
         )
     for switch in dict.fromkeys(named):
-        if switch.is_graph_input():
-            model.graph.inputs.remove(switch)
-        model.graph.initializers.pop(switch.name or "", None)
-        switch.const_value = ir.tensor(value, name=switch.name)
-        switch.shape = ir.Shape(value.shape)
-        model.graph.register_initializer(switch)
+        controls.fix(model.graph, switch, value)
     return True
 
 

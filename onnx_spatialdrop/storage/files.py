@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import BinaryIO, Final
 
 from onnx_spatialdrop.errors import ModelFileError
 
-__all__ = ["LARGEST", "Pending", "read", "replacing"]
+__all__ = ["LARGEST", "Pending", "appearing", "read", "replacing"]
 
 #: Protobuf cannot read more.
 LARGEST: Final = 2**31 - 1
@@ -121,6 +122,28 @@ def replacing(file: Path) -> Iterator[Pending]:
         raise
     except OSError as error:
         raise ModelFileError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Fill a folder that takes the name ``folder``, which nothing has yet, when all went well, and vanishes otherwise.
+
+    Raises:
+        ModelFileError: it cannot be made, or something got that name meanwhile.
+    """
+    building = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        building.mkdir(parents=True)
+        try:
+            yield building
+            os.rename(building, folder)
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _unnamed(folder: Path) -> int | None:

@@ -118,6 +118,15 @@ def test_plain_onnxruntime_gives_the_numbers_that_our_kernel_gives(chunk: Any, t
 
 
 @pytest.mark.openvino
+def test_sizes_inside_a_branch_follow_the_draws() -> None:
+    """A branch names its sizes, too, and the batch is longer where draws are laid behind each other."""
+    model, feeds = digits("digits_if")
+    feeds |= {"monte_carlo": np.array(True), "step": np.arange(5)}
+    wanted = run(sd.monte_carlo(model), feeds)
+    for name, value in run(sd.monte_carlo(model, target="onnxruntime"), feeds).items():
+        np.testing.assert_allclose(value, wanted[name], atol=1e-6, err_msg=name)
+
+
 def test_in_openvino() -> None:
     openvino = pytest.importorskip("openvino")
     model, feeds = digits("digits_torch")

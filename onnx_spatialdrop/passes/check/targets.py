@@ -30,7 +30,7 @@ OPTIMIZERS: Final = ("onnxslim", "onnxsim", "onnxscript", "onnxoptimizer", "onnx
 #: ONNX Runtime's providers for other processors than the CPU: CUDA, TensorRT, DirectML, CoreML, OpenVINO.
 PROVIDERS: Final = "onnxruntime-providers"
 #: Those that take an input with a default for a constant.
-_FREEZING: Final = targets.NO_DEFAULTS | {"onnxslim", "onnxsim", PROVIDERS}
+_FREEZING: Final = targets.NO_DEFAULTS | targets.BATCHED | {"onnxslim", "onnxsim", PROVIDERS}
 _DRAWS: Final = frozenset({"RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Dropout"})
 
 
@@ -56,7 +56,10 @@ def frozen_switches(model: ir.Model, target: str) -> list[Finding]:
     if not names:
         return []
     message = f"{target} takes an input that has a default for a constant, so that nobody can switch it"
-    return [Finding("frozen-switch", names, message, "expand(model, defaults=False), or attach(model, defaults=False)")]
+    fix = "expand(model, defaults=False), or attach(model, defaults=False)"
+    return [
+        Finding("frozen-switch", names, message, f"expand(model{_for(target)})" if target in targets.BATCHED else fix)
+    ]
 
 
 def rules_for(target: str) -> tuple[Rule, ...]:

@@ -22,7 +22,7 @@ from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import remove
-from onnx_spatialdrop.passes.expand import dropout, inlined, mask_inputs, targets, together, trainers, uniform
+from onnx_spatialdrop.passes.expand import batched, dropout, inlined, mask_inputs, targets, together, trainers, uniform
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
 from onnx_spatialdrop.passes.masks.plan import Member, plan
@@ -63,6 +63,9 @@ class ExpandPass(ir.passes.InPlacePass):
        are there. Inside If, Loop and Scan the branch reads it from outside; a node in a function is refused.
     9. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
     10. For the targets of targets.SINGLE_STEP, the input ``step`` is declared to have one element.
+    11. For the targets of targets.BATCHED, ``training_mode`` is the constant true, other inputs with a default are
+       constants, and ``step`` is an input of shape [batch, 1] without one, counted modulo 2**62; a node with one mask
+       for all samples is refused.
     """
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
@@ -79,6 +82,9 @@ class ExpandPass(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)  # case 9
         control_inputs = {id(value): value for site in sites for value in site.node.inputs[1:] if value is not None}
         switched = controls.behind(control_inputs.values())
+        if self.target in targets.BATCHED:  # case 11
+            batched.refuse_shared_masks(sites)
+            batched.switch_on(model.graph, switched)
         before, names = Interface.of(model), Names(model)
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         shared, written = self._write_out(model, sites, masks, names)
@@ -99,6 +105,8 @@ class ExpandPass(ir.passes.InPlacePass):
             controls.require(model.graph, switched)  # case 7
         if self.target in targets.SINGLE_STEP:
             controls.single(model.graph, switched)  # case 10
+        if self.target in targets.BATCHED:
+            batched.give_steps(model, switched, names)  # case 11
         return ir.passes.PassResult(model, modified=True)
 
     def _write_out(
@@ -225,8 +233,9 @@ def expand(
             the runtime's generator), "mask-inputs" (each mask an input "<layer>.mask" that has to be fed) or
             "identity" (no dropout); by default the best one for the target.
         target: what will run the model: "onnxruntime", "onnxruntime-node", "onnxruntime-web", "openvino", "tract",
-            "onnxruntime-training" (or "training"), "onnx2torch", "onnx2pytorch" or "reference" (onnx's
-            ReferenceEvaluator). For a trainer the model is made
+            "onnxruntime-training" (or "training"), "onnx2torch", "onnx2pytorch", "triton" or "reference" (onnx's
+            ReferenceEvaluator). For Triton, which lays requests behind each other, dropout is always on and ``step`` is
+            int64 [batch, 1], one a sample, to be fed. For a trainer the model is made
             readable first, its opset converted where it must be (see TrainerPass); what was done is logged to
             "onnx_spatialdrop" (INFO) and written into the model's metadata_props, as "onnx_spatialdrop.prepared".
         defaults: False: the switches lose their defaults and have to be fed, so that optimisers that take an input

@@ -9,6 +9,7 @@ from onnx_spatialdrop.errors import FormError
 
 __all__ = [
     "ALIASES",
+    "BATCHED",
     "FORMS",
     "NO_DEFAULTS",
     "NO_FUNCTIONS",
@@ -43,6 +44,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     "onnxruntime-training": {"dropout": (12, 21), "uniform": (9, 21), "philox": (18, 21), "philox-int32": (18, 21)},
     "onnx2torch": {"dropout": (12, 18)},
     "onnx2pytorch": {"uniform": (9, None)},
+    "triton": {"philox": (18, None), "philox-int32": (18, None)},
     "reference": {
         "philox": (18, None),
         "philox-int32": (18, None),
@@ -58,6 +60,9 @@ NO_DEFAULTS: Final = frozenset({"onnxruntime-node", "onnxruntime-web", "openvino
 #: Targets that have to know all shapes before they run, so that neither how many steps there are nor whether anything
 #: is drawn can depend on what is fed: one step a run.
 SINGLE_STEP: Final = frozenset({"tract"})
+
+#: Servers that lay requests behind each other: every input has to have the batch as its first axis, and none a default.
+BATCHED: Final = frozenset({"triton"})
 
 #: Targets that know no model-local functions: those are written out where they are called.
 NO_FUNCTIONS: Final = frozenset({"openvino", "tract"})

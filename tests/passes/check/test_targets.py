@@ -16,6 +16,7 @@ from onnx_spatialdrop.passes.check.targets import OPTIMIZERS
 from onnx_spatialdrop.passes.expand import TARGETS
 
 FREEZING = {"onnxruntime-node", "onnxruntime-web", "openvino", "tract", "onnx2pytorch", "onnxslim", "onnxsim"}
+FREEZING |= {"triton"}
 
 
 def rules(model: onnx.ModelProto, target: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from building import dropout_ir, dropout_model
 from zoo import path
 
+import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.passes.expand import ExpandPass, expand
 
@@ -83,7 +86,7 @@ def test_an_unknown_target() -> None:
         ExpandPass(target="torchscript")
     assert str(error.value) == (
         "target is 'torchscript'; known: onnxruntime, onnxruntime-node, onnxruntime-web, openvino, tract, "
-        "onnxruntime-training, onnx2torch, onnx2pytorch, reference, training"
+        "onnxruntime-training, onnx2torch, onnx2pytorch, triton, reference, training"
     )
 
 
@@ -100,3 +103,30 @@ def test_defaults_can_be_left_out(form: str) -> None:
     assert not {"training_mode", "step"} & {tensor.name for tensor in expanded.graph.initializer}
     with_step = form.startswith("philox")
     assert [value.name for value in expanded.graph.input] == ["x", "training_mode"] + ["step"] * with_step
+
+
+def test_for_triton_every_input_has_the_batch_first_and_has_to_be_fed() -> None:
+    expanded = expand(dropout_model(opset=20), target="triton")
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in expanded.graph.input
+    }
+    assert shapes == {"x": ["N", 4, "H", "W"], "step": ["N", 1]}
+    assert not {"training_mode", "step"} & {tensor.name for tensor in expanded.graph.initializer}
+    assert "If" not in {node.op_type for node in expanded.graph.node}
+
+
+def test_for_triton_steps_are_one_a_sample() -> None:
+    model = dropout_model(shape=("N", 4, 3, 3))
+    x, steps = np.random.default_rng(0).random((3, 4, 3, 3), np.float32), np.array([5, 2, 5])
+    wanted = sd.session(model).run(None, {"x": x, "training_mode": np.array(True), "step": steps})
+    given = ort.InferenceSession(expand(model, target="triton").SerializeToString()).run(
+        None, {"x": x, "step": steps[:, None]}
+    )
+    for one, other in zip(given, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_for_triton_a_mask_for_all_samples_is_refused() -> None:
+    with pytest.raises(FormError, match=r"node 'drop': has one mask for all samples \(axis 0 is shared\), so that an"):
+        expand(dropout_model(axes=(-4, 2)), target="triton")
