@@ -150,6 +150,7 @@ class MonteCarloBatches:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = self._threads
             self._mc = MCDropout(self._model, self._samples, sess_options=options, **self._options)
+            self._mc.refuses_equal = False  # one batch of blank rows is no reason to stop
         return self._mc
 
     def _feeds(self, columns: Batch, rows: Array) -> Any:

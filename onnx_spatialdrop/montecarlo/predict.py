@@ -55,6 +55,8 @@ class MCDropout:
         targets: what is made of each output.
         notes: what was assumed, one line each.
         ends: why draws do not run at once; "" where they do.
+        refuses_equal: predict raises an error where all draws of all rows are equal, as is right for a whole data set.
+            Set it to False where a call has some rows of many, blank ones perhaps.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class MCDropout:
         self.samples = chosen.samples
         self._tolerance, self._fresh, self._check, self._keep = tolerance, fresh, check, draws
         self._budget, self._chunk = budget, chunk
+        self.refuses_equal = True
 
         def cut(working: ir.Model) -> Plan:
             return prepared_plan(working, chosen.layers, number, chosen.strata)
@@ -156,7 +159,7 @@ class MCDropout:
         if tolerance is not None and keep:
             raise SpecError("rows stop after different numbers of draws with a tolerance, so that draws cannot be kept")
         outputs = self._kept(boundary, count) if keep else self._summed(boundary, count, tolerance)
-        if count > 1 and self._are_equal(outputs, boundary):
+        if self.refuses_equal and count > 1 and self._are_equal(outputs, boundary):
             raise SpecError(
                 f"all draws of {', '.join(map(repr, outputs))} are equal: dropout has no effect for these inputs "
                 "(nothing was dropped, or what was dropped is zero anyway)"

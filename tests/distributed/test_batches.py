@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from building import dropout_model
 from zoo import FOLDER
 
 import onnx_spatialdrop as sd
@@ -59,6 +60,17 @@ def test_an_instance_travels_as_a_pickle_open_or_not(whole: dict[str, np.ndarray
     for _ in range(2):
         run = pickle.loads(pickle.dumps(run))
         np.testing.assert_array_equal(run(columns())["mean"], whole["mean"])
+
+
+def test_a_batch_without_any_effect_of_dropout_stops_nothing(tmp_path: Path) -> None:
+    """What is dropped of blank rows is zero anyway; that is an error for a whole data set, and none for some of it."""
+    model = sd.save(dropout_model(wrap=True, mask=False), tmp_path / "model.onnx")
+    blank = np.zeros((3, 4, 2, 2), np.float32)
+    with pytest.raises(sd.SpecError, match="dropout has no effect"):
+        sd.MCDropout(model, task="regression").predict(blank)
+    assert not MonteCarloBatches(model, inputs="x", task="regression")({"id": np.arange(3), "x": blank})[
+        "variance"
+    ].any()
 
 
 def test_columns_of_objects_and_of_bytes_are_read(whole: dict[str, np.ndarray]) -> None:
