@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_spatialdrop.analysis.dim_algebra import Dim, DimOf, DimProduct, Dims, ShapeOf
 
-__all__ = ["divided", "same_size"]
+__all__ = ["divided", "same_size", "spelled"]
 
 _DEPTH: Final = 8
 
@@ -38,6 +38,16 @@ def same_size(known: Known, a: Dim, b: Dim) -> bool:
     """Return whether two sizes are equal for every input."""
     one, two = (_size(known, dim, _DEPTH) for dim in (a, b))
     return one is not None and one == two
+
+
+def spelled(known: Known, dim: Dim) -> tuple[int, Hashable] | None:
+    """Return a size as a number times what equals for equal sizes: a name, None for 1; None where it is not known."""
+    size = _size(known, dim, _DEPTH)
+    if size is None:
+        return None
+    number, factors = size
+    alone = next(iter(factors), None) if factors.total() == 1 else frozenset(factors.items())
+    return number, None if not factors else alone
 
 
 def divided(known: Known, whole: Dims, parts: Dims) -> Dim | None:

@@ -34,10 +34,7 @@ def recognise(model: ir.Model) -> list[Candidate]:
     survey = _Survey.of(model)
     if not survey.anchors:
         return []
-    candidates = _candidates(survey, None)
-    if any(_lacks_shapes(candidate) for candidate in candidates):
-        candidates = _candidates(survey, Inferred(model))
-    return candidates
+    return _candidates(survey, Inferred(model))
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class _Survey:
         position = {node: index for index, node in enumerate(scopes.all_nodes(model) if anchors else ())}
         return cls(anchors, position, _holders(position), (model.ir_version or 10) < 4, model.producer_name or "")
 
-    def context(self, inferred: Inferred | None, training: bool) -> Context:
+    def context(self, inferred: Inferred, training: bool) -> Context:
         """Return what is known of values, with all switches on or off."""
         constants = Constants(self.overridable, training)
         return Context(constants, Shapes(constants, inferred), self.holders)
@@ -85,12 +82,7 @@ def _holders(nodes: Iterable[ir.Node]) -> dict[ir.Graph, ir.Node]:
     }
 
 
-def _lacks_shapes(candidate: Candidate) -> bool:
-    """Return whether shapes that the file lacks may say more of a candidate."""
-    return bool(candidate.reason) or any(proof.rank is None for proof in candidate.proofs)
-
-
-def _candidates(survey: _Survey, inferred: Inferred | None) -> list[Candidate]:
+def _candidates(survey: _Survey, inferred: Inferred) -> list[Candidate]:
     context = replace(survey.context(inferred, True), lacks=prove.lacking)
     candidates = _scaled(survey, context)
     if context.contested:

@@ -82,7 +82,7 @@ def _compared(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
 
 
 def _calculated(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
-    return _compared(node, known) if node.outputs[0].shape is None else None
+    return _compared(node, known) if known.known(node.outputs[0]) is None else None
 
 
 def _joined(node: ir.Node, known: Known) -> Dims | ShapeOf | None:

@@ -33,21 +33,18 @@ class Shapes:
 
     Args:
         constants: the constants of the same model.
-        inferred: finds shapes that the file lacks; see inference.py.
+        inferred: the shapes of the same model's values; without it, those that the file gives them.
     """
 
     def __init__(self, constants: Constants, inferred: Callable[[ir.Value], ir.Shape | None] | None = None) -> None:
         self._constants = constants
-        self._inferred = inferred or (lambda _: None)
+        self._inferred = inferred or (lambda value: value.shape)
         self._contents: dict[ir.Value, np.ndarray | None] = {}
         self._traced: dict[ir.Value, Dims | ShapeOf] = {}
 
     def known(self, value: ir.Value) -> ir.Shape | None:
-        """Return the shape that shape inference gives ``value``, or the file where inference has but a made-up name."""
-        inferred, told = self._inferred(value), value.shape
-        if inferred is None or told is None or len(inferred) != len(told):
-            return told if inferred is None else inferred
-        return ir.Shape([b if _is_open(a) else a for a, b in zip(inferred, told, strict=True)])
+        """Return the shape of ``value``, as far as it is known."""
+        return self._inferred(value)
 
     def same(self, dim: Dim, value: ir.Value, axis: int) -> bool:
         """Return whether ``dim`` is dimension ``axis`` of ``value``: read from it, of its name, or of its size."""
@@ -140,9 +137,12 @@ class Shapes:
         if found is not None:
             return found
         shape = self.known(value)
-        if shape is None:
+        if shape is None or (len(shape) == 1 and isinstance(shape[0], int)):  # it may be a list of sizes
             contents = self.contents(value)
-            return ShapeOf(value) if contents is None else tuple(contents.shape)
+            if contents is not None:
+                return tuple(contents.shape)
+        if shape is None:
+            return ShapeOf(value)
         return tuple(DimOf(value, axis) for axis in range(len(shape)))
 
     def like(self, shape: ir.Value | None) -> Dims | ShapeOf | None:
@@ -234,10 +234,6 @@ class Shapes:
         if start >= 0 and end is not None and end >= 0:
             return objects([DimOf(source, axis) for axis in range(start, end)])
         return None
-
-
-def _is_open(size: int | ir.SymbolicDim) -> bool:
-    return not isinstance(size, int) and (size.value is None or size.value.startswith("unk__"))
 
 
 def _all_of(dims: list[Dim]) -> Dim:

@@ -139,5 +139,7 @@ def _declare(plan: Plan, value: ir.Value) -> None:
 
 
 def _input(plan: Plan, value: ir.Value) -> ir.Value:
+    """Return an input in place of a value; the sizes that the file gives it may be those of another batch."""
     _declare(plan, value)
-    return ir.Value(name=value.name, type=value.type, shape=value.shape)
+    told = None if value.shape is None else ir.Shape([None] * len(value.shape))
+    return ir.Value(name=value.name, type=value.type, shape=shape_of(plan.facts[value]) or told)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_spatialdrop import arguments, io
+from onnx_spatialdrop.analysis import input_types
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.graph.ir_version import raise_ir_version
@@ -84,7 +84,7 @@ class InsertPass(ir.passes.InPlacePass):
         rates = _by_value(model, self.rates)  # case 8
         targets = _targets(model, rates)
         self.inserted = [value.name or "" for value in targets]
-        known = _known(model, targets)  # case 6
+        known = dict(zip(targets, input_types.known_values(model, targets), strict=True))  # case 6
         axes = [self._axes(x, rates[x.name or ""], *known[x]) for x in targets]  # case 8
         if not targets:
             return ir.passes.PassResult(model, modified=False)
@@ -93,7 +93,9 @@ class InsertPass(ir.passes.InPlacePass):
         training_mode, step = controls.add_switches(model.graph)  # case 4
         first, names = next(iter(model.graph), None), _names(model.graph)
         for x, seed, shared in zip(targets, derived, axes, strict=True):
-            x.type, x.shape = known[x]
+            x.type, shape = known[x]
+            if shape is not None and (x.shape is None or len(x.shape) != len(shape)):
+                x.shape = input_types.written(shape)
             node = op.spatial_dropout(
                 x,
                 rates[x.name or ""],
@@ -179,22 +181,6 @@ def _unknown(model: ir.Model, name: str, known: list[str]) -> str:
         return f"value {name!r}: is inside a subgraph or a function; insert works on values of the main graph"
     close = ", ".join(repr(other) for other in difflib.get_close_matches(name, known, _SUGGESTIONS, 0.0))
     return f"value {name!r}: the main graph has no such value; the closest names are {close or 'none (it is empty)'}"
-
-
-def _known(
-    model: ir.Model, targets: Sequence[ir.Value]
-) -> dict[ir.Value, tuple[ir.TypeProtocol | None, ir.Shape | None]]:
-    """Return the type and shape of each target, inferred on a copy of the model where the file lacks them."""
-    found: dict[str | None, ir.Value] = {}
-    if any(x.type is None or x.shape is None for x in targets):
-        copy = model.clone()
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
-        found = {out.name: out for node in copy.graph for out in node.outputs}
-    known = {}
-    for x in targets:
-        other = found.get(x.name, x)
-        known[x] = (other.type if x.type is None else x.type, other.shape if x.shape is None else x.shape)
-    return known
 
 
 def _rewire(graph: ir.Graph, x: ir.Value, node: ir.Node, names: set[str]) -> None:

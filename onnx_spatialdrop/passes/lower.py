@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis import input_types
 from onnx_spatialdrop.errors import FormError, SpatialDropError
-from onnx_spatialdrop.graph import controls, input_types, prune, replace, scopes
+from onnx_spatialdrop.graph import controls, prune, replace, scopes
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import dialects, spec
 from onnx_spatialdrop.operator import node as op
@@ -60,7 +61,7 @@ class LowerPass(ir.passes.InPlacePass):
         sites = scopes.spatial_dropouts(model)
         for site in sites:
             _check(site)  # case 5, before anything changes
-        known = input_types.known_inputs(model, sites, shapes=True)
+        known = input_types.known_inputs(model, sites)
         names, members, off = Names(model), [], []
         for site, (kind, shape) in zip(sites, known, strict=True):
             training = controls.constant_of(site.node.inputs[1])

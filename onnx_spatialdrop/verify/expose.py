@@ -11,8 +11,9 @@ import onnx
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.analysis import input_types
 from onnx_spatialdrop.errors import VerifyError
-from onnx_spatialdrop.graph import controls, input_types, layers, scopes
+from onnx_spatialdrop.graph import controls, layers, scopes
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
@@ -86,7 +87,7 @@ def _nodes(model: ir.Model) -> list[Dropout]:
     sites = scopes.spatial_dropouts(model)
     groups = [group for group in tagged_regions(model) if group.mask_input is not None]
     names = layers.layer_names([*(site.node for site in sites), *map(_carrier, groups)])
-    facts = input_types.known_inputs(model, sites, shapes=True)
+    facts = input_types.known_inputs(model, sites)
     found = [
         Dropout(_layer(name, site.node.name, op.read(site.node), *fact), *_ends(site.node))
         for name, site, fact in zip(names, sites, facts, strict=False)

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop import arguments, io
+from onnx_spatialdrop.analysis import input_types
 from onnx_spatialdrop.errors import FormError, SpatialDropError
 from onnx_spatialdrop.gc_pause import gc_paused
-from onnx_spatialdrop.graph import controls, input_types, postcondition, prune, replace, scopes
+from onnx_spatialdrop.graph import controls, postcondition, prune, replace, scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, NodeBuilder, tags
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.graph.postcondition import Interface
@@ -116,7 +117,7 @@ class ExpandPass(ir.passes.InPlacePass):
         draws, written, shared = _Draws(), list[_Written](), dict[str, list[Member]]()
         writers = list[GroupWriter]()
         forms = [self._form(site, op.read(site.node).rng) for site in sites]
-        known = input_types.known_inputs(model, sites, shapes=any(form in together.FORMS for form in forms))
+        known = input_types.known_inputs(model, sites)
         try:
             for site, form, (kind, shape), mask in zip(sites, forms, known, masks, strict=True):
                 training = controls.constant_of(site.node.inputs[1])
@@ -125,7 +126,7 @@ class ExpandPass(ir.passes.InPlacePass):
                 elif together.takes(form, self.target, site, shape):
                     shared.setdefault(form, []).append((site, kind, shape))
                 else:
-                    task = _task(site, op.read(site.node), _dtype(kind), self.target, draws, mask)
+                    task = _task(site, _dtype(kind), shape, self.target, draws, mask)
                     self._write_alone(task, form, names, written)
             for form, members in shared.items():
                 writers.append(together.writer(form, self.target, names))
@@ -183,8 +184,8 @@ class _Draws:
 
 def _task(
     site: scopes.Site,
-    attributes: spec.Attributes,
     dtype: np.dtype[Any] | None,
+    shape: ir.Shape | None,
     target: str,
     draws: _Draws,
     mask: ir.Value | None,
@@ -193,12 +194,14 @@ def _task(
     assert x is not None
     assert training is not None
     assert step is not None
+    attributes = op.read(site.node)
     return Task(
         node=site.node,
         attributes=attributes,
         opset=site.opset,
         x=x,
         dtype=dtype,
+        shape=shape,
         training=None if controls.constant_of(training) is not None else training,
         step=step,
         target=target,

@@ -12,8 +12,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis import input_types
 from onnx_spatialdrop.errors import FormError
-from onnx_spatialdrop.graph import input_types, layers, scopes
+from onnx_spatialdrop.graph import layers, scopes
 from onnx_spatialdrop.graph.build import NodeBuilder
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.operator import node as op
@@ -39,7 +40,7 @@ def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list
     """
     inputs = []
     labels = layers.layer_names(site.node for site in sites)
-    for site, label, (_, shape) in zip(sites, labels, input_types.known_inputs(model, sites, shapes=True), strict=True):
+    for site, label, (_, shape) in zip(sites, labels, input_types.known_inputs(model, sites), strict=True):
         where = op.describe(site.node)
         if isinstance(site.scope, ir.Function):
             raise FormError(
@@ -54,7 +55,11 @@ def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list
         shared = spec.normalize_axes(op.read(site.node).axes, len(shape), where)
         dims = [1 if axis in shared else dim for axis, dim in enumerate(shape)]
         inputs.append(
-            ir.Value(name=names.prefix(f"{label}.mask"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(dims))
+            ir.Value(
+                name=names.prefix(f"{label}.mask"),
+                type=ir.TensorType(ir.DataType.BOOL),
+                shape=input_types.written(dims),
+            )
         )
     return inputs
 

@@ -36,6 +36,7 @@ class Task:
     opset: int
     x: ir.Value
     dtype: np.dtype[Any] | None
+    shape: ir.Shape | None
     training: ir.Value | None
     step: ir.Value
     target: str
@@ -48,10 +49,10 @@ class Task:
         return op.describe(self.node)
 
     def mask_dims(self) -> list[int] | None:
-        """Return the mask's shape where the file fixes it, else None."""
-        if self.x.shape is None:
+        """Return the mask's shape where it is the same in every run, else None."""
+        if self.shape is None:
             return None
-        shared = spec.normalize_axes(self.attributes.axes, len(self.x.shape), self.where)
-        dims = [1 if axis in shared else dim for axis, dim in enumerate(self.x.shape)]
+        shared = spec.normalize_axes(self.attributes.axes, len(self.shape), self.where)
+        dims = [1 if axis in shared else dim for axis, dim in enumerate(self.shape)]
         numbers = [dim for dim in dims if isinstance(dim, int)]
         return numbers if len(numbers) == len(dims) else None

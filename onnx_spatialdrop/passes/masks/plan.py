@@ -129,7 +129,7 @@ def plan(model: ir.Model, members: Sequence[Member], stack: bool = True, mixed: 
 
     1. Nodes share a generator if they are in one graph (branches of If count to the graph around them), have the same
        ``training_mode``, ``step``, ``strata``, generator of words and number of samples, and if the sizes of their
-       masks are numbers or dimensions of the graph's inputs, by name. Small ones have MAX_TABLE entries a sample
+       masks are numbers or dimensions of the model's inputs, by name. Small ones have MAX_TABLE entries a sample
        together; others share it with those of the same sizes.
     2. What else a size can be read from is the X of the group's first node, before which the generator stands.
     3. A node of unknown rank, one that shares axis 0, one without entries and one whose sizes cannot be read before the
@@ -184,10 +184,9 @@ class _Planner:
         self._home, self._around = around[0], frozenset(around)
         self._stack, self._mixed = stack, mixed
         self._sizes: dict[str, tuple[SizeOf, int]] = {}  # what has a name, and from which node on it can be read
-        for graph in around:
-            for value in graph.inputs:
-                for axis, name in _named(value.shape):
-                    self._sizes.setdefault(name, (SizeOf(value, axis), -1))
+        for value in around[-1].inputs:  # of the others nobody but the file knows sizes
+            for axis, name in _named(value.shape):
+                self._sizes.setdefault(name, (SizeOf(value, axis), -1))
 
     def groups(
         self, members: list[tuple[scopes.Site, ir.Node, ir.TypeProtocol | None, ir.Shape | None]]

@@ -7,7 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnx_spatialdrop.graph import controls, input_types, scopes
+from onnx_spatialdrop.analysis import input_types
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.masks.plan import Group, plan
 
@@ -41,7 +42,7 @@ def planned(model: ir.Model) -> list[PlannedGroup]:
         SpecError: a node that the operator's definition does not allow.
     """
     sites = scopes.spatial_dropouts(model)
-    known = input_types.known_inputs(model, sites, shapes=True)
+    known = input_types.known_inputs(model, sites)
     members, others = [], []
     for site, (kind, shape) in zip(sites, known, strict=True):
         rng, training = op.read(site.node).rng, controls.constant_of(site.node.inputs[1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx.parser
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis import input_types
+from onnx_spatialdrop.graph import scopes
 from onnx_spatialdrop.passes.masks.plan import MAX_ENTRIES, MAX_TABLE, Group, plan
 from onnx_spatialdrop.passes.masks.planned import planned
 
@@ -76,10 +78,8 @@ def test_sizes_that_are_known_only_where_a_node_stands() -> None:
 
 
 def groups(model: ir.Model) -> list[Group]:
-    from onnx_spatialdrop.graph import input_types, scopes
-
     sites = scopes.spatial_dropouts(model)
-    known = input_types.known_inputs(model, sites, shapes=True)
+    known = input_types.known_inputs(model, sites)
     return plan(model, [(site, *each) for site, each in zip(sites, known, strict=True)])
 
 
