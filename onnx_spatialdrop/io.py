@@ -83,7 +83,8 @@ def read(file: Path) -> ir.Model:
     Raises:
         ModelFileError: as load does.
     """
-    model = from_proto(protos.parse(files.read(file), str(file)), str(file))
+    content = files.read(file)
+    model = from_survey(protos.survey(protos.parse(content, str(file)), str(file), content=content), str(file))
     # An absolute folder, so that its data is found from everywhere.
     external.set_folder(model, os.path.dirname(os.path.abspath(file)))
     return model

@@ -84,12 +84,9 @@ def check_proto(model: onnx.ModelProto, before: Interface, read: Collection[str]
     """
     graph = model.graph
     _compare(before, Interface.of_proto(model, read))
-    there = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    for node in graph.node:
-        there.update(node.output[:])
-    for name in (*read, *(value.name for value in graph.output)):
-        if name not in there:
-            raise PostconditionError(f"nothing computes {name!r} any more")
+    there = {value.name for value in (*graph.input, *graph.initializer)}.union(*[node.output[:] for node in graph.node])
+    for name in {*read, *(value.name for value in graph.output)} - there - {""}:
+        raise PostconditionError(f"nothing computes {name!r} any more")
 
 
 def _compare(before: Interface, after: Interface) -> None:

@@ -6,7 +6,8 @@ It knows names and scopes, and no operator. For an ir.Model, replace.py and prun
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from math import inf
 
 import onnx
 from onnx import NodeProto
@@ -50,10 +51,8 @@ class Edits:
         """Return the names of a block's inputs and initializers."""
         if block not in self._given:
             body = block.body
-            if isinstance(body, onnx.FunctionProto):
-                self._given[block] = set(body.input)
-            else:
-                self._given[block] = {value.name for value in (*body.input, *body.initializer)}
+            inputs = body.input if isinstance(body, onnx.FunctionProto) else (value.name for value in body.input)
+            self._given[block] = {*inputs, *block.tensors}
         return self._given[block]
 
     def source(self, block: Block, name: str) -> Name:
@@ -110,45 +109,50 @@ class Edits:
         """Write the new names; afterwards ``counts`` holds. Nodes that are gone are still there until ``take_out``."""
         touched = set().union(*self._passed.values(), *self._renamed.values())
         for block in reversed(self._survey.blocks):  # what is inside comes before what is around it
-            self.counts[block] = Counter(self._written(block, touched))
+            self.counts[block] = counts = block.counts.copy()
+            self._write(block, touched, counts)
             for _, inner in block.inner:
                 self.counts[block].update(
                     {name: count for name, count in self.counts[inner].items() if name not in inner.defined}
                 )
 
-    def _written(self, block: Block, touched: set[str]) -> Iterator[str]:
-        """Write the new names; yield all that is read in this block itself."""
-        nodes, gone = block.body.node, self.gone.get(block, {})
+    def _write(self, block: Block, touched: set[str], counts: Counter[str]) -> None:
+        """Write the new names; keep ``counts`` what is read in this block itself."""
+        gone = self.gone.get(block, {})
+        for place, made in gone.items():
+            counts.subtract(block.reads[place])
+            for node in made:
+                counts.update(node.input)
+                self._rewrite(block, node, node.input[:], touched, counts)
         for place, names in enumerate(block.reads):
-            if place in gone:
-                for node in gone[place]:
-                    yield from self._rewritten(block, node, node.input[:], touched)
-            elif touched.isdisjoint(names):
-                yield from names
-            else:
-                yield from self._rewritten(block, nodes[place], names, touched)
+            if not touched.isdisjoint(names) and place not in gone:
+                self._rewrite(block, block.nodes[place], names, touched, counts)
         for name, new in self._renamed[block].items():
-            node = nodes[block.makers[name]]
-            node.output[list(node.output).index(name)] = new
+            place = block.makers[name]
+            block.nodes[place].output[block.makes[place].index(name)] = new
         for annotation in block.body.quantization_annotation if isinstance(block.body, onnx.GraphProto) else ():
-            yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+            counts.update(entry.value for entry in annotation.quant_parameter_tensor_names)
 
-    def _rewritten(self, block: Block, node: NodeProto, names: list[str], touched: set[str]) -> Iterator[str]:
+    def _rewrite(
+        self, block: Block, node: NodeProto, names: list[str], touched: set[str], counts: Counter[str]
+    ) -> None:
         for index, name in enumerate(names):
             if name in touched:
                 node.input[index] = new = self.final(block, name)[1]
-                yield new
-            else:
-                yield name
+                counts[name] -= 1
+                counts[new] += 1
 
     def take_out(self) -> None:
         """Delete the nodes that are gone, and put there what comes in their stead."""
         for block, places in self.gone.items():
             nodes = block.body.node
-            for place in sorted(places, reverse=True):
-                del nodes[place]
-                for node in reversed(places[place]):
-                    nodes.insert(place, node)
+            ranks: list[float] = [inf if place in places else place for place in range(len(block.nodes))]
+            for place in sorted(places):
+                nodes.extend(places[place])
+                ranks += [place] * len(places[place])
+            following = iter(ranks)
+            nodes.sort(key=lambda _, following=following: next(following))  # those that go come last
+            del nodes[len(ranks) - len(places) :]
 
     def settle_infos(self, lost: Iterable[Name]) -> None:
         """Take back what value_info says of names that are no more, or let it speak of what took their place."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import onnx
 
 from onnx_spatialdrop.storage.survey import Block
 
-__all__ = ["settle_infos", "type_of"]
+__all__ = ["delete", "settle_infos", "type_of"]
 
 #: Entries of a list by the names that they speak of, with their places.
 _Said = dict[str, tuple[int, Any]]
@@ -62,8 +63,16 @@ def settle_infos(
                 marks[home][target][1].CopyFrom(marks[block][name][1])
                 marks[home][target][1].tensor_name = target
     for items, places in doomed:
-        for place in sorted(places, reverse=True):
-            del items[place]
+        delete(items, places)
+
+
+def delete(items: Any, places: Iterable[int]) -> None:
+    """Delete entries of a repeated field: one by one it would move all that follow, again and again."""
+    gone = set(places)
+    order = iter([place in gone for place in range(len(items))])
+    if gone:
+        items.sort(key=lambda _: next(order))  # those that go come last
+        del items[-len(gone) :]
 
 
 def _annotations(block: Block) -> Any:
@@ -71,12 +80,8 @@ def _annotations(block: Block) -> Any:
 
 
 def _said(items: Any, key: str, names: set[str]) -> _Said:
-    found: _Said = {}
-    for place, item in enumerate(items):
-        name = getattr(item, key)
-        if name in names:
-            found[name] = place, item
-    return found
+    named = enumerate(map(attrgetter(key), items)) if names else ()
+    return {name: (place, items[place]) for place, name in named if name in names}
 
 
 def _say(info: onnx.ValueInfoProto, home: Block, target: str, said: _Said, typed: bool) -> None:

@@ -10,6 +10,7 @@ import onnx
 
 from onnx_spatialdrop.graph.controls import switch_names
 from onnx_spatialdrop.graph.proto_edits import Edits, Name
+from onnx_spatialdrop.graph.proto_infos import delete
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.storage.survey import Block, Survey
@@ -56,7 +57,7 @@ class _Pruning:
                 return [(argument, direct) for argument in self._drop_parameter(block, block.body, name)]
             value = next((value for value in block.body.input if value.name == name), None)
             main = block is self._survey.blocks[0]
-            weight = self._survey.model.ir_version < 4 and value is not None and self._is_initialized(block, name)
+            weight = self._survey.model.ir_version < 4 and value is not None and name in block.tensors
             if value is None or (main and (direct or weight or _is_named_switch(value))):
                 self._dropped[block].add(name)
                 self._lost.append((block, name))
@@ -64,7 +65,7 @@ class _Pruning:
         place = block.makers.get(name)
         if place is None or place in self._edits.gone[block]:
             return []
-        node = block.body.node[place]
+        node = block.nodes[place]
         if any(self._is_read(block, made) for made in node.output):
             return []
         self._edits.gone[block][place] = []
@@ -79,9 +80,6 @@ class _Pruning:
         """Count what a subgraph reads of ``block`` as no longer read."""
         counts = self._edits.counts[inner]
         return self._unread(block, [name for name in counts.elements() if name not in inner.defined])
-
-    def _is_initialized(self, block: Block, name: str) -> bool:
-        return isinstance(block.body, onnx.GraphProto) and any(each.name == name for each in block.body.initializer)
 
     def _is_read(self, block: Block, name: str) -> bool:
         return bool(name) and (self._edits.counts[block][name] > 0 or name in self._edits.outputs(block))
@@ -118,9 +116,7 @@ def _is_named_switch(value: onnx.ValueInfoProto) -> bool:
 
 
 def _delete(items: Any, names: set[str]) -> None:
-    for index in range(len(items) - 1, -1, -1):
-        if items[index].name in names:
-            del items[index]
+    delete(items, [place for place, item in enumerate(items) if item.name in names] if names else ())
 
 
 def drop_domain(survey: Survey) -> None:

@@ -36,7 +36,7 @@ class Opened:
         else:
             model = onnx.ModelProto()
             model.CopyFrom(source)
-        self.survey = protos.survey(model, self._where, wanted)
+        self.survey = protos.survey(model, self._where, wanted, self._content)
         if self.survey.model is not model:  # sorted
             self._content = None
         if self._file is not None:

@@ -55,24 +55,22 @@ def refuse_unproven(survey: Survey) -> None:
         raise NotPlainError
     factors = set[str]()
     for block in survey.blocks:
-        for _, node in block.wanted:
-            if node.op_type == "Constant":
+        for place, node in block.wanted:
+            if block.op_types[place] == "Constant":
                 _refuse_marks(node)
-            elif node.op_type in ("Mul", "Where"):
-                factors.update(node.input[:])
+            elif block.op_types[place] in ("Mul", "Where"):
+                factors.update(block.reads[place])
     for block in survey.blocks:
-        if isinstance(block.body, onnx.GraphProto):
-            inputs = {value.name for value in block.body.input}
-            for tensor in block.body.initializer:
+        inputs = set[str]() if isinstance(block.body, onnx.FunctionProto) else {each.name for each in block.body.input}
+        for name, tensor in block.tensors.items():
+            if tensor.data_type in _INTEGERS:
                 _refuse_marks(tensor)
-                if tensor.name in factors and tensor.name not in inputs:
-                    _refuse_mask(tensor)
+            if name in factors and name not in inputs:
+                _refuse_mask(tensor)
 
 
 def _refuse_marks(constant: NodeProto | TensorProto) -> None:
     """Give up on a multiplier of Philox: the operator's own draws may be here, without their tags."""
-    if isinstance(constant, TensorProto) and constant.data_type not in _INTEGERS:
-        return
     if constant.ByteSize() < 1 << 10:
         content = constant.SerializeToString()
         if any(mark in content for mark in MARKS):
@@ -95,12 +93,7 @@ class Numbers:
 
     def __init__(self, block: Block, outer: Numbers | None) -> None:
         self._block, self._outer = block, outer
-
-    @cached_property
-    def _constants(self) -> dict[str, TensorProto]:
-        body = self._block.body
-        tensors = body.initializer if isinstance(body, onnx.GraphProto) else ()
-        return {tensor.name: tensor for tensor in tensors}
+        self._uniform = dict[str, bool]()
 
     def may_be(self, name: str, depth: int = _DEPTH) -> bool:
         """Return whether all entries of ``name`` may be one known number, so that a dropout of it makes a mask."""
@@ -109,7 +102,7 @@ class Numbers:
         place = self._block.makers.get(name)
         if place is None:
             return self._is_uniform(name)
-        op_type, inputs = self._block.body.node[place].op_type, self._block.reads[place]
+        op_type, inputs = self._block.op_types[place], self._block.reads[place]
         if depth == 0:
             return False
         if op_type in ("Constant", "ConstantOfShape"):
@@ -123,17 +116,22 @@ class Numbers:
         if op_type == "Sub" and len(set(inputs)) == 1:
             return True
         if op_type == "Mul":
-            return any(self.may_be(each, depth - 1) for each in inputs) and self._may_be_zero(inputs)
+            return self._may_be_zero(inputs) and any(self.may_be(each, depth - 1) for each in inputs)
         return all(self.may_be(each, depth - 1) for each in inputs)
 
     def _may_be_zero(self, names: list[str]) -> bool:
         """Return whether a product may be one number: where a factor is zero, or all of them are numbers."""
-        tensors = [self._constants.get(name) for name in names]
-        known = [each for each in tensors if each is not None and each.data_location != TensorProto.EXTERNAL]
+        tensors = [self._block.tensors[name] for name in names if name in self._block.tensors]
+        known = [each for each in tensors if each.data_location != TensorProto.EXTERNAL]
         return len(known) != 1 or not numpy_helper.to_array(known[0]).any()
 
     def _is_uniform(self, name: str) -> bool:
-        tensor = self._constants.get(name)
+        if name not in self._uniform:
+            self._uniform[name] = self._holds_one_number(name)
+        return self._uniform[name]
+
+    def _holds_one_number(self, name: str) -> bool:
+        tensor = self._block.tensors.get(name)
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
             return False
         flat = numpy_helper.to_array(tensor).reshape(-1)
@@ -158,7 +156,7 @@ def refuse_equal_branches(gone: Mapping[Block, Collection[int]]) -> None:
 
 
 def _kinds(block: Block, gone: Collection[int]) -> Counter[str]:
-    kinds = Counter(node.op_type for place, node in enumerate(block.body.node) if place not in gone)
+    kinds = Counter(op_type for place, op_type in enumerate(block.op_types) if place not in gone)
     del kinds["Identity"], kinds["Constant"]
     return kinds
 
@@ -170,9 +168,9 @@ def refuse_views(survey: Survey, sources: list[Name]) -> None:
     borders without a transposition than with one, nothing is won by rearranging it; see transposes.py.
     """
     main = survey.blocks[0]
-    turned = {name for _, node in main.wanted if node.op_type == "Transpose" for name in node.output}
+    turned = {name for place, _ in main.wanted if main.op_types[place] == "Transpose" for name in main.makes[place]}
     meeting = (place for place, names in enumerate(main.reads) if not turned.isdisjoint(names))
-    if not any(main.body.node[place].op_type in _CARRIED for place in meeting):
+    if not turned or not any(main.op_types[place] in _CARRIED for place in meeting):
         return
     region = _Region(main)
     for home, name in sources:
@@ -184,7 +182,7 @@ class _Region:
     """Walks what is around values, each node once."""
 
     def __init__(self, block: Block) -> None:
-        self._block, self._nodes = block, block.body.node
+        self._block = block
         self._seen = set[str]()
 
     @cached_property
@@ -196,41 +194,36 @@ class _Region:
                     readers.setdefault(name, []).append(place)
         return readers
 
-    def _kind(self, place: int | None) -> str:
-        return "" if place is None else self._nodes[place].op_type
-
     def may_gain(self, name: str) -> bool:
         """Return whether there are more transpositions at the borders of the region of a value than other inputs."""
         transposed, others, pending = 0, 0, [name]
         into = False
+        makers, kinds = self._block.makers, self._block.op_types
         while pending:
             name = pending.pop()
             if name in self._seen:
                 continue
             self._seen.add(name)
-            maker = self._block.makers.get(name)
-            kind = self._kind(maker)
-            readers = [(place, self._kind(place)) for place in self._readers.get(name, ())]
-            out = any(reader == "Transpose" for _, reader in readers)
+            maker = makers.get(name)
+            kind = "" if maker is None else kinds[maker]
+            out = 0
+            for place in self._readers.get(name, ()):
+                if kinds[place] == "Transpose":
+                    out += 1
+                elif kinds[place] in _CARRIED:
+                    pending += self._around(place)
+            transposed += out
             if kind == "Transpose":
                 transposed, into = transposed + 1, True
             elif maker is not None and kind in _CARRIED:
-                pending += self._around(maker, kind)
+                pending += self._around(maker)
             elif kind != "Constant":
                 others += not out
-            transposed += sum(reader == "Transpose" for _, reader in readers)
-            for place, reader in readers:
-                if reader in _CARRIED:
-                    pending += self._around(place, reader)
         return into and transposed > others
 
-    def _around(self, place: int, kind: str) -> list[str]:
-        names = self._block.reads[place][:1] if kind in _DROPOUTS else self._block.reads[place]
-        given = [name for name in names if name in self._block.makers or name in self._inputs]
-        return [*given, *self._nodes[place].output[:1]]
-
-    @cached_property
-    def _inputs(self) -> set[str]:
-        body = self._block.body
-        held = {tensor.name for tensor in body.initializer} if isinstance(body, onnx.GraphProto) else set[str]()
-        return {value.name for value in body.input} - held if isinstance(body, onnx.GraphProto) else set()
+    def _around(self, place: int) -> list[str]:
+        """Return what a node reads, and its first result, but for what was seen and for constants."""
+        block = self._block
+        names = block.reads[place][:1] if block.op_types[place] in _DROPOUTS else block.reads[place]
+        around = [*names, *block.makes[place][:1]]
+        return [name for name in around if name not in self._seen and name and name not in block.tensors]

@@ -131,13 +131,22 @@ def run(
     """
     source = io.checked_source(model)
     written = None if output is None else arguments.path(output, "output")
-    with gc_paused():
-        opened = None if isinstance(source, ir.Model) else Opened(source, direct.WANTED)
-        if opened is not None:
-            removed = direct.take_out(opened.survey)
-            if removed is not None:
-                return Outcome(opened.result(written, removed > 0, progress), removed, [])
-        return _generally(source, opened, written, strict, progress)
+    return _run(source, written, strict, progress)
+
+
+@gc_paused()
+def _run(
+    source: Path | onnx.ModelProto | ir.Model,
+    output: Path | None,
+    strict: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Outcome:
+    opened = None if isinstance(source, ir.Model) else Opened(source, direct.WANTED)
+    if opened is not None:
+        removed = direct.take_out(opened.survey)
+        if removed is not None:
+            return Outcome(opened.result(output, removed > 0, progress), removed, [])
+    return _generally(source, opened, output, strict, progress)
 
 
 def _generally(

@@ -40,7 +40,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def survey(model: onnx.ModelProto, where: str, wanted: Collection[str] = ()) -> Survey:
+def survey(model: onnx.ModelProto, where: str, wanted: Collection[str] = (), content: bytes | None = None) -> Survey:
     """Look at all of a model, if it is one and onnx_ir can hold all of it.
 
     Nodes out of topological order are sorted, in a copy, and a ModelFileWarning says so.
@@ -49,6 +49,7 @@ def survey(model: onnx.ModelProto, where: str, wanted: Collection[str] = ()) -> 
         model: the model; it is not changed.
         where: who asks, for messages.
         wanted: see wellformed.refuse_malformed.
+        content: see wellformed.refuse_malformed.
 
     Raises:
         ModelFileError: it is malformed (see wellformed.py), or onnx_ir would lose something.
@@ -58,7 +59,7 @@ def survey(model: onnx.ModelProto, where: str, wanted: Collection[str] = ()) -> 
     if model.training_info:
         raise ModelFileError(f"{where}: holds training_info, which onnx_ir would lose; take it out of the model first")
     try:
-        found = refuse_malformed(model, where, wanted)
+        found = refuse_malformed(model, where, wanted, content)
     except ModelFileError as error:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)

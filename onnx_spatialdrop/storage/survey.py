@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -19,9 +20,12 @@ class Block:
         body: the protobuf itself.
         outer: the block whose node holds this one; None for the main graph and for functions.
         opset: the version of ONNX's default domain that applies; 1 where none is imported.
+        nodes: its nodes, as they were before any change.
+        op_types: the operator of each.
+        reads: the names that each reads.
+        makes: the names that each computes.
+        tensors: the initializers by their names.
         defined: the names of inputs, initializers and what nodes compute, and the empty one.
-        makers: for each name that a node computes the place of the node.
-        reads: the names that each node reads.
         wanted: place and node of those whose operator was asked for, or that hold subgraphs, in their order.
         inner: the subgraphs, each with the place of the node that holds it, in their order.
     """
@@ -29,11 +33,31 @@ class Block:
     body: onnx.GraphProto | onnx.FunctionProto
     outer: Block | None
     opset: int
-    defined: set[str] = field(default_factory=lambda: {""})
-    makers: dict[str, int] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    op_types: list[str] = field(default_factory=list)
     reads: list[list[str]] = field(default_factory=list)
+    makes: list[list[str]] = field(default_factory=list)
+    tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    defined: set[str] = field(default_factory=lambda: {""})
     wanted: list[tuple[int, onnx.NodeProto]] = field(default_factory=list)
     inner: list[tuple[int, Block]] = field(default_factory=list)
+
+    def fill(self) -> None:
+        """Read the nodes: a loop for each field, which is faster than one for all."""
+        self.nodes = nodes = self.body.node[:]
+        self.op_types = [node.op_type for node in nodes]
+        self.reads = [node.input[:] for node in nodes]
+        self.makes = [node.output[:] for node in nodes]
+
+    @cached_property
+    def makers(self) -> dict[str, int]:
+        """For each name that a node computes the place of the node."""
+        return {name: place for place, names in enumerate(self.makes) for name in names if name}
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How often its nodes read each name."""
+        return Counter(chain.from_iterable(self.reads))
 
     def home(self, name: str) -> Block | None:
         """Return the block that defines what ``name`` stands for in this one."""
@@ -64,4 +88,4 @@ class Survey:
     @cached_property
     def read(self) -> set[str]:
         """The names that nodes read, in whatever block, when the survey was made."""
-        return {name for block in self.blocks for name in chain.from_iterable(block.reads)}
+        return set().union(*(block.counts for block in self.blocks))

@@ -6,12 +6,14 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from typing import cast
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
 from onnx_spatialdrop.errors import ModelFileError
+from onnx_spatialdrop.storage.columns import Columns, of_body, of_file
 from onnx_spatialdrop.storage.survey import Block, Survey
 from onnx_spatialdrop.storage.wellformed_values import (
     MalformedError,
@@ -19,6 +21,8 @@ from onnx_spatialdrop.storage.wellformed_values import (
     refuse_attribute,
     refuse_tensor,
     refuse_type,
+    subgraphs,
+    tensors,
     text,
 )
 
@@ -27,12 +31,12 @@ __all__ = ["refuse_malformed"]
 #: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
 _OURS = ("", "ai.onnx", "onnx_spatialdrop")
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-#: The attributes of nodes of fewer bytes are compared with those that were found right before, as most were.
-_SMALL = 512
 _Key = tuple[str, str, str]
 
 
-def refuse_malformed(model: onnx.ModelProto, where: str, wanted: Collection[str] = ()) -> Survey:
+def refuse_malformed(
+    model: onnx.ModelProto, where: str, wanted: Collection[str] = (), content: bytes | None = None
+) -> Survey:
     """Raise for a model that breaks the rules of ONNX's graphs; else return what the look at all its nodes has found.
 
     1. Names are UTF-8, and so are strings that steer an operator of ONNX or ours. No input, initializer or node output
@@ -45,12 +49,13 @@ def refuse_malformed(model: onnx.ModelProto, where: str, wanted: Collection[str]
         model: the model; external data is not looked at.
         where: who asks, for error messages.
         wanted: operators and domains whose nodes the survey is to list; calls of the model's functions are listed, too.
+        content: the bytes that the model was read from, where they are at hand; with them the look is faster.
 
     Raises:
         ModelFileError: naming the first thing that is wrong.
     """
     try:
-        return _Walk(model, wanted).survey
+        return _Walk(model, wanted, content).survey
     except MalformedError as error:
         raise ModelFileError(f"{where}: is not a valid ONNX model: {error}") from None
     except RecursionError:
@@ -58,22 +63,25 @@ def refuse_malformed(model: onnx.ModelProto, where: str, wanted: Collection[str]
 
 
 class _Walk:
-    """One look at everything, in the order of the file."""
+    """One look at everything: in bulk where nothing is wrong, and node by node where something may be."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: Collection[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, wanted: Collection[str], content: bytes | None) -> None:
         self.survey = Survey(model)
         self._wanted = frozenset(wanted)
         self._right_types = set[bytes]()  # those that were looked at before
-        self._right_attributes = set[tuple[bool | bytes, ...]]()
+        self._names = dict[bytes, str | None]()  # of attributes in which nothing is wrong; None: somebody has to look
         self._functions = dict[_Key, FunctionProto]()
         for function in model.functions:
             key = (text(function.domain), text(function.name), text(function.overload))
             if key in self._functions:
                 raise MalformedError(f"the function {function.domain}::{function.name} is there twice")
             self._functions[key] = function
-        self._graph(model.graph, None, _opset(model.opset_import))
-        for function in model.functions:
-            self._function(function)
+        seen: list[Columns | None] = [None] * (1 + len(model.functions))
+        if content is not None:
+            seen = [*(of_file(content, model) or seen)]
+        self._graph(model.graph, None, _opset(model.opset_import), seen[0])
+        for function, columns in zip(model.functions, seen[1:], strict=True):
+            self._function(function, columns)
         _no_recursion(self._functions)
         plain = (("" if domain == "ai.onnx" else domain, *rest) for domain, *rest in self.survey.operators)
         self.survey.operators = set(cast("Iterable[_Key]", plain))
@@ -83,122 +91,149 @@ class _Walk:
         self.survey.blocks.append(block)
         return block
 
-    def _graph(self, graph: GraphProto, outer: Block | None, opset: int) -> Block:
+    def _graph(self, graph: GraphProto, outer: Block | None, opset: int, columns: Columns | None = None) -> Block:
         block = self._block(graph, outer, opset)
         text(graph.name)
         for value in graph.input:
             _define(value.name, block.defined, "an input")
             self._type(value)
-        initializers = set[str]()
         for tensor in graph.initializer:
             name = tensor.name
             if not is_plain_and_whole(tensor):
                 self._tensor(tensor, f"initializer {text(name)!r}")
             if not name:
                 raise MalformedError("an initializer has no name")
-            if name not in block.defined:
-                block.defined.add(text(name))
-            elif name in initializers:
+            if text(name) in block.tensors:
                 raise MalformedError(f"initializer {name!r} is there twice")
-            initializers.add(name)
-        self._nodes(graph.node, block)
+            block.tensors[name] = tensor
+        block.defined.update(block.tensors)
+        self._nodes(block, columns or of_body(graph.node, graph.value_info))
         for value in graph.output:
             self._type(value)
             if not value.name or block.home(text(value.name)) is None:
                 raise MalformedError(f"nothing computes the output {value.name!r}")
-        right = self._right_types
-        for value in graph.value_info:
-            if type(value.name) is not str or value.type.SerializeToString() not in right:
-                text(value.name)
-                self._type(value)
         return block
 
-    def _function(self, function: FunctionProto) -> None:
+    def _function(self, function: FunctionProto, columns: Columns | None) -> None:
         block = self._block(function, None, _opset(function.opset_import))
         for name in function.input:
             _define(name, block.defined, "an input")
-        self._nodes(function.node, block)
+        self._nodes(block, columns or of_body(function.node, function.value_info))
         for name in function.output:
             if not text(name) or name not in block.defined:
                 raise MalformedError(f"nothing in function {function.domain}::{function.name} computes {name!r}")
 
-    def _nodes(self, nodes: Iterable[NodeProto], block: Block) -> None:
-        defined, makers, reads = block.defined, block.makers, block.reads
-        operators, wanted, functions = self.survey.operators, self._wanted, self._functions
-        for place, node in enumerate(nodes):
-            op_type, domain, overload = node.op_type, node.domain, node.overload
-            if not (type(node.name) is type(op_type) is type(domain) is type(overload) is str):
+    def _nodes(self, block: Block, columns: Columns) -> None:
+        block.fill()
+        if not columns.is_text or not set(map(type, chain(block.op_types, *block.makes))) <= {str}:
+            self._refuse_bytes(block)
+        if "" in block.op_types:
+            raise MalformedError(f"{_named(block.nodes[block.op_types.index('')])} is of no operator")
+        holders = self._beside_names(block, columns)
+        self._list(block, columns, holders)
+        self._follow(block, holders)
+        if not columns.types <= self._right_types:
+            for value in block.body.value_info:
+                self._type(value)
+
+    def _refuse_bytes(self, block: Block) -> None:
+        for node in block.nodes:
+            if not (type(node.name) is type(node.op_type) is type(node.domain) is type(node.overload) is str):
                 raise MalformedError(f"a name of {_named(node)} is not UTF-8")
-            if not op_type:
-                raise MalformedError(f"{_named(node)} is of no operator")
-            read = node.input[:]
-            reads.append(read)
+            for name in node.output:
+                text(name)
+        for value in block.body.value_info:
+            text(value.name)
+
+    def _list(self, block: Block, columns: Columns, holders: Collection[int]) -> None:
+        """Note which operators there are, and the nodes that are wanted or hold subgraphs."""
+        kinds: list[_Key] | list[str] = block.op_types
+        keys: dict[_Key | str, _Key] = {op_type: ("", op_type, "") for op_type in set(block.op_types)}
+        if not columns.is_plain:
+            kinds = [(node.domain, op, node.overload) for node, op in zip(block.nodes, block.op_types, strict=True)]
+            keys = {key: key for key in set(kinds)}
+        self.survey.operators.update(keys.values())
+        wanted = {kind for kind, key in keys.items() if not self._wanted.isdisjoint(key[:2]) or key in self._functions}
+        places = (place for place, kind in enumerate(kinds) if kind in wanted or place in holders)
+        block.wanted = [(place, block.nodes[place]) for place in places]
+
+    def _follow(self, block: Block, holders: Collection[int]) -> None:
+        """Look whether each node reads what is there before it, and computes what nothing else does."""
+        defined, before = block.defined, len(block.defined)
+        for place, (read, made) in enumerate(zip(block.reads, block.makes, strict=True)):
             if not defined.issuperset(read):
                 for name in read:
                     if block.home(name) is None:
                         text(name)
-                        raise MalformedError(f"{_named(node)} reads {name!r}, which nothing before it computes")
-            key = (domain, op_type, overload)
-            operators.add(key)
-            held = False
-            if node.attribute or node.metadata_props or node.device_configurations:
-                held = self._parts(node, block, place)
-            if held or op_type in wanted or domain in wanted or key in functions:
-                block.wanted.append((place, node))
-            for name in node.output[:]:
-                if name:
-                    if name in defined or type(name) is not str:
-                        _define(name, defined, _named(node))
-                    defined.add(name)
-                    makers[name] = place
-
-    def _parts(self, node: NodeProto, block: Block, place: int) -> bool:
-        """Look at what a node holds beside names; return whether there are subgraphs."""
-        kinds = self._attributes(node) if node.attribute else ()
-        held = AttributeProto.GRAPH in kinds or AttributeProto.GRAPHS in kinds
-        if held:
-            for attribute in node.attribute:
-                if attribute.type in _GRAPHS:
-                    for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+                        raise MalformedError(
+                            f"{_named(block.nodes[place])} reads {name!r}, which nothing before it computes"
+                        )
+            if place in holders:
+                for attribute in block.nodes[place].attribute:
+                    for graph in subgraphs(attribute):
                         block.inner.append((place, self._graph(graph, block, block.opset)))
-        if node.metadata_props:
+            defined.update(made)
+        named = sum(map(len, block.makes)) - sum(
+            made.count("") for made in block.makes if len(made) > 1 or made == [""]
+        )
+        if len(defined) != before + named:
+            self._refuse_twice(block)
+
+    def _refuse_twice(self, block: Block) -> None:
+        body = block.body
+        given = body.input if isinstance(body, FunctionProto) else (value.name for value in body.input)
+        defined = {*given, *block.tensors}
+        for node in block.nodes:
+            for name in filter(None, node.output):
+                _define(name, defined, _named(node))
+
+    def _beside_names(self, block: Block, columns: Columns) -> set[int]:
+        """Look at what nodes hold beside names; return the places of those with subgraphs."""
+        holders = set[int]()
+        if columns.attributes:
+            for place in self._doubtful(block, columns.attributes):
+                if (
+                    AttributeProto.GRAPH in (kinds := self._attributes(block.nodes[place]))
+                    or AttributeProto.GRAPHS in kinds
+                ):
+                    holders.add(place)
+        for node in block.nodes if columns.has_metadata else ():
             keys = {entry.key for entry in node.metadata_props}
             if len(keys) < len(node.metadata_props):
                 raise MalformedError(f"{_named(node)} has an entry of its metadata_props twice")
             self.survey.metadata |= keys
-        if node.device_configurations and any(not each.configuration_id for each in node.device_configurations):
-            raise MalformedError(f"{_named(node)} has a device configuration without a name")
-        return held
+        for node in block.nodes if columns.has_devices else ():
+            if any(not each.configuration_id for each in node.device_configurations):
+                raise MalformedError(f"{_named(node)} has a device configuration without a name")
+        return holders
+
+    def _doubtful(self, block: Block, attributes: list[bytes]) -> Iterator[int]:
+        """Yield the places of nodes whose attributes have to be looked at: wrong, maybe, or more than values."""
+        names = self._names
+        for content in set(attributes) - names.keys():
+            names[content] = _name_of_value(content)
+        start = 0
+        for place, node in enumerate(block.nodes):
+            count = len(node.attribute)
+            if count:
+                found = [names[content] for content in attributes[start : start + count]]
+                if None in found or (count > 1 and len(set(found)) < count):
+                    yield place
+                start += count
 
     def _attributes(self, node: NodeProto) -> Collection[int]:
-        """Look at a node's attributes but for subgraphs; return their types, or nothing where they were seen before."""
-        decoded = node.domain in _OURS and node.op_type != "Constant"
-        seen: tuple[bool | bytes, ...] | None = None
-        if node.ByteSize() <= _SMALL:
-            seen = (decoded, *[attribute.SerializeToString() for attribute in node.attribute])
-            if seen in self._right_attributes:
-                return ()
-        outside = len(self.survey.external)
-        kinds = [self._attribute(attribute, node, decoded) for attribute in node.attribute]
-        if len({attribute.name for attribute in node.attribute}) < len(kinds):
+        """Look at a node's attributes but for subgraphs; return their types."""
+        for attribute in node.attribute:
+            refuse_attribute(attribute, _named(node))
+            if attribute.type == AttributeProto.STRING and node.domain in _OURS and node.op_type != "Constant":
+                try:
+                    attribute.s.decode()
+                except UnicodeDecodeError:
+                    raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
+            self.survey.external += [each for each in tensors(attribute) if each.data_location == TensorProto.EXTERNAL]
+        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
             raise MalformedError(f"{_named(node)} has an attribute twice")
-        if seen is not None and outside == len(self.survey.external) and not any(kind in _GRAPHS for kind in kinds):
-            self._right_attributes.add(seen)
-        return kinds
-
-    def _attribute(self, attribute: AttributeProto, node: NodeProto, decoded: bool) -> int:
-        """Look at one attribute but for its subgraphs; return its type."""
-        kind: int = attribute.type
-        refuse_attribute(attribute, _named(node))
-        if kind == AttributeProto.STRING and decoded:
-            try:
-                attribute.s.decode()
-            except UnicodeDecodeError:
-                raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
-        if kind in (AttributeProto.TENSOR, AttributeProto.TENSORS) and not attribute.ref_attr_name:
-            tensors = [attribute.t] if kind == AttributeProto.TENSOR else attribute.tensors
-            self.survey.external += [each for each in tensors if each.data_location == TensorProto.EXTERNAL]
-        return kind
+        return [attribute.type for attribute in node.attribute]
 
     def _tensor(self, tensor: TensorProto, what: str) -> None:
         refuse_tensor(tensor, what)
@@ -206,10 +241,24 @@ class _Walk:
             self.survey.external.append(tensor)
 
     def _type(self, value: onnx.ValueInfoProto) -> None:
+        text(value.name)
         content = value.type.SerializeToString()
         if content not in self._right_types:
             refuse_type(value)
             self._right_types.add(content)
+
+
+def _name_of_value(content: bytes) -> str | None:
+    """Return the name of an attribute that is right and a plain value; None where that is not known."""
+    attribute = AttributeProto.FromString(content)
+    try:
+        refuse_attribute(attribute, "")
+        attribute.s.decode()
+    except (MalformedError, UnicodeDecodeError):
+        return None
+    if attribute.type in _GRAPHS or any(each.data_location == TensorProto.EXTERNAL for each in tensors(attribute)):
+        return None
+    return str(attribute.name)
 
 
 def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:
@@ -265,7 +314,4 @@ def _calls(
             called = (node.domain, node.op_type, node.overload)
             if called in functions:
                 yield called
-            for attribute in node.attribute:
-                pending += (
-                    [graph.node for graph in (attribute.g, *attribute.graphs)] if attribute.type in (5, 10) else []
-                )
+            pending += [graph.node for attribute in node.attribute for graph in subgraphs(attribute)]

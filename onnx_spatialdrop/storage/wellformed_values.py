@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import onnx
 from onnx import AttributeProto, TensorProto
 
-__all__ = ["MalformedError", "is_plain_and_whole", "refuse_attribute", "refuse_tensor", "refuse_type", "text"]
+__all__ = [
+    "MalformedError",
+    "is_plain_and_whole",
+    "refuse_attribute",
+    "refuse_tensor",
+    "refuse_type",
+    "subgraphs",
+    "tensors",
+    "text",
+]
 
 _ELEMENTS: Final = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _ATTRIBUTES: Final = frozenset(AttributeProto.AttributeType.values()) - {AttributeProto.UNDEFINED}
@@ -68,10 +78,22 @@ def refuse_attribute(attribute: AttributeProto, node: str) -> None:
     if attribute.ref_attr_name:
         text(attribute.ref_attr_name)
         return
-    if attribute.type in (AttributeProto.TENSOR, AttributeProto.TENSORS):
-        tensors = [attribute.t] if attribute.type == AttributeProto.TENSOR else attribute.tensors
-        for tensor in tensors:
-            refuse_tensor(tensor, f"attribute {attribute.name!r} of {node}")
+    for tensor in tensors(attribute):
+        refuse_tensor(tensor, f"attribute {attribute.name!r} of {node}")
+
+
+def tensors(attribute: AttributeProto) -> Sequence[TensorProto]:
+    """Return the tensors that an attribute holds."""
+    if attribute.ref_attr_name or attribute.type not in (AttributeProto.TENSOR, AttributeProto.TENSORS):
+        return ()
+    return [attribute.t] if attribute.type == AttributeProto.TENSOR else attribute.tensors[:]
+
+
+def subgraphs(attribute: AttributeProto) -> Sequence[onnx.GraphProto]:
+    """Return the graphs that an attribute holds."""
+    if attribute.type == AttributeProto.GRAPH:
+        return [attribute.g]
+    return attribute.graphs[:] if attribute.type == AttributeProto.GRAPHS else ()
 
 
 def refuse_type(value: onnx.ValueInfoProto) -> None:
@@ -110,7 +132,7 @@ def refuse_tensor(tensor: TensorProto, what: str) -> None:
 def is_plain_and_whole(tensor: TensorProto) -> bool:
     """Return whether a tensor holds as many raw bytes as it says; False says nothing. Most weights are such."""
     bits, dims = _BITS.get(tensor.data_type, 0), tensor.dims[:]
-    if not bits or tensor.data_location or not tensor.HasField("raw_data") or any(dim < 0 for dim in dims):
+    if not bits or tensor.data_location or not tensor.HasField("raw_data") or (dims and min(dims) < 0):
         return False
     return bool(len(tensor.raw_data) == -(-math.prod(dims) * bits // 8))
 
