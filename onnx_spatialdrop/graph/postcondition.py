@@ -6,6 +6,7 @@ and not in tests alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -75,18 +76,24 @@ def check(model: ir.Model, before: Interface, gone: Iterable[ir.Node] = ()) -> N
             raise PostconditionError(f"{describe(node)} ({node.op_type}) is still there", node)
 
 
-def check_proto(model: onnx.ModelProto, before: Interface, read: Collection[str]) -> None:
-    """Judge a protobuf that nodes were taken out of; ``read`` is what its main graph's nodes read now.
+def check_proto(model: onnx.ModelProto, before: Interface, lost: Collection[str], read: Counter[str]) -> None:
+    """Judge a protobuf that nodes were taken out of.
+
+    Args:
+        model: what it is now.
+        before: its interface as it was.
+        lost: what its main graph's inputs, initializers and nodes no longer give.
+        read: how often its main graph's nodes read each name now.
 
     Raises:
         PostconditionError: an input or output is not what it was, but for switches that are gone; or what a node reads
             or the graph returns is not there.
     """
-    graph = model.graph
-    _compare(before, Interface.of_proto(model, read))
-    there = {value.name for value in (*graph.input, *graph.initializer)}.union(*[node.output[:] for node in graph.node])
-    for name in {*read, *(value.name for value in graph.output)} - there - {""}:
-        raise PostconditionError(f"nothing computes {name!r} any more")
+    _compare(before, Interface.of_proto(model, ()))
+    outputs = {value.name for value in model.graph.output}
+    for name in lost:
+        if read[name] > 0 or name in outputs:
+            raise PostconditionError(f"nothing computes {name!r} any more")
 
 
 def _compare(before: Interface, after: Interface) -> None:

@@ -154,6 +154,14 @@ class Edits:
             nodes.sort(key=lambda _, following=following: next(following))  # those that go come last
             del nodes[len(ranks) - len(places) :]
 
+    def lost(self, block: Block, pruned: Iterable[Name]) -> set[str]:
+        """Return the names that a block gave and gives no longer, after all edits; ``pruned`` are some of them."""
+        places = self.gone.get(block, {})
+        was = {name for home, name in pruned if home is block}
+        was.update(self._renamed[block], *(block.makes[place] for place in places))
+        made = (node.output for nodes in places.values() for node in nodes)
+        return was.difference(self._renamed[block].values(), *made) - {""}
+
     def settle_infos(self, lost: Iterable[Name]) -> None:
         """Take back what value_info says of names that are no more, or let it speak of what took their place."""
         gone: dict[Block, set[str]] = defaultdict(set)

@@ -43,9 +43,9 @@ class _Pruning:
                 pending[source] = is_direct or pending.get(source, False)
         for block, dropped in self._dropped.items():
             if isinstance(block.body, onnx.GraphProto):
-                _delete(block.body.initializer, dropped)
+                delete(block.body.initializer, _places(block.tensors, dropped))
                 if block is self._survey.blocks[0]:
-                    _delete(block.body.input, dropped)
+                    delete(block.body.input, _places((value.name for value in block.body.input), dropped))
         return self._lost
 
     def _prune(self, block: Block, name: str, direct: bool) -> list[tuple[Name, bool]]:
@@ -115,8 +115,8 @@ def _is_named_switch(value: onnx.ValueInfoProto) -> bool:
     return value.name in switch_names(value.type.tensor_type.elem_type)
 
 
-def _delete(items: Any, names: set[str]) -> None:
-    delete(items, [place for place, item in enumerate(items) if item.name in names] if names else ())
+def _places(names: Iterable[str], dropped: set[str]) -> list[int]:
+    return [place for place, name in enumerate(names) if name in dropped]
 
 
 def drop_domain(survey: Survey) -> None:

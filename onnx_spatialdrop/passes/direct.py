@@ -6,6 +6,7 @@ takes a view of the graph, it leaves to onnx_ir; plain.py says which files these
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = ["WANTED", "take_out"]
 
 #: What a survey has to list for take_out.
 WANTED: Final = frozenset({spec.OP_TYPE, spec.DOMAIN, DROPOUT, BATCH_NORM, *plain.WANTED})
+_CHANGED: Final = (spec.OP_TYPE, DROPOUT, BATCH_NORM)
 
 
 def take_out(survey: Survey, only_spatial: bool = False) -> int | None:
@@ -61,8 +63,7 @@ def take_out(survey: Survey, only_spatial: bool = False) -> int | None:
         return None
     if work.changed:
         before = postcondition.Interface.of_proto(survey.model, survey.read)
-        read = work.finish()
-        postcondition.check_proto(survey.model, before, read)
+        postcondition.check_proto(survey.model, before, *work.finish())
     return work.changed
 
 
@@ -84,7 +85,10 @@ class _Work:
         functions = {(each.domain, each.name) for each in self._survey.model.functions}
         for block in self._survey.blocks:
             for place, node in block.wanted:
-                op_type, domain = node.op_type, node.domain
+                op_type = block.op_types[place]
+                if op_type not in _CHANGED:
+                    continue
+                domain = node.domain
                 if op_type == spec.OP_TYPE and domain == spec.DOMAIN:
                     sources.append(self._spatial(block, place, node))
                 elif self._only_spatial or domain not in ("", "ai.onnx") or (domain, op_type) in functions:
@@ -99,7 +103,7 @@ class _Work:
 
     def _spatial(self, block: Block, place: int, node: NodeProto) -> Name:
         self._has_spatial = True
-        used = [name for name in node.output[1:] if self._is_used(block, name)]
+        used = [name for name in block.makes[place][1:] if self._is_used(block, name)]
         attributes = None
         if used or not any(attribute.ref_attr_name for attribute in node.attribute):
             attributes = self._read(node, bool(used))
@@ -129,15 +133,16 @@ class _Work:
         return attributes
 
     def _dropout(self, block: Block, place: int, node: NodeProto) -> Name:
-        if not node.input[:1] or not node.input[0] or not node.output[:1] or not node.output[0]:
+        reads, makes = block.reads[place], block.makes[place]
+        if not reads or not reads[0] or not makes or not makes[0]:
             raise NotPlainError  # onnx.checker says what is wrong with it
         masks = []
-        for mask in node.output[1:]:
+        for mask in makes[1:]:
             if mask and mask in self._survey.read:
                 raise NotPlainError  # what it is multiplied with may be dropout
             if mask in self._edits.outputs(block):
                 masks = self._mask(node, mask, TrueMask((), block.opset, self._mask_type(block, node, mask)))
-        if self._numbers_of(block).may_be(node.input[0]):
+        if self._numbers_of(block).may_be(reads[0]):
             raise NotPlainError  # a mask for something else
         return self._pass_on(block, place, node, masks)
 
@@ -166,10 +171,11 @@ class _Work:
     def _pass_on(self, block: Block, place: int, node: NodeProto, masks: list[NodeProto]) -> Name:
         """Let readers of a dropout's result read what it dropped from."""
         self.changed += 1
-        x, y = node.input[0], node.output[0]
+        (x, *controls), (y, *others) = block.reads[place], block.makes[place]
         made = {name for mask in masks for name in mask.output}
-        self._lost += [(block, name) for name in node.output[1:] if name and name not in made]
-        self._controls.update({self._edits.source(block, name): None for name in node.input[1:] if name})
+        self._lost += [(block, name) for name in others if name and name not in made]
+        for name in filter(None, controls):
+            self._controls[self._edits.source(block, name)] = None
         source = self._edits.source(block, x)
         if not self._edits.bypass(block, y, x):
             masks = [*masks, helper.make_node("Identity", [x], [y], node.name)]
@@ -208,8 +214,8 @@ class _Work:
                 after.append(helper.make_node("Identity", [node.input[STATISTICS[index]]], [name], f"{name}/stored"))
         self._edits.gone[block][place] = after
 
-    def finish(self) -> set[str]:
-        """Change the model; return what the nodes of the main graph read now."""
+    def finish(self) -> tuple[set[str], Counter[str]]:
+        """Change the model; return what its main graph no longer gives, and how often its nodes read each name."""
         self._edits.rename()
         controls = (self._edits.final(*each) for each in self._controls)
         self._lost += prune_unused(self._survey, self._edits, controls)
@@ -217,4 +223,5 @@ class _Work:
         self._edits.settle_infos(self._lost)
         if self._has_spatial:
             drop_domain(self._survey)
-        return {name for name, count in self._edits.counts[self._survey.blocks[0]].items() if count > 0}
+        main = self._survey.blocks[0]
+        return self._edits.lost(main, self._lost), self._edits.counts[main]

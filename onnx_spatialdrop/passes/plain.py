@@ -5,7 +5,7 @@ It reads a ModelProto, and where it is in doubt the answer is no. What is not pl
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Final
@@ -168,42 +168,49 @@ def refuse_views(survey: Survey, sources: list[Name]) -> None:
     borders without a transposition than with one, nothing is won by rearranging it; see transposes.py.
     """
     main = survey.blocks[0]
-    turned = {name for place, _ in main.wanted if main.op_types[place] == "Transpose" for name in main.makes[place]}
-    meeting = (place for place, names in enumerate(main.reads) if not turned.isdisjoint(names))
-    if not turned or not any(main.op_types[place] in _CARRIED for place in meeting):
+    transposes = (place for place, _ in main.wanted if main.op_types[place] == "Transpose")
+    turned = dict.fromkeys(name for place in transposes for name in main.makes[place])
+    names = {name for home, name in sources if home is main}
+    meeting = (place for place, read in enumerate(main.reads) if not turned.keys().isdisjoint(read))
+    if not turned or not names or not any(main.op_types[place] in _CARRIED for place in meeting):
         return
-    region = _Region(main)
-    for home, name in sources:
-        if home is main and region.may_gain(name):
-            raise NotPlainError
+    regions = _Regions(main, 2 * len(turned))
+    if any(regions.may_gain(name, names) for name in turned):
+        raise NotPlainError
 
 
-class _Region:
-    """Walks what is around values, each node once."""
+class _Regions:
+    """Walks what is around transpositions, each node once.
 
-    def __init__(self, block: Block) -> None:
-        self._block = block
-        self._seen = set[str]()
+    Args:
+        block: the graph.
+        most: how often a transposition can be met at a border.
+    """
+
+    def __init__(self, block: Block, most: int) -> None:
+        self._block, self._most = block, most
+        self._done = set[str]()
 
     @cached_property
     def _readers(self) -> dict[str, list[int]]:
-        readers: dict[str, list[int]] = {}
+        readers: defaultdict[str, list[int]] = defaultdict(list)
         for place, names in enumerate(self._block.reads):
             for name in names:
-                if name in self._block.makers:
-                    readers.setdefault(name, []).append(place)
+                readers[name].append(place)
         return readers
 
-    def may_gain(self, name: str) -> bool:
-        """Return whether there are more transpositions at the borders of the region of a value than other inputs."""
-        transposed, others, pending = 0, 0, [name]
-        into = False
+    def may_gain(self, name: str, sources: Collection[str]) -> bool:
+        """Return whether a region holds a source, and more transpositions than other inputs at its borders."""
+        transposed, others, pending, region = 0, 0, [name], set[str]()
         makers, kinds = self._block.makers, self._block.op_types
         while pending:
             name = pending.pop()
-            if name in self._seen:
+            if name in region:
                 continue
-            self._seen.add(name)
+            if name in self._done or others >= self._most:
+                transposed = 0
+                break
+            region.add(name)
             maker = makers.get(name)
             kind = "" if maker is None else kinds[maker]
             out = 0
@@ -212,18 +219,16 @@ class _Region:
                     out += 1
                 elif kinds[place] in _CARRIED:
                     pending += self._around(place)
-            transposed += out
-            if kind == "Transpose":
-                transposed, into = transposed + 1, True
-            elif maker is not None and kind in _CARRIED:
-                pending += self._around(maker)
-            elif kind != "Constant":
+            transposed += out + (kind == "Transpose")
+            if kind in _CARRIED:
+                pending += self._around(makers[name])
+            elif kind not in ("Transpose", "Constant"):
                 others += not out
-        return into and transposed > others
+        self._done |= region
+        return transposed > others and not region.isdisjoint(sources)
 
     def _around(self, place: int) -> list[str]:
-        """Return what a node reads, and its first result, but for what was seen and for constants."""
+        """Return what a node reads, and its first result, but for constants."""
         block = self._block
         names = block.reads[place][:1] if block.op_types[place] in _DROPOUTS else block.reads[place]
-        around = [*names, *block.makes[place][:1]]
-        return [name for name in around if name not in self._seen and name and name not in block.tensors]
+        return [name for name in (*names, *block.makes[place][:1]) if name and name not in block.tensors]
