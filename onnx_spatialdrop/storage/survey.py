@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -86,6 +87,8 @@ class Survey:
     external: list[onnx.TensorProto] = field(default_factory=list)
 
     @cached_property
-    def read(self) -> set[str]:
+    def read(self) -> Collection[str]:
         """The names that nodes read, in whatever block, when the survey was made."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].counts.keys()
         return set().union(*(block.counts for block in self.blocks))

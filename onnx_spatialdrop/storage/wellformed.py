@@ -5,7 +5,9 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from typing import cast
 
@@ -71,6 +73,8 @@ class _Walk:
         self._right_types = set[bytes]()  # those that were looked at before
         self._names = dict[bytes, str | None]()  # of attributes in which nothing is wrong; None: somebody has to look
         self._functions = dict[_Key, FunctionProto]()
+        self._inside: _Key | None = None
+        self._calls = defaultdict[_Key | None, set[_Key]](set)  # what each function calls
         for function in model.functions:
             key = (text(function.domain), text(function.name), text(function.overload))
             if key in self._functions:
@@ -80,9 +84,14 @@ class _Walk:
         if content is not None:
             seen = [*(of_file(content, model) or seen)]
         self._graph(model.graph, None, _opset(model.opset_import), seen[0])
-        for function, columns in zip(model.functions, seen[1:], strict=True):
-            self._function(function, columns)
-        _no_recursion(self._functions)
+        for key, columns in zip(self._functions, seen[1:], strict=True):
+            self._inside = key
+            self._function(self._functions[key], columns)
+        try:
+            TopologicalSorter({key: sorted(called) for key, called in self._calls.items()}).prepare()
+        except CycleError as error:
+            domain, name, _ = error.args[1][0]
+            raise MalformedError(f"the function {domain}::{name} calls itself") from None
         plain = (("" if domain == "ai.onnx" else domain, *rest) for domain, *rest in self.survey.operators)
         self.survey.operators = set(cast("Iterable[_Key]", plain))
 
@@ -153,6 +162,7 @@ class _Walk:
             kinds = [(node.domain, op, node.overload) for node, op in zip(block.nodes, block.op_types, strict=True)]
             keys = {key: key for key in set(kinds)}
         self.survey.operators.update(keys.values())
+        self._calls[self._inside] |= keys.values() & self._functions.keys()
         wanted = {kind for kind, key in keys.items() if not self._wanted.isdisjoint(key[:2]) or key in self._functions}
         places = (place for place, kind in enumerate(kinds) if kind in wanted or place in holders)
         block.wanted = [(place, block.nodes[place]) for place in places]
@@ -283,35 +293,3 @@ def _define(name: str, defined: set[str], by: str) -> None:
 
 def _named(node: NodeProto) -> str:
     return f"node {node.name!r}" if node.name else f"the {node.op_type} node of {(*node.output, '')[0]!r}"
-
-
-def _no_recursion(functions: dict[tuple[str, str, str], FunctionProto]) -> None:
-    """Find a function that calls itself, with a stack of our own: chains of calls may be long."""
-    done = set[tuple[str, str, str]]()
-    for start in functions:
-        path: list[tuple[tuple[str, str, str], Iterator[tuple[str, str, str]]]] = [(start, _calls(functions, start))]
-        active = {start}
-        while path:
-            key, calls = path[-1]
-            called = next((other for other in calls if other not in done), None)
-            if called is None:
-                done.add(key)
-                active.discard(key)
-                path.pop()
-            elif called in active:
-                raise MalformedError(f"the function {called[0]}::{called[1]} calls itself")
-            else:
-                active.add(called)
-                path.append((called, _calls(functions, called)))
-
-
-def _calls(
-    functions: dict[tuple[str, str, str], FunctionProto], key: tuple[str, str, str]
-) -> Iterator[tuple[str, str, str]]:
-    pending: list[Iterable[NodeProto]] = [functions[key].node]
-    while pending:
-        for node in pending.pop():
-            called = (node.domain, node.op_type, node.overload)
-            if called in functions:
-                yield called
-            pending += [graph.node for attribute in node.attribute for graph in subgraphs(attribute)]
