@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from typing import Final
 
 import onnx_ir as ir
@@ -10,12 +11,29 @@ import onnx_ir as ir
 from onnx_spatialdrop.errors import ModelFileWarning
 from onnx_spatialdrop.graph.controls import is_named_switch, is_switch
 
-__all__ = ["raise_ir_version"]
+__all__ = ["list_constants", "raise_ir_version"]
 
 #: The first with inputs that have a default which callers may override; before it an initializer is a constant, and
 #: listed as an input all the same.
 _DEFAULTS_FROM: Final = 4
 _FUNCTIONS_FROM: Final = 8
+
+
+def list_constants(model: ir.Model, before: Container[str]) -> None:
+    """List constants that were put into a model of an IR version before 4 as inputs, as it has to be there, in place.
+
+    Args:
+        model: the model.
+        before: the names of the initializers that it had.
+    """
+    if (model.ir_version or _DEFAULTS_FROM) < _DEFAULTS_FROM:
+        for name, value in model.graph.initializers.items():
+            if name not in before and not value.is_graph_input() and value.const_value is not None:
+                value.type, value.shape = (
+                    ir.TensorType(value.const_value.dtype),
+                    ir.Shape(value.const_value.shape.numpy()),
+                )
+                model.graph.inputs.append(value)
 
 
 def raise_ir_version(model: ir.Model) -> None:

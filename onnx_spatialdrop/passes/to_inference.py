@@ -20,6 +20,7 @@ from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import TrainingLeftError, TrainingLeftWarning
 from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.graph import postcondition, prune, scopes
+from onnx_spatialdrop.graph.ir_version import list_constants
 from onnx_spatialdrop.graph.replace import bypass
 from onnx_spatialdrop.graph.tidy import tidy_views
 from onnx_spatialdrop.graph.transposes import cancel_transposes
@@ -64,7 +65,7 @@ class InferencePass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
-        before = postcondition.Interface.of(model)
+        before, constants = postcondition.Interface.of(model), {*model.graph.initializers}
         self.report, self.removed = Report(), 0
         around: dict[ir.Value, None] = {}
         while went := self._round(model, around):  # case 6
@@ -73,6 +74,7 @@ class InferencePass(ir.passes.InPlacePass):
         opset = scopes.default_opset(model.graph, model)
         tidy_views(model, sources, opset)  # case 7
         tidy_views(model, cancel_transposes(model, sources, opset), opset)
+        list_constants(model, constants)
         self.left = leftovers.leftovers(model, self.report.refused)  # case 8
         postcondition.check(model, before)  # case 9
         return ir.passes.PassResult(model, modified=self.removed > 0)

@@ -50,3 +50,14 @@ def test_the_command_line_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     onnx.save(onnx.parser.parse_model(TEXT), file)
     assert main(["insert", str(file), "--after", "h", "--rate", "0.5"]) == 0
     assert "IR version 3 has no inputs that somebody may feed or not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["philox", "uniform", "mask-inputs"])
+def test_constants_of_an_expanded_model_are_listed_as_inputs_before_version_4(form: str) -> None:
+    dropped = "d, m = onnx_spatialdrop.SpatialDropout <axes: ints = [2, 3], ratio = 0.5, seed = 1> (h, on, step)"
+    text = TEXT.replace('"": 11', '"": 18, "onnx_spatialdrop": 1').replace("Mul(h, w)", "Mul(d, w)")
+    made = f"on = Constant <value_int = 1> () step = Constant <value_ints = [3]> () {dropped} y = "
+    given = onnx.parser.parse_model(text.replace("y = ", made.replace("value_int = 1", "value = bool {1}")))
+    got = sd.expand(given, form=form)
+    assert got.ir_version == 3
+    onnx.checker.check_model(got)

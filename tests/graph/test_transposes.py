@@ -119,3 +119,12 @@ def test_a_result_keeps_the_sizes_that_the_graph_declares() -> None:
     given = model(*BODIES["residual"][:2])
     given.graph.value_info.append(onnx.helper.make_tensor_value_info("e", 1, ["unk__1", 5, 6, 3]))
     assert list(to_inference(given).graph.output) == list(given.graph.output)
+
+
+def test_before_ir_version_4_what_becomes_a_constant_is_listed_as_an_input() -> None:
+    given = model(*BODIES["concat, pad, slice"][:2])
+    given.ir_version = 3
+    clean = to_inference(given)
+    assert clean.ir_version == 3
+    assert clean.graph.initializer
+    onnx.checker.check_model(clean)

@@ -18,6 +18,7 @@ from onnx_spatialdrop.errors import FormError, SpatialDropError
 from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.graph import controls, postcondition, prune, replace, scopes
 from onnx_spatialdrop.graph.build import ATTRIBUTES_KEY, MASK_KEY, NODE_KEY, NodeBuilder, tags
+from onnx_spatialdrop.graph.ir_version import list_constants
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
@@ -86,7 +87,7 @@ class ExpandPass(ir.passes.InPlacePass):
         if self.target in targets.BATCHED:  # case 11
             batched.refuse_shared_masks(sites)
             batched.switch_on(model.graph, switched)
-        before, names = Interface.of(model), Names(model)
+        before, names, constants = Interface.of(model), Names(model), {*model.graph.initializers}
         masks = mask_inputs.declare(model, sites, names) if self.form == mask_inputs.FORM else [None] * len(sites)
         shared, written = self._write_out(model, sites, masks, names)
         for writer in shared:
@@ -100,6 +101,7 @@ class ExpandPass(ir.passes.InPlacePass):
         model.graph.inputs.extend(mask for mask in masks if mask is not None and mask.uses())  # case 8
         prune.prune_unused(model, control_inputs.values())  # case 6
         prune.drop_domain(model)
+        list_constants(model, constants)
         gone = {site.node for site in sites if site.node.op_type == spec.OP_TYPE}
         postcondition.check(model, before, gone)
         if not self.defaults:
