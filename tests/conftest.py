@@ -5,10 +5,7 @@ import signal
 
 import onnxruntime
 import pytest
-
-_VERSION = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
-#: The newest opset that ONNX Runtime knows.
-_NEWEST = 21 if _VERSION < (1, 21) else 23 if _VERSION < (1, 24) else 99
+from installed import NEWEST_OPSET
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,8 +21,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    skip = pytest.mark.skip(reason=f"onnxruntime {onnxruntime.__version__} knows opsets up to {_NEWEST}")
+    skip = pytest.mark.skip(reason=f"onnxruntime {onnxruntime.__version__} knows opsets up to {NEWEST_OPSET}")
     for item in items:
         opset = item.callspec.params.get("opset", 0) if getattr(item, "callspec", None) is not None else 0
-        if isinstance(opset, int) and opset > _NEWEST:
+        if isinstance(opset, int) and opset > NEWEST_OPSET:
             item.add_marker(skip)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from installed import HAS_FOLDERS
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.graph.scopes import spatial_dropouts
@@ -63,6 +64,7 @@ def session(model: ir.Model) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(FOLDER))
+    model = model if HAS_FOLDERS else ir.external_data.load_to_model(model)
     content = ir.to_proto(model).SerializeToString()
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 import zoo
 from building import dropout_ir, dropout_model
+from installed import CONVERTS
 from onnx import version_converter
 
 import onnx_spatialdrop as sd
@@ -21,6 +22,7 @@ from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.opset import InlineFunctionsPass, OpsetPass
 
 
+@CONVERTS
 @pytest.mark.parametrize("name", ["digits_torch", "digits_keras", "digits_function", "digits_external"])
 @pytest.mark.parametrize("version", [17, 18, 21, 22, 24])
 def test_the_model_answers_as_before_and_keeps_its_nodes(name: str, version: int) -> None:
@@ -43,6 +45,7 @@ def test_onnxs_converter_by_itself_drops_functions() -> None:
     assert not version_converter.convert_version(onnx.load(zoo.path("digits_function")), 21).functions
 
 
+@CONVERTS
 def test_large_weights_are_never_read_and_small_ones_stay_on_disk(tmp_path: Path) -> None:
     whole = onnx.load(zoo.path("digits_torch"))
     expected = {each.name: onnx.numpy_helper.to_array(each) for each in whole.graph.initializer}
@@ -56,6 +59,7 @@ def test_large_weights_are_never_read_and_small_ones_stay_on_disk(tmp_path: Path
         np.testing.assert_array_equal(tensor.numpy(), expected[name])
 
 
+@CONVERTS
 def test_what_the_converter_forgets_is_put_back() -> None:
     model = dropout_ir(opset=20, wrap=True)
     model.metadata_props["author"] = "somebody"
@@ -86,6 +90,7 @@ def test_a_model_at_that_opset_or_without_functions_is_left_alone() -> None:
     assert ir.to_proto(model) == before
 
 
+@CONVERTS
 @pytest.mark.parametrize("name", ["digits_torch", "digits_keras"])
 def test_onnxs_converter_by_itself_leaves_an_attribute_that_is_not_known_yet(name: str) -> None:
     """The trap of case 5: ReduceMean has noop_with_empty_axes from opset 18 on."""
@@ -98,6 +103,7 @@ def test_onnxs_converter_by_itself_leaves_an_attribute_that_is_not_known_yet(nam
     assert "noop_with_empty_axes" not in mean.attributes
 
 
+@CONVERTS
 def test_an_attribute_that_means_something_is_refused() -> None:
     proto = dropout_model(opset=18, mask=False)
     proto.graph.node.append(onnx.helper.make_node("ReduceMax", ["y"], ["z"], name="max", noop_with_empty_axes=1))
@@ -109,6 +115,7 @@ def test_an_attribute_that_means_something_is_refused() -> None:
         OpsetPass(17).call(ir.from_proto(proto))
 
 
+@CONVERTS
 def test_what_onnx_cannot_convert_is_refused() -> None:
     model = io.load(zoo.path("digits_torch"))
     with pytest.raises(

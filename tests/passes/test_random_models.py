@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 
 import pytest
+from installed import NEWEST_OPSET
 from random_models.models import random_pair
 from random_models.oracles import problems
+
+pytestmark = pytest.mark.skipif(NEWEST_OPSET < 25, reason="needs an ONNX Runtime that knows the newest opsets")
 
 
 def failures(seeds: range) -> dict[int, list[str]]:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from exported import EXPORTED, IDIOMS, KERAS, exported, idiom, keras
+from installed import skip_newer
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import TrainingLeftWarning
@@ -26,6 +27,7 @@ def random_nodes(model: onnx.ModelProto) -> list[str]:
 @pytest.mark.parametrize("name", NETS)
 def test_outputs_are_the_frameworks_eval_outputs(name: str) -> None:
     model = sd.to_inference(onnx.load(exported(name)))
+    skip_newer(model)
     arrays = np.load(exported(name).replace(".onnx", ".npz"))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     got = session.run(None, {session.get_inputs()[0].name: arrays["in0"]})[0]

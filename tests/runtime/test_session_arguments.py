@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from building import dropout_model
+from installed import HAS_FOLDERS
 
 import onnx_spatialdrop as sd
 
@@ -59,7 +60,15 @@ def test_a_proto_whose_weights_are_elsewhere_is_refused_with_a_way_out(external:
         sd.session(proto, "body")
 
 
-@pytest.mark.parametrize("way", ["path", "load", "options", "folder"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "path",
+        "load",
+        pytest.param("options", marks=pytest.mark.skipif(not HAS_FOLDERS, reason="needs onnxruntime 1.21 or newer")),
+        "folder",
+    ],
+)
 def test_each_way_out_finds_the_weights(external: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proto, options = onnx.load(external, load_external_data=False), None
     if way == "options":

@@ -11,14 +11,13 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from building import dropout_ir, dropout_model
+from installed import NEWEST_OPSET
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop import reference
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import spec
 
-#: The newest opset that this ONNX Runtime knows.
-NEWEST = 24 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24) else 22
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
 needs_native = pytest.mark.skipif(native.missing_reason() is not None, reason="the native library is not built here")
 
@@ -115,7 +114,7 @@ def test_a_call_that_lists_one_output_fails_so_nodes_list_two(tmp_path: Path) ->
 
 
 def test_a_model_at_a_newer_opset_gets_a_body_at_that_opset() -> None:
-    for opset in (18, 22, min(24, onnx.defs.onnx_opset_version(), NEWEST)):
+    for opset in (18, min(22, NEWEST_OPSET), min(24, onnx.defs.onnx_opset_version(), NEWEST_OPSET)):
         attached = sd.attach(dropout_model(opset=opset))
         assert {o.version for f in attached.functions for o in f.opset_import if not o.domain} == {opset}
         plain(attached)

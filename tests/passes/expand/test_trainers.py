@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 import zoo
 from building import dropout_ir, dropout_model
+from installed import CONVERTS
 
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import FormError
@@ -21,6 +22,7 @@ from onnx_spatialdrop.passes.expand.trainers import PREPARED_KEY, TRAINERS, Trai
 READABLE = {"onnxruntime-training": (12, 21), "onnx2torch": (12, 17), "onnx2pytorch": (9, 21)}
 
 
+@CONVERTS
 @pytest.mark.parametrize("target", TRAINERS)
 @pytest.mark.parametrize("opset", [11, 12, 17, 18, 20, 22, 24])
 def test_the_opset_ends_where_the_trainer_reads_it(target: str, opset: int) -> None:
@@ -32,6 +34,7 @@ def test_the_opset_ends_where_the_trainer_reads_it(target: str, opset: int) -> N
     onnx.checker.check_model(expanded)
 
 
+@CONVERTS
 @pytest.mark.parametrize("target", TRAINERS)
 @pytest.mark.parametrize("name", ["digits_torch", "digits_keras", "digits_function"])
 def test_real_models_answer_as_before(target: str, name: str) -> None:
@@ -45,6 +48,7 @@ def test_real_models_answer_as_before(target: str, name: str) -> None:
     np.testing.assert_allclose(logits, record.logits, atol=1e-4)
 
 
+@CONVERTS
 def test_it_says_what_it_did_in_the_log_and_in_the_file(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "onnx_spatialdrop"):
         expanded = sd.expand(zoo.path("digits_function"), target="onnx2torch")
@@ -103,6 +107,7 @@ def test_a_branch_is_refused_for_onnxruntime_training() -> None:
         sd.expand(zoo.path("digits_if"), target="training")
 
 
+@CONVERTS
 def test_the_command_says_it_too(tmp_path: object) -> None:
     command = [
         sys.executable,
