@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 
 import onnxruntime
 import pytest
@@ -13,6 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    with suppress(ImportError):  # not every environment has it
+        import hypothesis
+
+        hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+        hypothesis.settings.load_profile("untimed")
     os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a program could not write as it ended
     # A job in the background of a shell script is started with interrupts ignored, and so are all its children.
     for number in (signal.SIGINT, signal.SIGTERM):

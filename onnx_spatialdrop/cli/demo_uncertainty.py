@@ -44,7 +44,7 @@ def of_digits(folder: Path, images: Array, labels: Array) -> bool:
 
 def of_pixels(folder: Path) -> bool:
     """Print a map of where a segmentation network is unsure; return whether it is less sure where it is wrong."""
-    held = np.load(folder / "canvas.npz")
+    held = dict(np.load(folder / "canvas.npz"))
     images = held["images"].astype(np.float32) / 255
     result = MCDropout(folder / "canvas.onnx", _SAMPLES, task="segmentation").predict(images)
     wrong = result.prediction != held["labels"]

@@ -17,7 +17,7 @@ DIGITS = str(MODELS / "digits_torch.onnx")
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[str, str]:
-    recorded = np.load(MODELS / "digits_torch.npz")
+    recorded = dict(np.load(MODELS / "digits_torch.npz"))
     noise = np.random.default_rng(0).normal(0, 0.35, (60, 1, 8, 8))
     np.savez(tmp_path / "x.npz", image=(recorded["images"][:60] + noise).clip(0, 1).astype(np.float32))
     np.save(tmp_path / "y.npy", recorded["labels"][:60])
@@ -55,7 +55,7 @@ def test_uncertainty_gives_figures_arrays_and_a_page(
     said = capsys.readouterr().out
     for name in ("draws a sample", "Brier score", "calibration error", "AUROC of mutual information"):
         assert name in said
-    arrays = np.load(out)
+    arrays = dict(np.load(out))
     assert arrays["mean"].shape == (60, 10)
     np.testing.assert_allclose(arrays["mean"].sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(arrays["expected_entropy"] + arrays["mutual_information"], arrays["entropy"], atol=1e-9)

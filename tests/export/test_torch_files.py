@@ -46,7 +46,7 @@ def test_every_layer_is_there_and_named(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_outputs_are_torchs_in_inference_and_with_the_same_masks(name: str, kernel: Any) -> None:
-    session, arrays = sd.session(DATA / f"{name}.onnx", kernel), np.load(DATA / f"{name}.npz")
+    session, arrays = sd.session(DATA / f"{name}.onnx", kernel), dict(np.load(DATA / f"{name}.npz"))
     np.testing.assert_allclose(session.run(None, {"x": arrays["x"]})[0], arrays["inference"], **TOLERANCE)
     for step in (0, 5):
         feeds = {"x": arrays["x"], "training_mode": np.array(True), "step": np.array([step])}
@@ -56,7 +56,7 @@ def test_outputs_are_torchs_in_inference_and_with_the_same_masks(name: str, kern
 
 @pytest.mark.parametrize("name", FILES)
 def test_round_trips_through_every_form_keep_the_inference_output(name: str) -> None:
-    arrays, file = np.load(DATA / f"{name}.npz"), DATA / f"{name}.onnx"
+    arrays, file = dict(np.load(DATA / f"{name}.npz")), DATA / f"{name}.onnx"
     model = sd.load(file)
     forms = {
         "removed": sd.remove(model),

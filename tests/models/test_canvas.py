@@ -13,7 +13,7 @@ MODELS = Path(__file__).parents[2] / "models"
 
 
 def test_it_is_right_and_unsure_where_it_is_wrong() -> None:
-    held = np.load(MODELS / "canvas.npz")
+    held = dict(np.load(MODELS / "canvas.npz"))
     images = held["images"][:8].astype(np.float32) / 255
     labels = held["labels"][:8]
     cut = sd.split(MODELS / "canvas.onnx")

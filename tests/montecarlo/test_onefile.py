@@ -49,7 +49,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
 
 def digits(name: str, rows: int = 5) -> tuple[onnx.ModelProto, dict[str, Array]]:
     model = onnx.load(MODELS / f"{name}.onnx")
-    images = np.load(MODELS / ("digits_keras.npz" if "keras" in name else "digits_torch.npz"))["images"]
+    images = dict(np.load(MODELS / ("digits_keras.npz" if "keras" in name else "digits_torch.npz")))["images"]
     return model, {model.graph.input[0].name: images[:rows]}
 
 

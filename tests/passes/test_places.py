@@ -68,5 +68,5 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, object], text: str) -
 def test_the_line_that_monte_carlo_names_makes_a_model_that_it_takes(tmp_path: Path) -> None:
     out = tmp_path / "dropped.onnx"
     assert main(["insert", str(MODELS / "digits_torch_eval_export.onnx"), str(out), "--last", "--rate", "0.2"]) == 0
-    images = np.load(MODELS / "digits_torch.npz")["images"][:3]
+    images = dict(np.load(MODELS / "digits_torch.npz"))["images"][:3]
     assert sd.MCDropout(out).predict(images).std.max() > 1e-3

@@ -28,7 +28,7 @@ def random_nodes(model: onnx.ModelProto) -> list[str]:
 def test_outputs_are_the_frameworks_eval_outputs(name: str) -> None:
     model = sd.to_inference(onnx.load(exported(name)))
     skip_newer(model)
-    arrays = np.load(exported(name).replace(".onnx", ".npz"))
+    arrays = dict(np.load(exported(name).replace(".onnx", ".npz")))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     got = session.run(None, {session.get_inputs()[0].name: arrays["in0"]})[0]
     np.testing.assert_allclose(got, arrays["out"], rtol=1e-5, atol=1e-5 * np.abs(arrays["out"]).max())
@@ -88,6 +88,6 @@ def test_keras_networks_become_their_eval_exports(name: str) -> None:
     assert random_nodes(model) == []
     onnx.checker.check_model(model, full_check=True)
     assert len(model.graph.node) <= len(onnx.load(keras(f"{name}_eval.onnx")).graph.node)
-    arrays = np.load(keras(f"{name}.npz"))
+    arrays = dict(np.load(keras(f"{name}.npz")))
     got = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": arrays["x"]})[0]
     np.testing.assert_allclose(got, arrays["y"], rtol=1e-5, atol=1e-6)
