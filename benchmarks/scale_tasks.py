@@ -78,7 +78,6 @@ def tasks() -> dict[str, Callable[[str, str], object]]:
 def passes(drops: int) -> dict[str, Callable[[Any], object]]:
     """Return the passes, which take an ir.Model of a chain of ``drops`` dropouts."""
     import onnx_spatialdrop as sd
-    from onnx_spatialdrop.cli.inspect import runs_where
     from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
     from onnx_spatialdrop.passes.expand import ExpandPass
     from onnx_spatialdrop.passes.find import find_nodes
@@ -91,7 +90,6 @@ def passes(drops: int) -> dict[str, Callable[[Any], object]]:
     return {
         "find": find_nodes,
         "check": sd.check,
-        "inspect": lambda model: (find_nodes(model), runs_where(model)),
         "remove": RemovePass().call,
         "to_inference": InferencePass().call,
         "fuse": FusePass(elementwise=True).call,

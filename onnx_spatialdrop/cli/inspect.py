@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
-from onnx_spatialdrop import io
 from onnx_spatialdrop.cli.terminal import print_json, show, table, working
 from onnx_spatialdrop.cli.verbs import Verbs, added
-from onnx_spatialdrop.graph.scopes import default_opset
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
-from onnx_spatialdrop.passes.find import Found, find_nodes
+from onnx_spatialdrop.passes import direct
+from onnx_spatialdrop.passes.find_protos import find_in
+from onnx_spatialdrop.passes.found import Found
 from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.fuse.report import Record, Report
-from onnx_spatialdrop.passes.masks.planned import planned
+from onnx_spatialdrop.passes.masks.planned import PlannedGroup, planned
+from onnx_spatialdrop.passes.opened import Opened
+from onnx_spatialdrop.storage.survey import Survey
 
-__all__ = ["add", "runs_where"]
+__all__ = ["add"]
 
 #: Operators after which people put dropout, and how many of their values are named.
 _PLACES = ("Relu", "LeakyRelu", "Gelu", "Elu", "Sigmoid", "Tanh", "BatchNormalization", "Conv", "LSTM", "GRU")
@@ -36,11 +38,19 @@ def add(verbs: Verbs) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     with working() as work:
         work.stage(f"reading {arguments.input}")
-        model = io.load(arguments.input)
-        found, runs, places, masks = find_nodes(model), runs_where(model), _places(model), planned(model)
+        opened = Opened(Path(arguments.input), direct.WANTED)
+        survey = opened.survey
+        found, places = find_in(survey, opened.folder), _places(survey)
         work.stage(f"looking for dropout in {arguments.input}")
-        other = FusePass(elementwise=True, bernoulli=True)
-        other.call(model)  # it is this program's own copy
+        runs, masks, other = (
+            _runs_where(survey) if found else {},
+            list[PlannedGroup](),
+            FusePass(elementwise=True, bernoulli=True),
+        )
+        if found or not direct.is_without_dropout(survey):
+            model = opened.as_ir()
+            masks = planned(model)
+            other.call(model)
     if arguments.json:
         written = {"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs}
         written["masks"] = [each.as_dict() for each in masks]
@@ -113,22 +123,21 @@ def _other_row(record: Record, reason: str) -> tuple[str, ...]:
     return (record.name, record.kind, axes, "?" if record.ratio is None else f"{record.ratio:.6g}", reason)
 
 
-def _places(model: ir.Model) -> list[str]:
+def _places(survey: Survey) -> list[str]:
     """Return values after which somebody may want dropout: a few, of one operator of _PLACES."""
+    main = survey.blocks[0]
     for op_type in _PLACES:
-        names = [node.outputs[0].name for node in model.graph if node.op_type == op_type and node.domain == ""]
+        made = (names for kind, names in zip(main.op_types, main.makes, strict=True) if kind == op_type)
+        names = [names[0] for names in islice(made, _NAMED) if names and names[0]]
         if names:
-            return [name for name in names[:_NAMED] if name]
+            return names
     return []
 
 
-def runs_where(model: ir.Model) -> dict[str, dict[str, Any]]:
-    """Return, for each way to run the file, "yes" or "no" and why."""
-    nodes = find_nodes(model)
-    if not nodes:
-        return {}
-    opset = default_opset(model.graph, model)
-    has_body = any(f.domain == spec.DOMAIN and f.name == spec.OP_TYPE for f in model.functions.values())
+def _runs_where(survey: Survey) -> dict[str, dict[str, Any]]:
+    """Return, for each way to run a file with SpatialDropout nodes, "yes" or "no" and why."""
+    opset = survey.blocks[0].opset
+    has_body = any(f.domain == spec.DOMAIN and f.name == spec.OP_TYPE for f in survey.model.functions)
     bits = "the operator's own bits" if opset >= body.MIN_OPSET else "the runtime's own random numbers (opset < 18)"
     plain = ("yes", f"the file holds the function body: {bits}") if has_body else ("no", "no function body: attach")
     return {

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import onnx
 
+from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.operator.attributes import Given, checked
 from onnx_spatialdrop.storage.survey import Block
 
-__all__ = ["delete", "settle_infos", "type_of"]
+__all__ = ["attributes_of", "delete", "settle_infos", "type_of"]
 
 #: Entries of a list by the names that they speak of, with their places.
 _Said = dict[str, tuple[int, Any]]
@@ -28,6 +31,18 @@ def type_of(block: Block, name: str) -> onnx.TypeProto | None:
         if tensor.name == name:
             return onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
     return None
+
+
+def attributes_of(node: onnx.NodeProto, dtype: np.dtype[Any] | None = None) -> spec.Attributes:
+    """Return the checked attributes of a SpatialDropout node; see operator.attributes.checked."""
+    given = {}
+    for each in node.attribute:
+        value = None if each.ref_attr_name else onnx.helper.get_attribute_value(each)
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        given[each.name] = Given(each.type, value, each.ref_attr_name)
+    where = f"node {node.name!r}" if node.name else f"the {node.op_type} node that computes {(*node.output, '')[0]!r}"
+    return checked(where, node.input, 2 if len(node.output) == 1 else len(node.output), given, dtype)
 
 
 def settle_infos(

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.operator import dialects, spec
+from onnx_spatialdrop.operator.attributes import Given, checked
 
 __all__ = [
     "DATA_FORMATS",
@@ -35,15 +36,6 @@ FLOAT_TYPES: Final = {
     ir.DataType.BFLOAT16: spec.DTYPES["bfloat16"],
     ir.DataType.FLOAT: spec.DTYPES["float32"],
     ir.DataType.DOUBLE: spec.DTYPES["float64"],
-}
-
-_TYPES: Final = {
-    "axes": ir.AttributeType.INTS,
-    "ratio": ir.AttributeType.FLOAT,
-    "seed": ir.AttributeType.INT,
-    "scale": ir.AttributeType.FLOAT,
-    "rng": ir.AttributeType.STRING,
-    "strata": ir.AttributeType.INT,
 }
 
 _LAST: Final = ("channels_last", "NWC", "NHWC", "NDHWC")
@@ -191,36 +183,13 @@ def read(node: ir.Node) -> spec.Attributes:
         SpecError: a missing or impossible attribute, inputs and outputs other than 3 and 2, or an X of a type that the
             node's ``rng`` draws no masks for.
     """
-    where = describe(node)
-    if len(node.inputs) != 3 or any(value is None for value in node.inputs):
-        raise SpecError(f"{where}: SpatialDropout takes exactly three inputs, X, training_mode and step")
-    if len(node.outputs) != 2:
-        raise SpecError(
-            f"{where}: SpatialDropout lists exactly two outputs, Y and the mask; name the mask though unused"
-        )
-    missing = [key for key in ("axes", "ratio", "seed") if key not in node.attributes]
-    if missing:
-        raise SpecError(f"{where}: attribute {missing[0]} is missing; axes, ratio and seed are required")
-    found = {key: attr for key, attr in node.attributes.items() if key in _TYPES}
-    for key, attr in found.items():
-        if attr.is_ref():
-            raise SpecError(
-                f"{where}: attribute {key} refers to {attr.ref_attr_name!r} of its function; inline that function first"
-            )
-        if attr.type != _TYPES[key]:
-            raise SpecError(f"{where}: attribute {key} is of type {attr.type.name}; it must be {_TYPES[key].name}")
-    attributes = spec.Attributes(
-        axes=tuple(found["axes"].as_ints()),
-        ratio=found["ratio"].as_float(),
-        seed=found["seed"].as_int(),
-        scale=found["scale"].as_float() if "scale" in found else 0.0,
-        # onnx_ir leaves what is no UTF-8 as bytes.
-        rng=str(found["rng"].value) if "rng" in found else "philox",
-        strata=found["strata"].as_int() if "strata" in found else 1,
-        where=where,
-    )
-    _check_type(node.inputs[0], attributes)
-    return attributes
+    x = node.inputs[0] if node.inputs else None
+    given = {
+        key: Given(int(attribute.type), attribute.value, attribute.ref_attr_name or "")
+        for key, attribute in node.attributes.items()
+    }
+    present = [value is not None for value in node.inputs]
+    return checked(describe(node), present, len(node.outputs), given, None if x is None else numpy_dtype(x))
 
 
 def _check_type(x: ir.Value | None, attributes: spec.Attributes) -> None:

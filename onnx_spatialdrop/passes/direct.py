@@ -11,16 +11,14 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx import NodeProto, helper
 
 from onnx_spatialdrop.graph import postcondition
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.graph.proto_edits import Edits, Name
-from onnx_spatialdrop.graph.proto_infos import type_of
+from onnx_spatialdrop.graph.proto_infos import attributes_of, type_of
 from onnx_spatialdrop.graph.proto_prune import drop_domain, prune_unused
 from onnx_spatialdrop.graph.true_masks import BOOL_FROM, TrueMask
-from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes import plain
 from onnx_spatialdrop.passes.plain import NotPlainError
@@ -33,7 +31,7 @@ from onnx_spatialdrop.passes.training_forms import (
 )
 from onnx_spatialdrop.storage.survey import Block, Survey
 
-__all__ = ["WANTED", "take_out"]
+__all__ = ["WANTED", "is_without_dropout", "take_out"]
 
 #: What a survey has to list for take_out.
 WANTED: Final = frozenset({spec.OP_TYPE, spec.DOMAIN, DROPOUT, BATCH_NORM, *plain.WANTED})
@@ -65,6 +63,15 @@ def take_out(survey: Survey, only_spatial: bool = False) -> int | None:
         before = postcondition.Interface.of_proto(survey.model, survey.read)
         postcondition.check_proto(survey.model, before, *work.finish())
     return work.changed
+
+
+def is_without_dropout(survey: Survey) -> bool:
+    """Return whether nothing in a model, with the nodes that WANTED names, is dropout, or could be proven to be."""
+    try:
+        plain.refuse_unproven(survey)
+    except NotPlainError:
+        return False
+    return not any(op_type in (spec.OP_TYPE, DROPOUT) for _, op_type, _ in survey.operators)
 
 
 class _Work:
@@ -119,16 +126,7 @@ class _Work:
         key = b"\0".join((bytes((len(node.input), "" in node.input[:])), *parts))
         if key in self._right and seeds == [True] and not needed:
             return None
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [ir.Value(name=name) if name else None for name in node.input],
-            [ir.serde.deserialize_attribute(attribute) for attribute in node.attribute],
-            outputs=[ir.Value(name=name) for name in node.output],
-            name=node.name,
-        )
-        op.complete(copy)
-        attributes = op.read(copy)
+        attributes = attributes_of(node)
         self._right.add(key)
         return attributes
 

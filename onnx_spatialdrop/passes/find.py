@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.gc_pause import gc_paused
 from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.find_protos import WANTED, find_in
+from onnx_spatialdrop.passes.found import Found, plain
+from onnx_spatialdrop.passes.opened import Opened
 
-__all__ = ["Found", "find", "find_nodes"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """One SpatialDropout node.
-
-    Attributes:
-        name: the node's name; "" where it has none.
-        axes: the axes along which one mask entry is shared, as the node has them.
-        ratio: fraction dropped, in [0, 1].
-        seed: int64 key.
-        scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
-        rng: the generator.
-        strata: over how many steps the draws are balanced; 1: each is drawn on its own.
-        dtype: X's type, such as "float32"; None where the file does not say.
-        shape: X's dimensions, numbers, names or None each; None where the rank is unknown.
-        training_mode: "switch NAME (default)", "constant VALUE" or "computed by NAME".
-        step: the same for ``step``.
-        scope: "" for the main graph, else "function DOMAIN::NAME"; "/subgraph" is added inside If, Loop and Scan.
-        mask_used: whether something reads the mask.
-        node: the node itself.
-    """
-
-    name: str
-    axes: tuple[int, ...]
-    ratio: float
-    seed: int
-    scale: float
-    rng: str
-    strata: int
-    dtype: str | None
-    shape: tuple[int | str | None, ...] | None
-    training_mode: str
-    step: str
-    scope: str
-    mask_used: bool
-    node: ir.Node = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the node, in types that JSON has."""
-        return {key: value for key, value in self.__dict__.items() if key != "node"}
+__all__ = ["find", "find_nodes"]
 
 
 def find_nodes(model: ir.Model) -> list[Found]:
@@ -78,9 +38,12 @@ def find(model: io.Source) -> list[Found]:
         SpecError: a node that the operator's definition does not allow.
         ModelFileError: a file that cannot be read.
     """
-    if isinstance(model, ir.Model):
-        return find_nodes(model)
-    return io.rewrite(model, None, find_nodes)[1]
+    source = io.checked_source(model)
+    if isinstance(source, ir.Model):
+        return find_nodes(source)
+    with gc_paused():
+        opened = Opened(source, WANTED)
+        return find_in(opened.survey, opened.folder)
 
 
 def _found(site: scopes.Site) -> Found:
@@ -115,11 +78,6 @@ def _controlled_by(value: ir.Value | None) -> str:
         return "missing"
     if value.is_graph_input():
         default = value.const_value
-        return f"input {value.name}" if default is None else f"switch {value.name} ({_plain(default.numpy())})"
+        return f"input {value.name}" if default is None else f"switch {value.name} ({plain(default.numpy())})"
     constant = controls.constant_of(value)
-    return f"computed by {value.name}" if constant is None else f"constant {_plain(constant)}"
-
-
-def _plain(array: Any) -> str:
-    flat = array.reshape(-1).tolist()
-    return str(flat[0] if len(flat) == 1 else flat).lower()
+    return f"computed by {value.name}" if constant is None else f"constant {plain(constant)}"

@@ -42,11 +42,16 @@ class Opened:
         if self._file is not None:
             protos.check_external(self.survey, self._file)
 
+    @property
+    def folder(self) -> str:
+        """Where its external data is; "" for a model that came as a protobuf."""
+        return "" if self._file is None else os.path.dirname(os.path.abspath(self._file))
+
     def as_ir(self) -> ir.Model:
         """Return the model as onnx_ir has it, which leaves the protobuf as it is."""
         model = io.from_survey(self.survey, self._where)
         if self._file is not None:
-            external.set_folder(model, os.path.dirname(os.path.abspath(self._file)))
+            external.set_folder(model, self.folder)
         return model
 
     def result(

@@ -60,6 +60,10 @@ class Block:
         """How often its nodes read each name."""
         return Counter(chain.from_iterable(self.reads))
 
+    def is_read(self, name: str) -> bool:
+        """Return whether a node of this block, or of one inside it, reads what ``name`` stands for here."""
+        return name in self.counts or any(name not in each.defined and each.is_read(name) for _, each in self.inner)
+
     def home(self, name: str) -> Block | None:
         """Return the block that defines what ``name`` stands for in this one."""
         block: Block | None = self

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 from building import dropout_model
 
@@ -34,6 +35,15 @@ def test_inspect_says_which_nodes_are_drawn_together(file: Path, capsys: pytest.
     assert main(["inspect", "--json", str(file)]) == 0
     (group,) = json.loads(capsys.readouterr().out)["masks"]
     assert group == {"nodes": ["drop"], "drawn": "alone", "reason": "no other node has its switch, step and sizes"}
+
+
+def test_inspect_makes_no_model_of_onnx_ir_of_a_file_without_dropout(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = sd.to_inference(file, file.with_name("plain.onnx"))
+    monkeypatch.setattr(ir, "from_proto", lambda *_: pytest.fail("onnx_ir was used"))
+    assert main(["inspect", str(plain)]) == 0
+    assert "no dropout: a file for inference" in capsys.readouterr().out
 
 
 def test_inspect_says_what_attach_changed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,14 +13,15 @@ import onnx_spatialdrop as sd
 
 _SLOW = """
 import sys, time
-from onnx_spatialdrop import cli, io
+from onnx_spatialdrop import cli
 from onnx_spatialdrop.cli import terminal
+from onnx_spatialdrop.storage import files
 terminal.PATIENCE = float(sys.argv[1])
-load = io.load
+read = files.read
 def slow(path):
     time.sleep(1.0)
-    return load(path)
-io.load = slow
+    return read(path)
+files.read = slow
 sys.exit(cli.main(sys.argv[2:]))
 """
 

@@ -1,11 +1,20 @@
 """What find tells of each node."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import onnx
+import onnx_ir as ir
 import pytest
 from building import dropout_ir, dropout_model
+from hypothesis import given, settings
+from random_models.plain_graphs import models
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop import io
+from onnx_spatialdrop.passes.found import Found
 
 
 def test_switches_types_and_shapes_are_told() -> None:
@@ -38,8 +47,41 @@ def test_an_unknown_type_is_none_and_not_float64() -> None:
     assert [found.dtype for found in sd.find(model)] == [None]
 
 
-def test_an_unknown_type_is_none() -> None:
-    """NumPy takes None for float64 in comparisons."""
-    model = dropout_ir(wrap=True)
-    model.graph[0].outputs[0].type = None
-    assert sd.find(model)[0].dtype is None
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*(ROOT / "models").glob("*.onnx"), *(ROOT / "tests" / "data").rglob("*.onnx")])
+
+
+def _said(find: Callable[[Any], list[Found]], model: object) -> object:
+    try:
+        return [each.as_dict() for each in find(model)]
+    except sd.SpecError as error:
+        return str(error)
+
+
+def test_a_file_is_read_as_its_ir_model_is() -> None:
+    count = 0
+    for file in FILES:
+        proto = onnx.load(file, load_external_data=False)
+        found = _said(sd.find, proto)
+        assert found == _said(sd.find, io.from_proto(proto)), file
+        count += len(found)
+    assert count > 100
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(models())
+def test_a_random_model_is_read_as_its_ir_model_is(model: onnx.ModelProto) -> None:
+    assert _said(sd.find, model) == _said(sd.find, io.from_proto(model))
+
+
+def test_no_model_of_onnx_ir_is_made_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = sd.save(dropout_model(wrap=True), tmp_path / "m.onnx")
+    monkeypatch.setattr(ir, "from_proto", lambda *_: pytest.fail("onnx_ir was used"))
+    assert [each.name for each in sd.find(file)] == ["drop"]
+
+
+def test_switches_in_external_data_are_told(tmp_path: Path) -> None:
+    model = dropout_model(wrap=True)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.data")
+    assert sd.find(tmp_path / "m.onnx")[0].as_dict() == sd.find(dropout_model(wrap=True))[0].as_dict()
+    assert (tmp_path / "m.data").exists()

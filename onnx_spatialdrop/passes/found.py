@@ -1,0 +1,55 @@
+"""What find says of a node, whether it was read in an ir.Model or in a protobuf. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Found", "plain"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One SpatialDropout node.
+
+    Attributes:
+        name: the node's name; "" where it has none.
+        axes: the axes along which one mask entry is shared, as the node has them.
+        ratio: fraction dropped, in [0, 1].
+        seed: int64 key.
+        scale: what kept values are multiplied by; 0 stands for 1 / (1 - ratio).
+        rng: the generator.
+        strata: over how many steps the draws are balanced; 1: each is drawn on its own.
+        dtype: X's type, such as "float32"; None where the file does not say.
+        shape: X's dimensions, numbers, names or None each; None where the rank is unknown.
+        training_mode: "switch NAME (default)", "constant VALUE" or "computed by NAME".
+        step: the same for ``step``.
+        scope: "" for the main graph, else "function DOMAIN::NAME"; "/subgraph" is added inside If, Loop and Scan.
+        mask_used: whether something reads the mask.
+        node: the node itself; of a file or an onnx.ModelProto, an onnx.NodeProto.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+    ratio: float
+    seed: int
+    scale: float
+    rng: str
+    strata: int
+    dtype: str | None
+    shape: tuple[int | str | None, ...] | None
+    training_mode: str
+    step: str
+    scope: str
+    mask_used: bool
+    node: Any = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the node, in types that JSON has."""
+        return {key: value for key, value in self.__dict__.items() if key != "node"}
+
+
+def plain(array: Any) -> str:
+    """Return a constant in words: one number, or a list."""
+    flat = array.reshape(-1).tolist()
+    return str(flat[0] if len(flat) == 1 else flat).lower()
