@@ -33,11 +33,19 @@ def add(verbs: Verbs) -> None:
     verb = added(verbs, "uncertainty")
     verb.add_argument("input", metavar="INPUT", help="an .onnx file")
     verb.add_argument("--inputs", metavar="FILE", required=True, help="inputs: .npz by name, or .npy for a single one")
+    verb.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="local",
+        help="run on Ray: at an address, or here; --inputs is a folder of .npz files or of images, or a Parquet file",
+    )
+    verb.add_argument("--white", type=int, choices=[1, 255], default=1, help="of images, with --ray (default: 1)")
     verb.add_argument("--labels", metavar="FILE", help="the truth: .npy, or .npz with an array 'labels'")
     add_options(verb)
     verb.add_argument("--tolerance", type=float, help="samples stop when the mean's standard error is below it")
     verb.add_argument("--seed", type=int, help="new seeds for the nodes (default: the file's)")
-    verb.add_argument("--batch", type=int, default=32, help="samples at once (default: 32)")
+    verb.add_argument("--batch", type=int, help="samples at once (default: 32; with --ray up to 1024)")
     verb.add_argument(
         "--kernel",
         metavar="KERNEL",
@@ -63,8 +71,12 @@ class _Run:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.batch < 1:
+    if arguments.batch is not None and arguments.batch < 1:
         raise SpecError(f"--batch is {arguments.batch}; it must be 1 or more")
+    if arguments.ray is not None:
+        from onnx_spatialdrop.cli import uncertainty_ray
+
+        return uncertainty_ray.run(arguments)
     done = _done(arguments)
     first = done.result.first
     shown = {"draws a sample": f"{done.result.samples.mean():g}"} | _described(first) | _figures(done.judged)
@@ -110,7 +122,7 @@ def _done(arguments: argparse.Namespace) -> _Run:
     with working() as work:
         work.stage(f"drawing {arguments.samples} times")
         result = mc.predict_dataset(
-            _batches(inputs, rows, arguments.batch, work.copied), folder=arguments.resume, progress=False
+            _batches(inputs, rows, arguments.batch or 32, work.copied), folder=arguments.resume, progress=False
         )
     notes = list(mc.notes)
     if mc.ends:

@@ -5,11 +5,13 @@ It knows no engine. Ray Data's map_batches, Spark's mapInPandas, Dask's map_part
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import SpecError
@@ -89,6 +91,7 @@ class MonteCarloBatches:
         self._threads = arguments.integer(threads, "threads", 1)
         self._options = options
         self._mc: MCDropout | None = None
+        self._sizes: dict[str, tuple[int, ...]] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,7 +121,8 @@ class MonteCarloBatches:
         """Return the statistics of a batch's rows, as a dict of arrays with the ids in it.
 
         Args:
-            batch: columns by name, of N rows each. A column of objects is stacked; integers become the model's type.
+            batch: columns by name, of N rows each. A column of objects or of lists is stacked; integers become the
+                model's type, and flat rows get the shape that the model gives its inputs.
 
         Raises:
             SpecError: a column is missing, ids are no integers, negative, or twice in the batch.
@@ -151,11 +155,15 @@ class MonteCarloBatches:
             options.intra_op_num_threads = options.inter_op_num_threads = self._threads
             self._mc = MCDropout(self._model, self._samples, sess_options=options, **self._options)
             self._mc.refuses_equal = False  # one batch of blank rows is no reason to stop
+            self._sizes = {value.name or "": _sizes(value) for value in io.load(self._model).graph.inputs}
         return self._mc
 
     def _feeds(self, columns: Batch, rows: Array) -> Any:
-        named = {name: columns[column][rows] for column, name in self._inputs.items()}
-        return next(iter(named.values())) if None in named else named
+        mc = self._open()
+        if None in self._inputs.values() and len(mc.inputs) > 1:
+            raise SpecError(f"the model has several inputs, {', '.join(mc.inputs)}; give inputs={{column: input, ...}}")
+        named = {name or mc.inputs[0]: columns[column][rows] for column, name in self._inputs.items()}
+        return {name: _shaped(array, self._sizes.get(name, ())) for name, array in named.items()}
 
     def _read(self, made: MCResult) -> Batch:
         columns = {}
@@ -181,7 +189,25 @@ class MonteCarloBatches:
 
 
 def _stacked(column: npt.ArrayLike) -> Array:
-    array = np.asarray(column)
-    if array.dtype == object and len(array):
-        array = np.stack([np.asarray(entry) for entry in array])
+    array = _dense(column)
     return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize < 8 else array
+
+
+def _dense(column: npt.ArrayLike) -> Array:
+    """Return an array of what may hold arrays, or lists of lists, as Arrow gives them."""
+    array = np.asarray(column)
+    if array.dtype != object or not len(array) or isinstance(array.flat[0], str):
+        return array
+    return np.stack([_dense(entry) for entry in array])
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    """Return the sizes of a row of an input; nothing where the model leaves some open."""
+    sizes = () if value.shape is None else tuple(size for size in value.shape[1:] if isinstance(size, int))
+    return sizes if value.shape is not None and len(sizes) == len(value.shape) - 1 else ()
+
+
+def _shaped(rows: Array, sizes: tuple[int, ...]) -> Array:
+    """Return flat rows in the model's shape; engines keep lists of numbers."""
+    flat = len(sizes) > 1 and rows.ndim == 2 and rows.shape[1] == math.prod(sizes)
+    return rows.reshape(-1, *sizes) if flat else rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,8 +12,12 @@ from onnx_spatialdrop.distributed.checkpoint import CheckpointedBatches
 
 __all__ = ["monte_carlo_dataset"]
 
-#: Rows of a batch: a lost worker loses at most that many, and a checkpoint has a file for each.
-_BATCH: Final = 256
+#: Rows of a batch, and the bytes of inputs that they may have together, as the model takes them. A batch costs Ray some
+#: 5 ms, a lost worker loses at most one, and a checkpoint has a file for each.
+_BATCH: Final = 1024
+_BYTES: Final = 64 << 20
+#: Rows of a batch where the model leaves the size of a row open.
+_OPEN: Final = 256
 
 
 class _Worker:
@@ -36,7 +41,7 @@ def monte_carlo_dataset(
     samples: int = 31,
     actors: int | tuple[int, int] = (1, 8),
     cpus: int = 1,
-    batch_size: int = _BATCH,
+    batch_size: int | None = None,
     checkpoint: io.PathLike | None = None,
     **options: Any,
 ) -> Any:
@@ -55,15 +60,17 @@ def monte_carlo_dataset(
         samples: draws a row.
         actors: sessions, or (fewest, most); Ray starts as many as it has CPUs and work for.
         cpus: CPUs of an actor, and threads of its session.
-        batch_size: rows that an actor computes at once.
+        batch_size: rows that an actor takes at once; by default up to 1,024, fewer where inputs are large.
         checkpoint: a folder that every node can read and write. Rows whose results are in it are not computed again, so
             that a job goes on after its driver died. It refuses the results of another model or of other settings.
         options: further arguments of MonteCarloBatches and of MCDropout.
 
     Raises:
         TypeError, SpecError: an argument of another type, or out of range; a checkpoint of another job.
+        ModelFileError: the model cannot be read.
     """
-    cpus, batch_size = arguments.integer(cpus, "cpus", 1), arguments.integer(batch_size, "batch_size", 1)
+    cpus = arguments.integer(cpus, "cpus", 1)
+    rows = _rows(model) if batch_size is None else arguments.integer(batch_size, "batch_size", 1)
     batches = MonteCarloBatches(
         model, inputs=inputs, id=id, statistics=statistics, keep=keep, samples=samples, threads=cpus, **options
     )
@@ -71,11 +78,24 @@ def monte_carlo_dataset(
     if folder is not None:
         CheckpointedBatches(folder, batches)  # refuses another job's folder here, and not in every actor
     # Blocks of a batch each: with fewer blocks than actors, actors stand idle.
-    return dataset.repartition(target_num_rows_per_block=batch_size).map_batches(
+    return dataset.repartition(target_num_rows_per_block=rows).map_batches(
         _Worker,
         fn_constructor_kwargs={"batches": batches, "checkpoint": folder},
-        batch_size=batch_size,
+        batch_size=rows,
         batch_format="numpy",
         concurrency=actors,
         num_cpus=cpus,
     )
+
+
+def _rows(model: io.PathLike) -> int:
+    """Return how many rows a batch has, by the sizes of the model's inputs."""
+    row = 0
+    for value in io.load(model).graph.inputs:
+        if value.const_value is not None or value.dtype is None:
+            continue
+        sizes = [] if value.shape is None else [size for size in value.shape[1:] if isinstance(size, int)]
+        if value.shape is None or len(sizes) != len(value.shape) - 1:
+            return _OPEN
+        row += math.ceil(math.prod(sizes) * value.dtype.itemsize)
+    return max(1, min(_BATCH, _BYTES // max(1, row)))

@@ -26,7 +26,7 @@ COLUMNS = ("prediction", "mean", "entropy", "mutual_information")
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
@@ -52,12 +52,19 @@ def assert_same(made: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> N
         np.testing.assert_array_equal(made[name], wanted[name], err_msg=name)
 
 
-@pytest.mark.parametrize(("actors", "size", "blocks"), [(1, 64, 4), (2, 64, 8), (2, 17, 5), (2, 1000, 1)])
+@pytest.mark.parametrize(
+    ("actors", "size", "blocks"), [(1, 64, 4), (2, 64, 8), (2, 17, 5), (2, 1000, 1), (4, 7, 16), (4, 256, 3)]
+)
 def test_actors_batches_and_blocks_change_no_bit(
     alone: dict[str, np.ndarray], actors: int, size: int, blocks: int
 ) -> None:
     made = monte_carlo_dataset(dataset(blocks), MODEL, inputs="image", actors=actors, batch_size=size)
     assert_same(collected(made), alone)
+
+
+def test_weights_in_a_file_of_their_own_change_no_bit(alone: dict[str, np.ndarray]) -> None:
+    model = FOLDER.resolve() / "digits_external.onnx"
+    assert_same(collected(monte_carlo_dataset(dataset(4), model, inputs="image", actors=2)), alone)
 
 
 def test_a_killed_actor_loses_nothing(alone: dict[str, np.ndarray], tmp_path: Path) -> None:
