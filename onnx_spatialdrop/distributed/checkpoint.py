@@ -1,16 +1,9 @@
-"""Results of rows by id, in a folder: a job that was interrupted computes no row again. It knows no engine.
-
-The folder holds job.json, which says what the numbers depend on, and a file of arrays for each batch that was
-computed. Files are written whole or not at all, so that workers may be killed at any time.
-"""
+"""Batches whose results are kept in a folder: a job that was interrupted computes no row again. It knows no engine."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zipfile
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +12,10 @@ import numpy.typing as npt
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.distributed.batches import Batch, MonteCarloBatches
-from onnx_spatialdrop.errors import ModelFileError, SpecError
-from onnx_spatialdrop.storage import external, files
+from onnx_spatialdrop.storage import external, results
 
 __all__ = ["CheckpointedBatches", "model_hash"]
 
-_JOB: Final = "job.json"
 _PIECE: Final = 1 << 22
 
 
@@ -58,15 +49,9 @@ class CheckpointedBatches:
             SpecError: the folder holds the results of another model, or of other settings.
             ModelFileError: the model or the folder cannot be read.
         """
-        self._folder, self._batches = Path(folder), batches
+        self._batches = batches
         self._done: dict[int, tuple[Path, int]] | None = None
-        self._folder.mkdir(parents=True, exist_ok=True)
-        job = json.dumps({"model": model_hash(batches.model), **batches.settings}, indent=2, sort_keys=True)
-        place = self._folder / _JOB
-        if place.exists():
-            _refuse_other(place, json.loads(files.read(place)), json.loads(job))
-        else:
-            _write(place, job.encode())
+        self._results = results.Results(Path(folder), {"model": model_hash(batches.model), **batches.settings})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_done": None}
@@ -78,11 +63,7 @@ class CheckpointedBatches:
         if ids and all(number in done for number in ids):
             return self._stored([done[number] for number in ids])
         made = self._batches(batch)
-        content = BytesIO()
-        np.savez(content, **made)  # type: ignore[arg-type]
-        name = hashlib.sha256(np.asarray(ids, np.int64).tobytes()).hexdigest()[:24]
-        part = self._folder / f"{name}.npz"
-        _write(part, content.getvalue())
+        part = self._results.write(ids, made)
         done.update({number: (part, row) for row, number in enumerate(ids)})
         return made
 
@@ -90,33 +71,12 @@ class CheckpointedBatches:
         """Return where the result of each id is."""
         if self._done is None:
             self._done = {}
-            for part in sorted(self._folder.glob("*.npz")):
-                for row, number in enumerate(_read(part, self._batches.id)[self._batches.id].tolist()):
+            for part in self._results.parts():
+                for row, number in enumerate(results.read(part, self._batches.id)[self._batches.id].tolist()):
                     self._done[number] = (part, row)
         return self._done
 
     def _stored(self, places: list[tuple[Path, int]]) -> Batch:
-        parts = {part: _read(part) for part in {part for part, _ in places}}
+        parts = {part: results.read(part) for part in {part for part, _ in places}}
         columns = parts[places[0][0]]
         return {name: np.stack([parts[part][name][row] for part, row in places]) for name in columns}
-
-
-def _refuse_other(place: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    differ = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    if differ:
-        said = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differ)
-        raise SpecError(f"{place.parent} holds the results of another job: {said}; give another folder")
-
-
-def _read(part: Path, *columns: str) -> Batch:
-    """Return the columns of a file of results; all of them where none are named."""
-    try:
-        with np.load(part, allow_pickle=False) as stored:
-            return {name: stored[name] for name in columns or stored.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelFileError(f"{part}: is no file of results; remove it, and its rows are computed again") from error
-
-
-def _write(file: Path, content: bytes) -> None:
-    with files.replacing(file) as pending:
-        pending.stream.write(content)

@@ -1,31 +1,22 @@
-"""Sum up draws of many batches; what is done is kept in a folder, so that a run that was stopped goes on.
-
-Rows are told apart by their ids alone: batches may be cut another way when a run goes on.
-"""
+"""Sum up draws of many batches. Rows are told apart by their ids alone: batches may be cut another way another time."""
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop.errors import ModelFileError, SpecError
+from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.montecarlo.result import MCResult, Statistics
-from onnx_spatialdrop.storage import files
 
-__all__ = ["Part", "bar", "joined", "kept_parts", "numbered", "part_of", "write_part"]
+__all__ = ["Part", "bar", "joined", "numbered", "part_of"]
 
 Array = npt.NDArray[Any]
 #: The arrays of some rows: "ids", "samples", "sums/OUTPUT/KEY" and "fixed/OUTPUT".
 Part = dict[str, Array]
-
-_KEY = "fingerprint"
 
 
 def numbered(
@@ -94,34 +85,3 @@ def joined(parts: list[Part], ids: Array, like: dict[str, tuple[str, int]]) -> M
         outputs[name] = Statistics(name, task, axis, arrays["samples"], sums)
     fixed = {key.partition("/")[2]: array for key, array in arrays.items() if key.startswith("fixed/")}
     return MCResult(outputs, fixed, arrays["ids"])
-
-
-def write_part(folder: Path, part: Part, fingerprint: str) -> None:
-    """Write a part as a file of its own, whole or not at all."""
-    name = hashlib.sha256(part["ids"].tobytes()).hexdigest()[:16]
-    with files.replacing(folder / f"part-{name}.npz") as out:
-        np.savez(out.stream, **{_KEY: np.array(fingerprint)}, **part)  # type: ignore[arg-type]
-
-
-def kept_parts(folder: Path, fingerprint: str) -> list[Part]:
-    """Return the parts in a folder, which is made where it is missing.
-
-    Raises:
-        ModelFileError: a part that cannot be read, or that another model or other settings have made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(folder.glob("part-*.npz"))
-    except OSError as error:
-        raise ModelFileError(f"{folder}: cannot be written: {error.strerror}") from error
-    parts = []
-    for file in found:
-        try:
-            with np.load(file, allow_pickle=False) as held:
-                part = dict(held)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ModelFileError(f"{file}: cannot be read; delete it, and its rows are drawn again") from error
-        if str(part.pop(_KEY, "")) != fingerprint:
-            raise ModelFileError(f"{file}: was made with another model or other settings; choose another folder")
-        parts.append(part)
-    return parts

@@ -86,10 +86,10 @@ class Engine:
                 picked[name] = np.take(feeds[name], rows, axis=axis)
         return picked
 
-    def fingerprint(self, settings: str) -> str:
-        """Return a hash of the model, its weights in the file included, and of ``settings``."""
+    def fingerprint(self) -> str:
+        """Return a hash of the model, its weights in the file included."""
         content = ir.to_proto(self.plan.prepared.model).SerializeToString(deterministic=True)
-        return hashlib.sha256(content + settings.encode()).hexdigest()
+        return hashlib.sha256(content).hexdigest()
 
     def prepare(self, feeds: Mapping[str, Array], first: Array) -> tuple[Rows, dict[str, Array]]:
         """Run what is the same for every draw; return what draws read, and the outputs that no draw touches."""

@@ -6,6 +6,7 @@ It holds sessions and decides how many draws run at once; what is drawn the mode
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from onnx_spatialdrop.montecarlo.rounds import Rows, Sums, run_rounds
 from onnx_spatialdrop.montecarlo.tasks import choose_tasks
 from onnx_spatialdrop.montecarlo.whole import compare
 from onnx_spatialdrop.runtime.session import Kernel, session
+from onnx_spatialdrop.storage import results
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -191,14 +193,13 @@ class MCDropout:
             arguments: of predict, but for ids and draws.
 
         Raises:
-            SpecError: as predict does; an id twice; no batches.
-            ModelFileError: a folder that cannot be read or written, or that is another model's.
+            SpecError: as predict does; an id twice; no batches; a folder with the results of another job.
+            ModelFileError: a folder that cannot be read or written.
         """
         if arguments.get("fresh", self._fresh) and folder is not None:
             raise SpecError("fresh draws cannot go on where others stopped; leave folder or fresh out")
-        where = None if folder is None else checked.path(folder, "folder")
-        mark = "" if where is None else self._fingerprint(arguments)
-        parts = [] if where is None else dataset.kept_parts(where, mark)
+        store = None if folder is None else self._results(checked.path(folder, "folder"), arguments)
+        parts = [] if store is None else [results.read(part) for part in store.parts()]
         done = {int(each) for part in parts for each in part["ids"]}
         order: list[Array] = []
         with dataset.bar(progress) as advance:
@@ -214,8 +215,8 @@ class MCDropout:
                     some = self._engine.rows_of(given, np.flatnonzero(new))
                     part = dataset.part_of(self.predict(some, numbers[new], draws=False, **arguments))
                     parts.append(part)
-                    if where is not None:
-                        dataset.write_part(where, part, mark)
+                    if store is not None:
+                        store.write(part["ids"], part)
                 advance(rows)
         if not parts or not order:
             raise SpecError("there are no batches")
@@ -225,9 +226,11 @@ class MCDropout:
         like = {target.value.name or "": (target.task, target.axis) for target in self.targets}
         return dataset.joined(parts, every, like)
 
-    def _fingerprint(self, arguments: Mapping[str, Any]) -> str:
+    def _results(self, folder: Path, arguments: Mapping[str, Any]) -> results.Results:
         settings = {"samples": self.samples, "tolerance": self._tolerance} | dict(arguments)
-        return self._engine.fingerprint(repr(sorted(settings.items())))
+        return results.Results(
+            folder, {"model": self._engine.fingerprint(), "settings": repr(sorted(settings.items()))}
+        )
 
     def _kept(self, rows: Rows, samples: int) -> dict[str, Statistics]:
         """Draw, and keep the draws."""
