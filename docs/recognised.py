@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 from onnx_spatialdrop.passes.fuse.report import Record
 from onnx_spatialdrop.passes.to_inference import run
 
@@ -50,7 +50,7 @@ def cell(records: list[Record], reasons: bool) -> str:
 def row(path: Path, head: str) -> str:
     """Return the table row of one file."""
     model = onnx.load(path)
-    fused, report = sd.fuse(model)
+    fused, report = fuse(model)
     counts = [len(each.graph.node) for each in (model, fused, run(model).model)]
     return f"| {head} | {cell(report.fused, False)} | {cell(report.refused, True)} | {' / '.join(map(str, counts))} |"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx_spatialdrop.passes.expand import expand
     from onnx_spatialdrop.passes.find import find
     from onnx_spatialdrop.passes.fix import fix
-    from onnx_spatialdrop.passes.fuse import fuse
+    from onnx_spatialdrop.passes.fuse import explain, fuse
     from onnx_spatialdrop.passes.insert import insert
     from onnx_spatialdrop.passes.remove import remove
     from onnx_spatialdrop.passes.seeds import assign_seeds
@@ -44,6 +44,7 @@ __all__ = [
     "detach",
     "doctor",
     "expand",
+    "explain",
     "find",
     "fix",
     "fuse",
@@ -73,6 +74,7 @@ _HOMES: Final = {
     "detach": "passes.attach",
     "doctor": "runtime.doctor",
     "expand": "passes.expand",
+    "explain": "passes.fuse",
     "find": "passes.find",
     "fix": "passes.fix",
     "fuse": "passes.fuse",

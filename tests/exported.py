@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 from onnx_spatialdrop.passes.fuse.report import Record, Report
 
 DATA = Path(__file__).parent / "data"
@@ -45,7 +45,7 @@ def keras(name: str) -> str:
 
 
 def fuse_file(path: str, **options: bool) -> tuple[ir.Model, Report]:
-    model, report = sd.fuse(path, **options)
+    model, report = fuse(path, **options)
     assert isinstance(model, ir.Model)
     return model, report
 

@@ -64,6 +64,7 @@ def _calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]
             {"model": model, "output": output, "elementwise": True, "bernoulli": True, "training_mode": True,
              "seed": 1},
         ),
+        "explain": (sd.explain, {"model": model, "elementwise": True, "bernoulli": True}),
         "fix": (sd.fix, {"model": model, "output": output, "training_mode": True, "step": 1}),
         "insert": (
             sd.insert,

@@ -24,7 +24,7 @@ from onnx_spatialdrop.errors import ModelFileError, SpatialDropError
 from onnx_spatialdrop.operator import reference
 from onnx_spatialdrop.passes.expand import expand
 from onnx_spatialdrop.passes.find import find
-from onnx_spatialdrop.passes.fuse import fuse
+from onnx_spatialdrop.passes.fuse import explain, fuse
 from onnx_spatialdrop.passes.to_inference import to_inference
 from onnx_spatialdrop.runtime.session import KERNELS, choose, session
 from onnx_spatialdrop.storage import arrays
@@ -111,7 +111,7 @@ def _models(chosen: str | None) -> Path:
 def _to_inference(demo: _Demo) -> None:
     """The exporter's training-mode file becomes the file that it writes in eval mode."""
     trained = demo.folder / "digits_torch_train_export.onnx"
-    model, report = fuse(trained)
+    model, report = fuse(trained), explain(trained)
     assert isinstance(model, ir.Model)
     tangle = Counter(node.op_type for node in io.load(trained).graph)
     rows = [

@@ -51,7 +51,7 @@ def add(verbs: Verbs) -> None:
     _no_defaults(verb)
     _no_defaults(with_files(verbs, "attach", "attached", _attach))
     with_files(verbs, "detach", "detached", _detach)
-    verb = with_files(verbs, "seeds", "seeded", _seeds)
+    verb = with_files(verbs, "assign-seeds", "seeded", _assign_seeds)
     verb.add_argument("--base", type=seed, default=0, help="base seed (default: 0)")
     verb.add_argument("--keep-ties", action="store_true", help="nodes that share a seed go on sharing one")
     verb.add_argument(
@@ -108,7 +108,7 @@ def _detach(arguments: argparse.Namespace) -> int:
     return run_pass(arguments, DetachPass(), lambda _, count: f"{nodes(count)} now need a kernel", idle)
 
 
-def _seeds(arguments: argparse.Namespace) -> int:
+def _assign_seeds(arguments: argparse.Namespace) -> int:
     rewrite = SeedsPass(arguments.base, keep_ties=arguments.keep_ties, frameworks=arguments.frameworks)
 
     def message(_: ir.Model, count: int) -> str:

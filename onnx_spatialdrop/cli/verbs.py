@@ -28,7 +28,7 @@ VERBS: Final = {
     "expand": ("rewrites", "write SpatialDropout nodes out in standard operators"),
     "attach": ("rewrites", "put the operator's function body into the file"),
     "detach": ("rewrites", "take the operator's function body out of the file"),
-    "seeds": ("rewrites", "give every SpatialDropout node a seed of its own"),
+    "assign-seeds": ("rewrites", "give every SpatialDropout node a seed of its own"),
     "stratify": ("rewrites", "balance the draws over cycles of steps, for means of many draws"),
     "fix": ("fix", "make a switch a constant of the file, or a switch again"),
     "monte-carlo": ("montecarlo", "write a file that draws many times a run and returns mean, variance and entropies"),

@@ -195,7 +195,7 @@ def to_inference(model: Any, output: Any = None, *, strict: bool = False) -> Any
 
     Dropout goes whatever its ratio, switch and mask, spelled out or as a node; batch normalization normalizes by the
     statistics in the file; a second run changes nothing. A TrainingLeftWarning names what is still in training mode or
-    may be dropout and could not be proven; ``fuse(model)`` says what of it was not. Noise that is the model, as a
+    may be dropout and could not be proven; ``explain(model)`` says what of it was not. Noise that is the model, as a
     variational autoencoder has it, stays without a warning; the log of onnx_spatialdrop names it.
 
     Args:

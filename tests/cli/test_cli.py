@@ -54,7 +54,7 @@ def test_inspect_says_what_attach_changed(file: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     ("verb", "suffix"),
-    [("to-inference", "inference"), ("attach", "attached"), ("detach", "detached"), ("seeds", "seeded")],
+    [("to-inference", "inference"), ("attach", "attached"), ("detach", "detached"), ("assign-seeds", "seeded")],
 )
 def test_without_an_output_the_input_stays_and_a_named_file_appears(file: Path, verb: str, suffix: str) -> None:
     before = file.read_bytes()
@@ -69,8 +69,8 @@ def test_to_inference_in_place(file: Path, capsys: pytest.CaptureFixture[str]) -
     assert "1 " in capsys.readouterr().err
 
 
-def test_seeds_takes_a_base(file: Path) -> None:
-    assert main(["seeds", str(file), str(file), "--base", "5"]) == 0
+def test_assign_seeds_takes_a_base(file: Path) -> None:
+    assert main(["assign-seeds", str(file), str(file), "--base", "5"]) == 0
     assert sd.find(file)[0].seed == sd.find(sd.assign_seeds(dropout_model(wrap=True), base=5))[0].seed
 
 
@@ -113,7 +113,12 @@ def test_expected_faults_are_one_line_and_exit_code_1(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["frobnicate"], ["inspect"], ["seeds", "a.onnx", "--base", "x"], ["seeds", "a.onnx", "--base", str(2**70)]],
+    [
+        ["frobnicate"],
+        ["inspect"],
+        ["assign-seeds", "a.onnx", "--base", "x"],
+        ["assign-seeds", "a.onnx", "--base", str(2**70)],
+    ],
 )
 def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -88,7 +88,7 @@ class TestPlaces:
 
     def test_a_dry_run_writes_nothing(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = {path: path.read_bytes() for path in file.parent.iterdir()}
-        for verb in ("to-inference", "remove", "expand", "attach", "detach", "seeds", "stratify", "fuse"):
+        for verb in ("to-inference", "remove", "expand", "attach", "detach", "assign-seeds", "stratify", "fuse"):
             assert main([verb, "--dry-run", str(file)]) == 0
             assert "(dry run: nothing is written)" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in file.parent.iterdir()} == before
@@ -136,7 +136,7 @@ class TestSaid:
         self, file: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "o.onnx"
-        assert main(["seeds", "--json", str(file), str(out)]) == 0
+        assert main(["assign-seeds", "--json", str(file), str(out)]) == 0
         one = json.loads(capsys.readouterr().out)
         assert (one["input"], one["output"], one["written"], one["modified"]) == (str(file), str(out), True, True)
         assert one["message"] == "gave 1 node seeds of their own"

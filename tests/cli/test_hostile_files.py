@@ -117,7 +117,7 @@ def test_every_verb_refuses_in_one_line(case: str, tmp_path: Path, capsys: pytes
     (tmp_path / "model.data").write_bytes(b"\0" * 64)
     for verb in (*contract.READING, *contract.REWRITING):
         assert contract.breach(verb, file) == ""
-    code = main(["seeds", str(file)])
+    code = main(["assign-seeds", str(file)])
     told = capsys.readouterr().err
     assert code == 1
     assert f"onnx-spatialdrop: {file}: " in told
@@ -192,7 +192,7 @@ def test_nested_subgraphs(depth: int, tmp_path: Path) -> None:
     file.write_bytes(b"\x08\x09" + field(7, graph) + field(8, helper.make_opsetid("", 18).SerializeToString()))
     for verb in (*contract.READING, *contract.REWRITING):
         assert contract.breach(verb, file) == ""
-    assert main(["seeds", str(file)]) == (0 if depth == 30 else 1)
+    assert main(["assign-seeds", str(file)]) == (0 if depth == 30 else 1)
 
 
 def test_a_model_nested_deeply_in_memory_is_refused() -> None:

@@ -19,7 +19,7 @@ from fuzz import contract
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.cli import main
 
-VERBS = ("inspect", "check", "fuse", "to-inference", "attach", "detach", "expand", "seeds")
+VERBS = ("inspect", "check", "fuse", "to-inference", "attach", "detach", "expand", "assign-seeds")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

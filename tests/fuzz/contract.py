@@ -45,9 +45,9 @@ REWRITING: tuple[Verb, ...] = (
     ("remove", "--json"),
     ("stratify", "-v"),
     ("to-inference", "-q"),
-    ("seeds", "--keep-ties"),
-    ("seeds", "--base", "3"),
-    ("seeds", "--frameworks"),
+    ("assign-seeds", "--keep-ties"),
+    ("assign-seeds", "--base", "3"),
+    ("assign-seeds", "--frameworks"),
     ("expand",),
     ("expand", "--no-defaults"),
     *(("expand", "--form", form) for form in FORMS),
@@ -165,7 +165,7 @@ def _success(verb: str, written: bytes | None, file: Path) -> str:
     copy.write_bytes(written)
     try:
         sd.load(copy)
-        if verb in ("seeds", "detach") and not sd.find(file) and b"SpatialDropout" not in file.read_bytes():
+        if verb in ("assign-seeds", "detach") and not sd.find(file) and b"SpatialDropout" not in file.read_bytes():
             lost = losses(onnx.load(file, load_external_data=False), onnx.load(copy, load_external_data=False))
             return f"lost {', '.join(lost)}" if lost else ""
     except sd.ModelFileError as error:

@@ -8,9 +8,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnx_spatialdrop import fuse
 from onnx_spatialdrop.analysis import algebra
 from onnx_spatialdrop.graph.malformed import MalformedNodeError, reading
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 
 def value(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:

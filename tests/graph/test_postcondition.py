@@ -7,9 +7,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnx_spatialdrop import fuse
 from onnx_spatialdrop.errors import PostconditionError
 from onnx_spatialdrop.graph.postcondition import Interface, check
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 from onnx_spatialdrop.passes.fuse.rewriter import Rewriter
 
 TEXT = """<ir_version: 10, opset_import: ["" : 18]> g (float[N,4] x, float[4] w) => (float[N,4] y) {

@@ -76,7 +76,7 @@ def source(name: str) -> ir.Model:
     file, rng = DIALECTS.get(name, (name, "philox"))
     model = io.load(zoo.path(file))
     if name in TRAIN_EXPORTS:
-        return fuse(model)[0]
+        return fuse(model)
     for site in spatial_dropouts(model) if rng != "philox" else ():
         op.write(site.node, dataclasses.replace(op.read(site.node), rng=rng))
     return model

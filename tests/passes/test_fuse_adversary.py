@@ -8,8 +8,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnx_spatialdrop import fuse, to_inference
+from onnx_spatialdrop import to_inference
 from onnx_spatialdrop.operator import node as op
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 SHAPE = "ones = Constant <value_ints = [1, 1]> ()  size = Shape <end = 2> (x)  shape = Concat <axis = 0> (size, ones)"
 DRAW = "t = ConstantOfShape (shape)  u = RandomUniformLike (t)"

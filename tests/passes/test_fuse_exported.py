@@ -7,6 +7,7 @@ import pytest
 from exported import EXPORTED, IDIOMS, KERAS, REPORTED, brief, exported, fuse_file, idiom, keras
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 SWITCHES = ("switch training_mode (true)", "switch step (-1)")
 
@@ -52,7 +53,7 @@ def test_idioms_are_recognised_and_look_alikes_are_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_networks_with_moved_transpositions(name: str) -> None:
-    model, report = sd.fuse(onnx.load(keras(f"{name}_train.onnx")))
+    model, report = fuse(onnx.load(keras(f"{name}_train.onnx")))
     assert [(r.kind, r.ratio, list(r.axes or ())) for r in report.fused] == KERAS[name]
     assert [r.kind for r in report.refused] == {"cnn": ["elementwise"], "alpha": ["alpha"]}.get(name, [])
     onnx.checker.check_model(model, full_check=True)

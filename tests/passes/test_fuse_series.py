@@ -10,7 +10,8 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from onnx_spatialdrop import fuse, to_inference
+from onnx_spatialdrop import to_inference
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 X = np.random.default_rng(0).uniform(0.5, 2.0, (2, 4, 3, 3)).astype(np.float32)
 

@@ -8,8 +8,9 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from onnx_spatialdrop import fuse, to_inference
+from onnx_spatialdrop import to_inference
 from onnx_spatialdrop.graph.ops import OPERATORS, Fact
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18]> g (float[N,4,5,6] x) => (float[N,4,5,6] y)'
 SHAPE = "ones = Constant <value_ints = [1, 1]> ()  size = Shape <end = 2> (x)  shape = Concat <axis = 0> (size, ones)"

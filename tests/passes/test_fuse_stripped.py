@@ -12,6 +12,7 @@ import pytest
 from building import dropout_ir
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 FORMS = ["philox", "philox-int32"]
 
@@ -56,7 +57,7 @@ def test_a_form_that_draws_the_bits_is_known_by_them(
     before = sd.find(ir.to_proto(dropout_ir(mask=False, wrap=True, **arguments)))[0]  # type: ignore[arg-type]
     given = expanded(form, **arguments)
     given = optimised(given, tmp_path) if optimise else given
-    fused, report = sd.fuse(given)
+    fused, report = fuse(given)
     (node,) = sd.find(fused)
     assert (node.axes, node.ratio, node.seed) == (before.axes, before.ratio, before.seed)
     assert node.scale == pytest.approx(before.scale, rel=1e-6)
@@ -71,7 +72,7 @@ def test_a_form_that_draws_the_bits_is_known_by_them(
 @pytest.mark.parametrize("form", FORMS)
 def test_the_bits_stay(form: str) -> None:
     given = expanded(form)
-    fused, _ = sd.fuse(given)
+    fused = sd.fuse(given)
     x = np.random.default_rng(0).standard_normal((3, 4, 2, 2)).astype(np.float32)
     for step in (0, 7):
         feeds = {"x": x, "training_mode": np.array(True), "step": np.array([step])}
@@ -87,7 +88,7 @@ def test_other_numbers_than_the_definition_are_not_believed() -> None:
     (draw,) = (node.attribute[0].g for node in given.graph.node if node.op_type == "If")
     (compared,) = (node for node in draw.node if node.op_type == "Less")
     compared.input[:] = list(reversed(compared.input))
-    fused, report = sd.fuse(given)
+    fused, report = fuse(given)
     assert sd.find(fused) == []
     assert "its draw could not be verified" in report.refused[0].reason
     assert "fuse before other tools" in report.refused[0].notes[0]
@@ -99,7 +100,7 @@ def test_forms_whose_switch_an_optimiser_has_frozen_are_removed(form: str) -> No
     keep = [value for value in given.graph.input if value.name == "x"]
     del given.graph.input[:]
     given.graph.input.extend(keep)  # what onnxslim and onnxsim make of inputs with a default
-    fused, report = sd.fuse(given)
+    fused, report = fuse(given)
     assert sd.find(fused) == []
     assert any("off" in record.reason for record in report.refused)
     assert ops(sd.to_inference(given)) == ["Abs", "Neg"]

@@ -103,7 +103,7 @@ def test_so_they_have_by_kernels(kernel: str, network: str, told: int) -> None:
 def test_a_mask_of_one_row_is_shared_by_a_batch_that_is_said_to_have_one() -> None:
     drawn = "u = RandomUniform <shape = [1, 6, 1, 1]> ()  k = Constant <value_float = 0.75> ()  l = Less (u, k)"
     model = opened(f"r = Relu (x)  {drawn}  m = Cast <to = 1> (l)  s = Div (m, k)  y = Mul (r, s)", 1)
-    (record,) = sd.fuse(model)[1].fused
+    (record,) = sd.explain(model).fused
     assert record.axes == (0, 2, 3)
 
 

@@ -17,6 +17,7 @@ import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 from onnx_spatialdrop.passes.fuse.report import Record
 
 __all__ = ["problems", "problems_of_file"]
@@ -38,7 +39,7 @@ def problems(pair: Pair) -> Iterator[str]:
     if sd.to_inference(clean) != clean:
         yield "to_inference finds more in a second run"
     yield from _paths(clean, pair.model)
-    fused, report = sd.fuse(pair.model, elementwise=True, bernoulli=True)
+    fused, report = fuse(pair.model, elementwise=True, bernoulli=True)
     yield from _whole("fuse", fused, pair, new=("training_mode", "step"))
     yield from _equal("fuse and remove", sd.remove(fused), pair, expected)
     if not pair.lies:
@@ -54,9 +55,9 @@ def problems_of_file(model: onnx.ModelProto) -> Iterator[str]:
     if sd.to_inference(clean) != clean:
         yield "to_inference finds more in a second run"
     yield from _paths(clean, model)
-    fused, report = sd.fuse(model, elementwise=True, bernoulli=True)
+    fused, report = fuse(model, elementwise=True, bernoulli=True)
     yield from _interface("fuse", fused, model, new=("training_mode", "step"))
-    again, more = sd.fuse(fused, elementwise=True, bernoulli=True)
+    again, more = fuse(fused, elementwise=True, bernoulli=True)
     if more.fused or [record.reason for record in more.refused] != [record.reason for record in report.refused]:
         yield "fuse finds something else in a second run"
     if _attributes(again) != _attributes(fused):
@@ -179,7 +180,7 @@ def _there_and_back(fused: onnx.ModelProto) -> Iterator[str]:
             written = sd.expand(fused, form=form)
         except FormError:
             continue
-        back, report = sd.fuse(written)
+        back, report = fuse(written)
         if _attributes(back) != before:
             yield f"fuse, expand to {form} and fuse again: {len(report.fused)} of {len(before)} nodes"
     try:

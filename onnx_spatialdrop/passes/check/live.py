@@ -43,5 +43,5 @@ def _said(candidate: Candidate) -> tuple[str, str]:
         return "dropout that nothing switches off: every run drops something else", _FIX
     return (
         f"masks something in every run, and is not proven to be dropout: {candidate.reason}",
-        "mend the export; fuse(model) says what was proven and what was not",
+        "mend the export; explain(model) says what was proven and what was not",
     )

@@ -1,5 +1,5 @@
 """Turn every dropout that a model spells out in standard operators into a SpatialDropout node."""
 
-from onnx_spatialdrop.passes.fuse.policy import FusePass, fuse
+from onnx_spatialdrop.passes.fuse.policy import FusePass, explain, fuse
 
-__all__ = ["FusePass", "fuse"]
+__all__ = ["FusePass", "explain", "fuse"]

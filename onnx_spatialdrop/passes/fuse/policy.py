@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, TypeVar, overload
+from typing import Final
 
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 
@@ -31,7 +30,7 @@ from onnx_spatialdrop.passes.fuse.rewriter import Rewriter
 from onnx_spatialdrop.passes.fuse.tagged import ExpandedRegion, tagged_regions
 from onnx_spatialdrop.passes.fuse.untagged import untagged_regions
 
-__all__ = ["FusePass", "fuse"]
+__all__ = ["FusePass", "explain", "fuse", "run"]
 
 
 class FusePass(ir.passes.InPlacePass):
@@ -211,30 +210,7 @@ def _is_alpha(candidate: Candidate) -> bool:
     return known and not candidate.trace.ends
 
 
-M = TypeVar("M", onnx.ModelProto, ir.Model)
-
-
-@overload
-def fuse(
-    model: M,
-    output: None = None,
-    *,
-    elementwise: bool = False,
-    bernoulli: bool = False,
-    training_mode: bool = True,
-    seed: int = 0,
-) -> tuple[M, Report]: ...
-@overload
-def fuse(
-    model: io.Source,
-    output: io.PathLike | None = None,
-    *,
-    elementwise: bool = False,
-    bernoulli: bool = False,
-    training_mode: bool = True,
-    seed: int = 0,
-) -> tuple[io.Result, Report]: ...
-def fuse(
+def run(
     model: io.Source,
     output: io.PathLike | None = None,
     *,
@@ -243,24 +219,58 @@ def fuse(
     training_mode: bool = True,
     seed: int = 0,
 ) -> tuple[io.Result, Report]:
-    """Turn dropout that a model spells out in standard ops into SpatialDropout nodes.
+    """Do what fuse does, and return its report, too."""
+    rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
+    result, _ = rerun(lambda: io.rewrite(model, output, rewriter.call), rewriter.excluded)
+    return result, rewriter.report
+
+
+@io.same_kind
+def fuse(
+    model: io.Source,
+    output: io.PathLike | None = None,
+    *,
+    elementwise: bool = False,
+    bernoulli: bool = False,
+    training_mode: bool = True,
+    seed: int = 0,
+) -> io.Result:
+    """Return the model with SpatialDropout nodes for the dropout that it spells out in standard operators.
+
+    What may be dropout and was not proven stays as it is; ``explain(model)`` says why.
 
     Args:
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
-        elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it is only reported.
+        elementwise: turn element-wise dropout into nodes with axes [] too; otherwise it stays.
         bernoulli: turn masks of the operator Bernoulli into nodes too, by ONNX's definition. ONNX Runtime keeps what
             Bernoulli should drop, so there the model's results change, for the better.
         training_mode: default of the model's switch, made where there is none. True keeps what the file does: it draws.
         seed: base seed, in [-2**63, 2**64); each draw gets one of its own derived from it.
 
     Returns:
-        The same kind of model as came in (from a path, an ir.Model), and the report.
+        The same kind of model as came in; from a path, an ir.Model.
 
     Raises:
         SpecError: a SpatialDropout node, or a seed, that the operator's definition does not allow.
         ModelFileError: a file that cannot be read or written.
     """
-    rewriter = FusePass(elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)
-    result, _ = rerun(lambda: io.rewrite(model, output, rewriter.call), rewriter.excluded)
-    return result, rewriter.report
+    return run(model, output, elementwise=elementwise, bernoulli=bernoulli, training_mode=training_mode, seed=seed)[0]
+
+
+def explain(model: io.Source, *, elementwise: bool = False, bernoulli: bool = False) -> Report:
+    """Say what fuse does to a model: what of its dropout was proven, what was not, and why.
+
+    Args:
+        model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
+        elementwise: as fuse takes it.
+        bernoulli: as fuse takes it.
+
+    Returns:
+        A record for each SpatialDropout node that fuse makes, and for each candidate that it leaves as it is.
+
+    Raises:
+        SpecError: a SpatialDropout node that the operator's definition does not allow.
+        ModelFileError: a file that cannot be read.
+    """
+    return run(model, elementwise=elementwise, bernoulli=bernoulli)[1]

@@ -66,7 +66,7 @@ class Record:
 
 @dataclass
 class Report:
-    """The result of fuse.
+    """What explain returns.
 
     Attributes:
         fused: one record for each SpatialDropout node that was made.

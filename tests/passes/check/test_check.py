@@ -18,6 +18,7 @@ from exported import EXPORTED, exported
 import onnx_spatialdrop as sd
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.passes.expand import FORMS
+from onnx_spatialdrop.passes.fuse.policy import run as fuse
 
 HEAD = '<ir_version: 9, opset_import: ["": 20]> g (float[N, 4] x) => (float[N, 4] y)'
 TRAINING = "r = Constant <value_float = 0.5> () t = Constant <value = bool {1}> ()"
@@ -210,7 +211,7 @@ def test_noise_that_masks_nothing_is_the_model() -> None:
 
 
 def test_dropout_that_a_value_switches_is_fine() -> None:
-    model = sd.fuse(parse(LIVE.format(factor=2.0)), elementwise=True)[0]
+    model = sd.fuse(parse(LIVE.format(factor=2.0)), elementwise=True)
     assert sd.check(model) == []
     bare = sd.expand(model, form="uniform")
     for node in bare.graph.node:
@@ -220,7 +221,7 @@ def test_dropout_that_a_value_switches_is_fine() -> None:
 
 def nodes() -> list[ir.Model]:
     """Return models with SpatialDropout nodes: fused from what exporters wrote, and our own."""
-    fused = [sd.fuse(exported(name), elementwise=True) for name, case in EXPORTED.items() if case["holds"] == "dropout"]
+    fused = [fuse(exported(name), elementwise=True) for name, case in EXPORTED.items() if case["holds"] == "dropout"]
     return [
         *(model for model, report in fused if not report.refused),
         *(sd.load(zoo.path(name)) for name in zoo.RECORDED),
