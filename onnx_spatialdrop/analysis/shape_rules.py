@@ -11,6 +11,7 @@ from onnx_spatialdrop.analysis import slices
 from onnx_spatialdrop.analysis.dim_algebra import Dim, DimOf, Dims, ShapeOf
 from onnx_spatialdrop.graph import ops
 from onnx_spatialdrop.graph.axes import named_ints
+from onnx_spatialdrop.graph.loop_states import is_made_up
 from onnx_spatialdrop.graph.ops import Fact
 
 __all__ = ["computed_shape", "required"]
@@ -27,6 +28,9 @@ class Known(slices.Known, Protocol):
 
     def origin(self, dim: DimOf) -> DimOf:
         """Return the dimension furthest back that ``dim`` was made of."""
+
+    def size(self, dim: Dim) -> int | str | None:
+        """Return the number or the name of a dimension, where it has one."""
 
     def number(self, dim: Dim) -> int | None:
         """Return a dimension as a number, where it is known to be one."""
@@ -82,7 +86,15 @@ def _compared(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
 
 
 def _calculated(node: ir.Node, known: Known) -> Dims | ShapeOf | None:
-    return _compared(node, known) if known.known(node.outputs[0]) is None else None
+    value, dims = node.outputs[0], _compared(node, known)
+    shape = known.known(value)
+    if shape is None or not isinstance(dims, tuple) or len(dims) != len(shape):
+        return dims if shape is None else None
+    sizes = (known.size(DimOf(value, axis)) for axis in range(len(shape)))
+    return tuple(
+        dim if size is None or is_made_up(size) else DimOf(value, axis)
+        for axis, (dim, size) in enumerate(zip(dims, sizes, strict=True))
+    )
 
 
 def _joined(node: ir.Node, known: Known) -> Dims | ShapeOf | None:

@@ -8,7 +8,7 @@ the main graph only where every size of every input is a number, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
@@ -16,18 +16,13 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
+from onnx_spatialdrop.graph import loop_states
 from onnx_spatialdrop.graph.constants import array_of
+from onnx_spatialdrop.graph.loop_states import Types, is_made_up
 
 __all__ = ["Inferred"]
 
 _SMALL: Final = 1024
-#: How onnx begins the names that it makes up; one of them means the same wherever it stands.
-_MADE_UP: Final = "unk__"
-
-#: The types of a graph's values, by name.
-_Types = dict[str, onnx.TypeProto]
-#: Where a Loop's state is: the places of nodes and attributes on the way there.
-_Path = tuple[int, ...]
 
 
 class Inferred:
@@ -74,9 +69,9 @@ class Inferred:
         return None if type_ is None else type_.tensor_type
 
     @cached_property
-    def _types(self) -> dict[ir.Graph, _Types]:
+    def _types(self) -> dict[ir.Graph, Types]:
         try:
-            proto = _settled(_bare(self._model))
+            proto = loop_states.infer(_light(self._model))
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return {}
         return dict(_read(self._model.graph, proto.graph))
@@ -93,7 +88,7 @@ class Inferred:
         found: dict[str, tuple[ir.Value, int]] = {}
         for value in (value for node in self._model.graph for value in node.outputs):
             for axis, dim in enumerate(self._inferred(value) or ()):
-                if not isinstance(dim, int) and dim.value is not None and dim.value.startswith(_MADE_UP):
+                if isinstance(dim, ir.SymbolicDim) and dim.value is not None and is_made_up(dim.value):
                     found.setdefault(dim.value, (value, axis))
         return found
 
@@ -109,9 +104,9 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
-def _read(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, _Types]]:
+def _read(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, Types]]:
     """Yield the types of a graph and of its subgraphs, whose protobuf has been inferred."""
-    yield graph, _types_of(proto)
+    yield graph, loop_states.types_of(proto)
     inferred = {output: node for node in proto.node for output in node.output if output}
     for node in graph:
         twin = next((inferred[value.name or ""] for value in node.outputs if value.name in inferred), None)
@@ -120,93 +115,13 @@ def _read(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, _
             yield from _read(node.attributes[name].as_graph(), graphs[name])
 
 
-def _types_of(graph: onnx.GraphProto) -> _Types:
-    types = {
-        tensor.name: onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims) for tensor in graph.initializer
-    }
-    return types | {info.name: info.type for infos in (graph.input, graph.output, graph.value_info) for info in infos}
-
-
-def _settled(bare: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with what onnx infers, also of states that Loops carry, of which onnx says no shape.
-
-    A state has the shape that it starts with if each turn leaves it as it was. So that is assumed, and taken back size
-    by size where what is inferred from it is something else, until nothing is: then it holds, by induction.
-    """
-    assumed = set[_Path]()
-    while True:
-        proto = onnx.shape_inference.infer_shapes(bare, data_prop=True)
-        if not _assume(bare.graph, proto.graph, {}, (), assumed):
-            return proto
-
-
-def _assume(bare: onnx.GraphProto, inferred: onnx.GraphProto, outer: _Types, path: _Path, assumed: set[_Path]) -> bool:
-    """Write into ``bare`` what shapes its Loops' states may have, as far as nothing speaks against it yet.
-
-    Args:
-        bare: the graph that is inferred.
-        inferred: what came of it.
-        outer: the types of values around it.
-        path: where it is.
-        assumed: the states of which something was assumed before; it is added to.
-
-    Returns:
-        Whether anything is assumed that was not before, or not any more.
-    """
-    types, changed = outer | _types_of(inferred), False
-    for place, (node, twin) in enumerate(zip(bare.node, inferred.node, strict=True)):
-        for index, (one, two) in enumerate(zip(node.attribute, twin.attribute, strict=True)):
-            if not one.HasField("g"):
-                continue
-            changed |= _assume(one.g, two.g, types, (*path, place, index), assumed)
-            if node.op_type != "Loop" or node.domain:
-                continue
-            ends = types | _types_of(two.g)
-            states = zip(node.input[2:], one.g.input[2:], two.g.output[1:], node.output, strict=False)
-            for number, (start, state, end, result) in enumerate(states):
-                here, before = (*path, place, number), state.type.SerializeToString(deterministic=True)
-                first = types.get(start)
-                if here in assumed:
-                    _keep(state.type, [first, ends.get(end.name)])
-                elif first is not None and first.tensor_type.HasField("shape"):
-                    state.type.CopyFrom(first)
-                    _keep(state.type, [first])
-                    assumed.add(here)
-                if state.type.SerializeToString(deterministic=True) != before:
-                    changed = True
-                    if result:
-                        _tell(bare, result, state.type)
-    return changed
-
-
-def _keep(type_: onnx.TypeProto, others: Iterable[onnx.TypeProto | None]) -> None:
-    """Take back the sizes of a tensor that others do not have, and those whose names are made up."""
-    shape = type_.tensor_type.shape
-    for other in others:
-        known = other is not None and other.HasField("tensor_type") and other.tensor_type.HasField("shape")
-        if other is None or not known or len(other.tensor_type.shape.dim) != len(shape.dim):
-            type_.tensor_type.ClearField("shape")
-            return
-        for dim, theirs in zip(shape.dim, other.tensor_type.shape.dim, strict=True):
-            if dim != theirs or dim.dim_param.startswith(_MADE_UP):
-                dim.Clear()
-
-
-def _tell(graph: onnx.GraphProto, name: str, type_: onnx.TypeProto) -> None:
-    """Say of a value of ``graph`` what type it has."""
-    found = [info for info in (*graph.output, *graph.value_info) if info.name == name]
-    for info in found or [graph.value_info.add(name=name)]:
-        info.type.CopyFrom(type_)
-
-
-def _bare(model: ir.Model) -> onnx.ModelProto:
-    """Return the model without large weights, and without what it says of shapes but for its inputs."""
+def _light(model: ir.Model) -> onnx.ModelProto:
+    """Return the model without large weights."""
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
     for function in model.functions.values():
         proto.functions.append(ir.serde.serialize_function(function))
-        proto.functions[-1].ClearField("value_info")
     graph = proto.graph
     graph.name = "graph"
     for value in model.graph.inputs:
@@ -225,26 +140,7 @@ def _bare(model: ir.Model) -> onnx.ModelProto:
         graph.node.extend(_nodes(node))
     for value in model.graph.outputs:
         graph.output.append(ir.serde.serialize_value(value))
-    for output in graph.output:
-        _forget(output)
-    for node in graph.node:
-        _forget_inside(node)
     return proto
-
-
-def _forget(info: onnx.ValueInfoProto) -> None:
-    if info.type.HasField("tensor_type"):
-        info.type.tensor_type.ClearField("shape")
-
-
-def _forget_inside(node: onnx.NodeProto) -> None:
-    """Take back what the graphs in a node say of shapes."""
-    for graph in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
-        graph.ClearField("value_info")
-        for info in (*graph.input, *graph.output):
-            _forget(info)
-        for inner in graph.node:
-            _forget_inside(inner)
 
 
 def _nodes(node: ir.Node) -> list[onnx.NodeProto]:

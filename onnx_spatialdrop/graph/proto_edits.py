@@ -129,7 +129,9 @@ class Edits:
                 self._rewrite(block, block.nodes[place], names, touched, counts)
         for name, new in self._renamed[block].items():
             place = block.makers[name]
-            block.nodes[place].output[block.makes[place].index(name)] = new
+            for node in gone.get(place, [block.nodes[place]]):
+                if name in node.output:
+                    node.output[list(node.output).index(name)] = new
         for annotation in block.body.quantization_annotation if isinstance(block.body, onnx.GraphProto) else ():
             counts.update(entry.value for entry in annotation.quant_parameter_tensor_names)
 
@@ -159,8 +161,9 @@ class Edits:
         places = self.gone.get(block, {})
         was = {name for home, name in pruned if home is block}
         was.update(self._renamed[block], *(block.makes[place] for place in places))
-        made = (node.output for nodes in places.values() for node in nodes)
-        return was.difference(self._renamed[block].values(), *made) - {""}
+        made = [node.output for nodes in places.values() for node in nodes]
+        made += [(new,) for name, new in self._renamed[block].items() if block.makers[name] not in places]
+        return was.difference(*made) - {""}
 
     def settle_infos(self, lost: Iterable[Name]) -> None:
         """Take back what value_info says of names that are no more, or let it speak of what took their place."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnx_spatialdrop.graph import controls, scopes
+from onnx_spatialdrop.graph import controls, replace, scopes
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.bodies import body
 
@@ -50,10 +50,7 @@ def _prune(
             return []
         sources = [(source, False) for source in producer.inputs if source is not None]
         sources += [(source, False) for source in dict.fromkeys(scopes.captured(producer))]
-        for node in (node for graph in scopes.subgraphs(producer) for node in graph.all_nodes()):
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
-        producer.graph.remove(producer, safe=True)
+        replace.remove(producer)
         return sources
     if not value.is_graph_input():
         if value.graph is not None and value.name is not None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["bypass", "splice", "take_over", "take_place"]
+from onnx_spatialdrop.graph import scopes
+
+__all__ = ["bypass", "remove", "splice", "take_over", "take_place"]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -26,6 +28,15 @@ def take_place(node: ir.Node, nodes: Sequence[ir.Node], results: Sequence[ir.Val
     for old, new in zip(node.outputs, results, strict=True):
         if new is not None and (old is node.outputs[0] or old.uses() or old.is_graph_output()):
             take_over(old, new)
+    remove(node)
+
+
+def remove(node: ir.Node) -> None:
+    """Take a node out of its graph; what the graphs in it read has one reader less."""
+    assert node.graph is not None
+    for inner in (each for graph in scopes.subgraphs(node) for each in graph.all_nodes()):
+        for index in range(len(inner.inputs)):
+            inner.replace_input_with(index, None)
     node.graph.remove(node, safe=True)
 
 
@@ -52,7 +63,7 @@ def splice(node: ir.Node, source: ir.Value) -> bool:
         if source.shape is None:
             source.shape = output.shape
         output.replace_all_uses_with(source)  # case 1
-    graph.remove(node, safe=True)
+    remove(node)
     return True
 
 

@@ -166,4 +166,4 @@ def _move_out(model: ir.Model, node: ir.Node, branch: ir.Graph) -> None:
             identity = ir.Node("", "Identity", [result], [], outputs=[ir.Value(name=name)], name=name)
             graph.insert_before(node, identity)
             replace.take_over(output, identity.outputs[0])
-    graph.remove(node, safe=True)
+    replace.remove(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 from building import dropout_model
@@ -85,3 +86,15 @@ def test_the_function_takes_it_from_path_to_path(tmp_path: Path, monkeypatch: py
 def test_equal_input_gives_equal_bytes() -> None:
     model = dropout_model(wrap=True, mask=False)
     assert directly(model)[0].SerializeToString() == directly(model)[0].SerializeToString()
+
+
+def test_a_batch_normalization_that_becomes_an_output_takes_its_name() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[2,2,3] x) => (float[2,2,3] y, float[2] m)'
+        " <float[2] s = {1, 2}, float[2] b = {3, 4}, float[2] mean = {5, 6}, float[2] var = {7, 8}>"
+        " { h, m, v = BatchNormalization <training_mode = 1> (x, s, b, mean, var)  y = Dropout (h) }"
+    )
+    assert compare(model)
+    clean = sd.to_inference(model)
+    onnx.checker.check_model(clean, full_check=True)
+    assert [list(node.output) for node in clean.graph.node] == [["y"], ["m"]]

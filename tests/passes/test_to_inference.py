@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -91,3 +92,14 @@ def test_keras_networks_become_their_eval_exports(name: str) -> None:
     arrays = dict(np.load(keras(f"{name}.npz")))
     got = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": arrays["x"]})[0]
     np.testing.assert_allclose(got, arrays["y"], rtol=1e-5, atol=1e-6)
+
+
+def test_noise_before_an_if_whose_branches_become_equal_is_followed_past_it() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[2,3] x, bool c) => (float[2,3] y) {'
+        " u = RandomUniformLike (x)  p = Mul (x, u)"
+        " d = If (c) <then_branch = a () => (float[2,3] f) { e = Dropout (p)  f = Relu (e) },"
+        " else_branch = b () => (float[2,3] g) { g = Relu (p) }>  y = Dropout (d) }"
+    )
+    clean = sd.to_inference(model)
+    assert [node.op_type for node in clean.graph.node] == ["RandomUniformLike", "Mul", "Relu"]

@@ -125,7 +125,10 @@ def _interface(verb: str, model: onnx.ModelProto, given: onnx.ModelProto, new: t
     read = {name for node in _nodes(model) for name in node.input}
     booleans = {value.name for value in given.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.BOOL}
     fed = [value for value in _fed(given, model) if value.name not in booleans - read]  # Ifs may have gone
-    before, after = _signatures(fed), _signatures(model.graph.input)
+    before, after = (
+        _signatures(fed),
+        _signatures(value for value in model.graph.input if not _is_new(value, given, model)),
+    )
     switches = ("training_mode", "step", "spatial_dropout/training_mode", "spatial_dropout/step")
     if [value for value in before if value[0] not in switches] != [
         value for value in after if value[0] not in switches
@@ -139,6 +142,12 @@ def _interface(verb: str, model: onnx.ModelProto, given: onnx.ModelProto, new: t
         list(given.metadata_props),
     ):
         yield f"{verb} changes the metadata"
+
+
+def _is_new(value: onnx.ValueInfoProto, given: onnx.ModelProto, model: onnx.ModelProto) -> bool:
+    """Return whether a value is a constant that was not there before IR version 4, in which it is an input as well."""
+    made = value.name in {tensor.name for tensor in model.graph.initializer}
+    return model.ir_version < 4 and made and value.name not in {each.name for each in given.graph.input}
 
 
 def _signatures(values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, bytes]]:
