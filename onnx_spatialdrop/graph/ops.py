@@ -154,7 +154,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "MatMul": Operator(Fact.TYPE),
     "Max": Operator(_NUMBERS | Fact.SCALES, np.maximum),
     "MaxPool": Operator(Fact.TYPE | Fact.SCALE),
-    "Mean": Operator(_NUMBERS | Fact.SCALES),
+    "Mean": Operator(_NUMBERS | Fact.SCALES, lambda *entries: sum(entries) / len(entries)),
     "MeanVarianceNormalization": Operator(_LIKE),
     "Min": Operator(_NUMBERS | Fact.SCALES, np.minimum),
     "Mish": Operator(_OF_ONE, lambda a: a * np.tanh(np.logaddexp(0, a))),

@@ -54,6 +54,7 @@ CUTS = {
     "where(u == k, 1, where(u > k, 0, 1))": f"{number('h', 1.0)} {number('z', 0.0)} e = Equal (u, k) g = Greater (u, k)"
     " i = Where (g, z, h) j = Where (e, h, i) b = Cast <to = 9> (j)",
     "not not": "a = Less (u, k) n = Not (a) b = Not (n)",
+    "floor(2 mean(u, k))": f"{number('e', 2.0)} a = Mean (u, k) c = Mul (a, e) f = Floor (c) b = Cast <to = 9> (f)",
     "1 - u < k": f"{number('h', 1.0)} a = Sub (h, u) b = Less (a, k)",
 }
 

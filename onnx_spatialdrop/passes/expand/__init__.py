@@ -24,7 +24,7 @@ from onnx_spatialdrop.graph.postcondition import Interface
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import philox, spec
 from onnx_spatialdrop.passes import remove
-from onnx_spatialdrop.passes.expand import batched, dropout, inlined, mask_inputs, targets, together, trainers, uniform
+from onnx_spatialdrop.passes.expand import batched, mask_inputs, targets, together, trainers
 from onnx_spatialdrop.passes.expand.targets import ALIASES, FORMS, TARGETS
 from onnx_spatialdrop.passes.expand.task import Task
 from onnx_spatialdrop.passes.masks.plan import Member, plan
@@ -33,13 +33,6 @@ from onnx_spatialdrop.passes.masks.write import GroupWriter
 __all__ = ["ALIASES", "ATTRIBUTES_KEY", "FORMS", "NODE_KEY", "TARGETS", "ExpandPass", "expand"]
 
 _LOG: Final = logging.getLogger("onnx_spatialdrop")
-_LOWER: Final = {
-    "philox": inlined.lower,
-    "philox-int32": inlined.lower_int32,
-    "uniform": uniform.lower,
-    "dropout": dropout.lower,
-    mask_inputs.FORM: mask_inputs.lower,
-}
 
 #: A node, what stands for it, and the values for Y and the mask; None: the node is to be removed.
 _Written = tuple[ir.Node, NodeBuilder, tuple[ir.Value, ir.Value | None] | None]
@@ -72,7 +65,7 @@ class ExpandPass(ir.passes.InPlacePass):
 
     def __init__(self, form: str | None = None, target: str = "onnxruntime", defaults: bool = True) -> None:
         super().__init__()
-        self.form = None if form is None else arguments.choice(form, "form", targets.FORMS, FormError)
+        self.form = None if form is None else arguments.choice(form, "form", [*targets.FORMS], FormError)
         self.target = targets.resolve(target)
         self.defaults = arguments.flag(defaults, "defaults") and self.target not in targets.NO_DEFAULTS
 
@@ -150,7 +143,7 @@ class ExpandPass(ir.passes.InPlacePass):
             carried[MASK_KEY] = mask.name or ""
         group = NodeBuilder(prefix, carried)  # case 5
         written.append((node, group, None))
-        results = _LOWER[form](group, task)
+        results = targets.lowering_of(form)(group, task)
         group.keep_only(results if _is_used(node.outputs[1]) else results[:1])
         written[-1] = (node, group, results)
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from onnx_spatialdrop import arguments
 from onnx_spatialdrop.errors import FormError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnx_spatialdrop.graph.build import NodeBuilder
+    from onnx_spatialdrop.passes.expand.task import Task
 
 __all__ = [
     "ALIASES",
@@ -17,11 +25,20 @@ __all__ = [
     "TARGETS",
     "check",
     "choose",
+    "lowering_of",
     "resolve",
     "runs_dialect",
 ]
 
-FORMS: Final = ("philox", "philox-int32", "uniform", "dropout", "mask-inputs", "identity")
+#: Each form, and the function of a neighbouring module that writes one node in it; "identity" writes nothing.
+FORMS: Final = {
+    "philox": "inlined.lower",
+    "philox-int32": "inlined.lower_int32",
+    "uniform": "uniform.lower",
+    "dropout": "dropout.lower",
+    "mask-inputs": "mask_inputs.lower",
+    "identity": "",
+}
 
 #: The first opset of "mask-inputs", which runs everywhere and is never chosen: somebody has to feed the masks.
 _FIRST_MASK_INPUTS: Final = 9
@@ -119,6 +136,14 @@ def check(form: str, target: str, opset: int, where: str) -> None:
             f"{where}: form {form!r} in {target} needs opset {_span(first, last)}, "
             f"and the model imports {opset}; {_advice(target, opset, first, last)}"
         )
+
+
+def lowering_of(form: str) -> Callable[[NodeBuilder, Task], tuple[ir.Value, ir.Value]]:
+    """Return what appends the nodes of a form to a builder, and returns Y and the mask."""
+    module, function = FORMS[form].split(".")
+    found: Callable[[NodeBuilder, Task], tuple[ir.Value, ir.Value]]
+    found = getattr(import_module(f"{__package__}.{module}"), function)
+    return found
 
 
 def choose(target: str, opset: int, where: str, rng: str = "philox") -> str:
