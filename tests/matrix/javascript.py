@@ -23,7 +23,7 @@ import onnx
 from matrix.cases import Case
 from matrix.verdict import Feeds, Outputs
 
-__all__ = ["missing", "run_in_chromium", "run_in_node", "versions"]
+__all__ = ["missing", "modules", "run_in_chromium", "run_in_node", "versions", "visited"]
 
 HERE = Path(__file__).parent
 #: A folder with node_modules in it; `.ci/matrix` sets it.
@@ -37,7 +37,8 @@ FLAGS = (
 )
 
 
-def _modules() -> Path:
+def modules() -> Path:
+    """Return the folder with node_modules in it."""
     return Path(os.environ.get(MODULES, HERE))
 
 
@@ -47,7 +48,7 @@ def _browser() -> str | None:
 
 def missing(package: str) -> str:
     """Return why onnxruntime-node or onnxruntime-web cannot run here, or ""."""
-    if not (_modules() / "node_modules" / package).is_dir():
+    if not (modules() / "node_modules" / package).is_dir():
         return f"{package} is not installed (npm install --ignore-scripts {package}, and {MODULES} = that folder)"
     if package == "onnxruntime-node" and shutil.which("node") is None:
         return "node is not installed"
@@ -58,7 +59,7 @@ def missing(package: str) -> str:
 
 def versions(package: str) -> str:
     """Return the version of a package, with the browser's."""
-    found = json.loads((_modules() / "node_modules" / package / "package.json").read_text())["version"]
+    found = json.loads((modules() / "node_modules" / package / "package.json").read_text())["version"]
     if package == "onnxruntime-node":
         return f"{found}, node {_said('node', '--version').lstrip('v')}"
     return f"{found}, Chromium {_said(_browser() or '', '--version').split()[1]}"
@@ -73,38 +74,42 @@ def run_in_node(cases: dict[str, tuple[Case, Sequence[Feeds]]]) -> dict[str, lis
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(cases, folder)
-        command = ["node", str(HERE / "node.mjs"), str(folder), str(_modules())]
+        command = ["node", str(HERE / "node.mjs"), str(folder), str(modules())]
         subprocess.run(command, check=True, timeout=TIMEOUT, capture_output=True)
         return _read(json.loads((folder / "results.json").read_text()))
 
 
 def run_in_chromium(cases: dict[str, tuple[Case, Sequence[Feeds]]]) -> dict[str, list[Outputs] | str]:
-    """Return the outputs of each case's runs in onnxruntime-web's wasm, in a headless Chromium, or its error.
+    """Return the outputs of each case's runs in onnxruntime-web's wasm, in a headless Chromium, or its error."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(cases, folder)
+        for file in ("page.html", "jobs.mjs"):
+            shutil.copy(HERE / file, folder)
+        (folder / "ort").symlink_to(modules() / "node_modules/onnxruntime-web/dist")
+        return _read(visited(folder, "page.html"))
+
+
+def visited(folder: Path, page: str) -> Any:
+    """Return what a page of a folder posts, read from JSON, opened in a headless Chromium.
 
     Raises:
         RuntimeError: the browser ended, or took more than five minutes.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder, profile = Path(name) / "site", Path(name) / "profile"
-        folder.mkdir()
-        _write(cases, folder)
-        for file in ("page.html", "jobs.mjs"):
-            shutil.copy(HERE / file, folder)
-        (folder / "ort").symlink_to(_modules() / "node_modules/onnxruntime-web/dist")
-        with _Server(folder) as server:
-            address = f"http://127.0.0.1:{server.server_port}/page.html"
-            command = [_browser() or "", *FLAGS.split(), f"--user-data-dir={profile}", address]
-            browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                for _ in range(TIMEOUT):
-                    if server.done.wait(1) or browser.poll() is not None:
-                        break
-            finally:
-                browser.terminate()
-                browser.wait(30)
-            if server.results is None:
-                raise RuntimeError(f"Chromium posted no results (exit code {browser.returncode})")
-            return _read(server.results)
+    with tempfile.TemporaryDirectory() as profile, _Server(folder) as server:
+        address = f"http://127.0.0.1:{server.server_port}/{page}"
+        command = [_browser() or "", *FLAGS.split(), f"--user-data-dir={profile}", address]
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(TIMEOUT):
+                if server.done.wait(1) or browser.poll() is not None:
+                    break
+        finally:
+            browser.terminate()
+            browser.wait(30)
+        if server.results is None:
+            raise RuntimeError(f"Chromium posted no results (exit code {browser.returncode})")
+        return server.results
 
 
 class _Server(http.server.ThreadingHTTPServer):
