@@ -1,4 +1,4 @@
-"""What ONNX's element-wise ops do to a draw, a mask and a product: the forms of their results. Pure."""
+"""What ONNX's element-wise ops do to a draw, a mask and a product: the abstract values of their results. Pure."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["evaluate"]
 
 
 def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
-    """Return the form of the node's first output.
+    """Return the abstract value of the node's first output.
 
     Raises:
-        NotRepresentableError: the result is no form that dropout is made of; the message says why.
+        NotRepresentableError: dropout is not made of the result; the message says why.
     """
     if node.domain != "":
         raise NotRepresentableError(f"{describe(node)} ({node.domain}::{node.op_type}) reads it")
     if len(node.inputs) == 2 and ops.has(node, Fact.ENTRIES) and ops.entry_function(node) is not None:
         return _binary(node, node.op_type, operands)
     if len(node.inputs) == 1 or node.op_type in _ONE_TENSOR:
-        form = operands.form(node.inputs[0])
-        if form is None:
+        abstract = operands.abstract(node.inputs[0])
+        if abstract is None:
             raise NotRepresentableError(f"{describe(node)} ({node.op_type}) takes it for a parameter")
-        return _of_one(node, form, operands)
+        return _of_one(node, abstract, operands)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return quantization.quantized(node, operands)
     if node.op_type == "Where":
@@ -50,48 +50,48 @@ def evaluate(node: ir.Node, operands: Operands) -> AbstractValue:
 _ONE_TENSOR: Final = frozenset({"CastLike", "Clip"}) | views.OPS
 
 
-def _of_one(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractValue:
+def _of_one(node: ir.Node, abstract: AbstractValue, operands: Operands) -> AbstractValue:
     op_type = node.op_type
     if op_type == "Identity":
-        return form
+        return abstract
     if op_type in views.OPS:
-        if isinstance(form, TwoValued) and form.x is not None:
+        if isinstance(abstract, TwoValued) and abstract.x is not None:
             raise NotRepresentableError(f"{describe(node)} ({op_type}) rearranges it")
-        return replace(form, layout=views.view(node, form.layout, operands.context.shapes))
+        return replace(abstract, layout=views.view(node, abstract.layout, operands.context.shapes))
     if op_type in ("Cast", "CastLike"):
-        return _cast(node, form)
+        return _cast(node, abstract)
     if op_type == "Clip":
-        return _clip(node, form, operands)
-    if isinstance(form, Curve):
-        return draws.of_one(node, form)
+        return _clip(node, abstract, operands)
+    if isinstance(abstract, Curve):
+        return draws.of_one(node, abstract)
     function = ops.entry_function(node) if ops.has(node, Fact.ENTRY) else None
-    if function is None or (form.x is not None and op_type != "Neg"):
+    if function is None or (abstract.x is not None and op_type != "Neg"):
         raise NotRepresentableError(f"{describe(node)} ({op_type}) reads it")
-    if form.x is not None and form.factor.max() > 0 and not form.offset.any():
+    if abstract.x is not None and abstract.factor.max() > 0 and not abstract.offset.any():
         raise NotRepresentableError(f"{describe(node)} ({op_type}) turns a product over, which is none of its making")
     with np.errstate(all="ignore"):
-        if form.x is not None:
-            return replace(form, factor=-form.factor, offset=-form.offset)
-        offset = ops.compute(function, form.offset, *ops.parameters(node))
-        return replace(form, offset=offset if ops.has(node, Fact.BOOLEAN) else offset.astype(form.offset.dtype))
+        if abstract.x is not None:
+            return replace(abstract, factor=-abstract.factor, offset=-abstract.offset)
+        offset = ops.compute(function, abstract.offset, *ops.parameters(node))
+        return replace(abstract, offset=offset if ops.has(node, Fact.BOOLEAN) else offset.astype(abstract.offset.dtype))
 
 
-def _cast(node: ir.Node, form: AbstractValue) -> AbstractValue:
+def _cast(node: ir.Node, abstract: AbstractValue) -> AbstractValue:
     target = cast_target(node) or np.dtype(np.float32)
-    if isinstance(form, Curve):
+    if isinstance(abstract, Curve):
         if is_float(target):
-            narrow = is_float(form.dtype) and target.itemsize > form.dtype.itemsize
-            return replace(form, dtype=form.dtype if narrow else target)
+            narrow = is_float(abstract.dtype) and target.itemsize > abstract.dtype.itemsize
+            return replace(abstract, dtype=abstract.dtype if narrow else target)
         if target.kind in "ib":
-            return draws.cut_off(form, target)
+            return draws.cut_off(abstract, target)
         raise NotRepresentableError(f"{describe(node)} casts the draw to {target}")
-    if form.x is not None:
+    if abstract.x is not None:
         raise NotRepresentableError(f"{describe(node)} ({node.op_type}) reads it")
-    return replace(form, offset=form.offset.astype(target))
+    return replace(abstract, offset=abstract.offset.astype(target))
 
 
-def _clip(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractValue:
-    if isinstance(form, TwoValued) and form.x is not None:
+def _clip(node: ir.Node, abstract: AbstractValue, operands: Operands) -> AbstractValue:
+    if isinstance(abstract, TwoValued) and abstract.x is not None:
         raise NotRepresentableError(f"{describe(node)} (Clip) reads it")
     bounds = [node.attributes.get_float("min", -np.inf), node.attributes.get_float("max", np.inf)]
     for position, value in enumerate(node.inputs[1:]):
@@ -99,19 +99,19 @@ def _clip(node: ir.Node, form: AbstractValue, operands: Operands) -> AbstractVal
         if value is not None and number is None:
             raise NotRepresentableError(f"{describe(node)} (Clip) has bounds that are not constant")
         bounds[position] = bounds[position] if number is None else float(number)
-    if not isinstance(form, TwoValued):
-        return draws.clipped(form, *bounds)
-    return replace(form, offset=np.clip(form.offset, bounds[0], bounds[1]).astype(form.offset.dtype))
+    if not isinstance(abstract, TwoValued):
+        return draws.clipped(abstract, *bounds)
+    return replace(abstract, offset=np.clip(abstract.offset, bounds[0], bounds[1]).astype(abstract.offset.dtype))
 
 
 def _binary(node: ir.Node, op_type: str, operands: Operands) -> AbstractValue:
-    left, right = operands.form(node.inputs[0]), operands.form(node.inputs[1])
+    left, right = operands.abstract(node.inputs[0]), operands.abstract(node.inputs[1])
     if isinstance(left, Curve) or isinstance(right, Curve):
         return draws.with_constant(node, op_type, operands)
     if different_thresholds(left, right) and all(
-        isinstance(form, TwoValued) and form.x is None for form in (left, right)
+        isinstance(abstract, TwoValued) and abstract.x is None for abstract in (left, right)
     ):
-        return draws.combined(node, op_type, [form for form in (left, right) if form is not None])
+        return draws.combined(node, op_type, [abstract for abstract in (left, right) if abstract is not None])
     like = left if left is not None else right
     if like is None:
         raise NotRepresentableError("it does not depend on the draw")
@@ -146,7 +146,7 @@ def _product(node: ir.Node, op_type: str, a: TwoValued, b: TwoValued, operands: 
             factor, offset = x.factor * scale, x.offset * mask.offset
             return replace(common_threshold(x, mask), factor=factor, offset=offset, layout=layout, x=x.x)
         if op_type in ("Add", "Sub"):
-            random = [operands.form(value) is not None for value in node.inputs]
+            random = [operands.abstract(value) is not None for value in node.inputs]
             if (a.x is not None and not random[0] and b.x is None) or (
                 b.x is not None and not random[1] and a.x is None
             ):

@@ -67,8 +67,8 @@ def verdict(trace: Trace, proofs: Sequence[Proof]) -> tuple[str, str]:
         return bad.kind, bad.reason
     if not proofs:
         return "unknown", "nothing reads the draw"
-    forms = [trace.products[proof.y] for proof in proofs]
-    if len({bool(form.factor[0]) for form in forms}) > 1:
+    abstracts = [trace.products[proof.y] for proof in proofs]
+    if len({bool(abstract.factor[0]) for abstract in abstracts}) > 1:
         return "unknown", "one draw makes a mask and its opposite, which one seed cannot tie"
     views = {trace.products[proof.y].layout.view for proof in proofs}
     if len(views) > 1:

@@ -1,4 +1,4 @@
-"""What the operands of a node are: forms of one draw, constants, or activations. Reads the graph only."""
+"""What the operands of a node are: abstract values of one draw, constants, or activations. Reads the graph only."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Context:
 
 @dataclass
 class Operands:
-    """Reads a node's operands: forms of this draw, constants, or activations."""
+    """Reads a node's operands: abstract values of this draw, constants, or activations."""
 
-    forms: dict[ir.Value, AbstractValue]
+    abstracts: dict[ir.Value, AbstractValue]
     context: Context
 
-    def form(self, value: ir.Value | None) -> AbstractValue | None:
-        """Return the form of a value that depends on the draw; None for any other."""
-        return None if value is None else self.forms.get(value)
+    def abstract(self, value: ir.Value | None) -> AbstractValue | None:
+        """Return the abstract value of a value that depends on the draw; None for any other."""
+        return None if value is None else self.abstracts.get(value)
 
     def number(self, value: ir.Value | None) -> np.generic | None:
         """Return the number that ``value`` is everywhere; None where it is none."""
@@ -91,11 +91,11 @@ class Operands:
         """Return any operand of a Where, Mul, Add, ... beside ``like`` as two values with its threshold."""
         if value is None:
             raise NotRepresentableError("an input is missing")
-        form = self.forms.get(value)
-        if isinstance(form, Curve):
+        abstract = self.abstracts.get(value)
+        if isinstance(abstract, Curve):
             raise NotRepresentableError("the draw is used beside its own mask")
-        if form is not None:
-            return form
+        if abstract is not None:
+            return abstract
         number, blank = self.number(value), replace(like, factor=np.zeros(2), x=None)
         if number is not None:
             layout = self.spread(like.layout, value)
@@ -115,11 +115,11 @@ class Operands:
             node = value.producer()
             if node is None or node.domain or not node.inputs or value in self.context.products:
                 break
-            if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.forms:
+            if node.op_type in _REARRANGING and node.inputs[0] is not None and node.inputs[0] not in self.abstracts:
                 views, passed, value = (node, *views), (*passed, node), node.inputs[0]
                 continue
             factor, rest = self._constant_factor(node)
-            if factor is None or rest is None or rest in self.forms or self.context.is_owed(node, rest, factor):
+            if factor is None or rest is None or rest in self.abstracts or self.context.is_owed(node, rest, factor):
                 break
             value, passed = rest, (*passed, node)
             levels.append(ViewedValue(value, views, passed))

@@ -59,36 +59,36 @@ class Proof:
         return self.level.outer
 
 
-def is_dropout(form: TwoValued) -> bool:
+def is_dropout(abstract: TwoValued) -> bool:
     """Return whether a product has dropout's two values, or is x as it was; its axes are not looked at."""
-    scaled = _values(form)
-    return _idle_level(form) is not None if scaled is None else scaled[3] == ""
+    scaled = _values(abstract)
+    return _idle_level(abstract) is not None if scaled is None else scaled[3] == ""
 
 
-def _idle_level(form: TwoValued) -> ViewedValue | None:
+def _idle_level(abstract: TwoValued) -> ViewedValue | None:
     """Return what a product is, where a switch that is off for good has made it the identity."""
-    assert form.x is not None
-    if form.factor[0] != form.factor[1] or form.offset.any():
+    assert abstract.x is not None
+    if abstract.factor[0] != abstract.factor[1] or abstract.offset.any():
         return None
-    return next((level for level, multiple in form.x.levels if abs(form.factor[0] - multiple) <= 1e-6), None)
+    return next((level for level, multiple in abstract.x.levels if abs(abstract.factor[0] - multiple) <= 1e-6), None)
 
 
-def _values(form: TwoValued) -> tuple[float, float, ViewedValue, str] | None:
+def _values(abstract: TwoValued) -> tuple[float, float, ViewedValue, str] | None:
     """Return ratio, scale, the level of x that they hold for, and why it is no dropout; None without a dropped side."""
-    assert form.x is not None
-    zero = form.factor == 0
-    if zero.sum() != 1 or not np.isfinite(form.factor).all():
+    assert abstract.x is not None
+    zero = abstract.factor == 0
+    if zero.sum() != 1 or not np.isfinite(abstract.factor).all():
         return None
     dropped = int(np.flatnonzero(zero)[0])
-    probability = form.threshold if dropped == 0 else 1.0 - form.threshold
-    kept, wanted = float(form.factor[1 - dropped]), 1.0 / (1.0 - probability)
-    tolerance = 2 * eps(form.offset.dtype) + 2 * form.precision * wanted + 1e-6
-    ratio = recover(probability, form.precision)
-    usable = [(value, kept / multiple) for value, multiple in form.x.levels if multiple]
+    probability = abstract.threshold if dropped == 0 else 1.0 - abstract.threshold
+    kept, wanted = float(abstract.factor[1 - dropped]), 1.0 / (1.0 - probability)
+    tolerance = 2 * eps(abstract.offset.dtype) + 2 * abstract.precision * wanted + 1e-6
+    ratio = recover(probability, abstract.precision)
+    usable = [(value, kept / multiple) for value, multiple in abstract.x.levels if multiple]
     for value, scale in usable:
         if abs(scale / wanted - 1.0) <= (max(tolerance, 2.0**-10) if _is_half(scale) else tolerance):
-            reason = "" if not form.offset.any() else _misplaced(form, dropped)
-            return ratio, _stored(scale, ratio, form.offset.dtype), value, reason
+            reason = "" if not abstract.offset.any() else _misplaced(abstract, dropped)
+            return ratio, _stored(scale, ratio, abstract.offset.dtype), value, reason
     value, scale = usable[0]
     reason = f"kept values are multiplied by {scale:.6g}; dropout of ratio {ratio:g} multiplies them by {wanted:.6g}"
     return ratio, scale, value, reason
@@ -100,10 +100,10 @@ def _is_half(scale: float) -> bool:
         return any(abs(float(np.float16(number)) / number - 1.0) <= 1e-7 for number in (scale, 1.0 / scale) if number)
 
 
-def _misplaced(form: TwoValued, dropped: int) -> str:
-    if form.offset[dropped]:
-        return f"dropped values become {form.offset[dropped]:g}, not 0"
-    return f"kept values have {form.offset[1 - dropped]:g} added to them"
+def _misplaced(abstract: TwoValued, dropped: int) -> str:
+    if abstract.offset[dropped]:
+        return f"dropped values become {abstract.offset[dropped]:g}, not 0"
+    return f"kept values have {abstract.offset[1 - dropped]:g} added to them"
 
 
 def eps(dtype: np.dtype[Any]) -> float:
@@ -120,70 +120,70 @@ def _stored(scale: float, ratio: float, dtype: np.dtype[Any]) -> float:
     return exact if abs(rounded / exact - 1.0) <= 2.0**-23 else rounded
 
 
-def prove(y: ir.Value, form: TwoValued, shapes: Shapes) -> Proof:
-    """Return whether ``y``, of the form x * factor + offset, is dropout of x, and which."""
-    assert form.x is not None
-    found = _values(form)
+def prove(y: ir.Value, abstract: TwoValued, shapes: Shapes) -> Proof:
+    """Return whether ``y``, written as x * factor + offset, is dropout of x, and which."""
+    assert abstract.x is not None
+    found = _values(abstract)
     if found is None:
-        return _not_dropped(y, form, shapes)
+        return _not_dropped(y, abstract, shapes)
     ratio, scale, x, reason = found
     proof = Proof(y, x, ratio, scale, facts=(f"each entry is 0 with probability {ratio:g}",), reason=reason)
-    proof = _with_axes(proof, form.layout, shapes)
+    proof = _with_axes(proof, abstract.layout, shapes)
     if reason and proof.axes is not None and _is_float(proof.x):
-        return replace(proof, lacks=lacking(form))
+        return replace(proof, lacks=lacking(abstract))
     if not reason:
         proof = replace(proof, facts=(*proof.facts, f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio)"))
     return proof
 
 
-def lacking(form: TwoValued) -> float | None:
+def lacking(abstract: TwoValued) -> float | None:
     """Return what a product would have to be multiplied by to be dropout; None where it is, or lacks something else."""
-    found = _values(form)
-    if found is None or not found[3] or form.offset.any() or found[1] <= 0:
+    found = _values(abstract)
+    if found is None or not found[3] or abstract.offset.any() or found[1] <= 0:
         return None
-    return _wanted(form) / found[1]
+    return _wanted(abstract) / found[1]
 
 
-def _wanted(form: TwoValued) -> float:
-    dropped = int(np.flatnonzero(form.factor == 0)[0])
-    return 1.0 / (form.threshold if dropped else 1.0 - form.threshold)
+def _wanted(abstract: TwoValued) -> float:
+    dropped = int(np.flatnonzero(abstract.factor == 0)[0])
+    return 1.0 / (abstract.threshold if dropped else 1.0 - abstract.threshold)
 
 
 def _is_float(x: ir.Value) -> bool:
     return x.dtype is None or x.dtype in FLOAT_TYPES
 
 
-def scale_is_deferred(proof: Proof, form: TwoValued, node: ir.Node, data: ir.Value) -> Proof:
+def scale_is_deferred(proof: Proof, abstract: TwoValued, node: ir.Node, data: ir.Value) -> Proof:
     """Return the proof of a product whose scale is a factor that ``node`` multiplies by later."""
     assert proof.ratio is not None
-    scale = _stored(_wanted(form), proof.ratio, form.offset.dtype)
+    scale = _stored(_wanted(abstract), proof.ratio, abstract.offset.dtype)
     fact = f"kept values are multiplied by {scale:.6g} = 1 / (1 - ratio), in {describe(node)}"
     return replace(proof, scale=scale, reason="", lacks=None, facts=(*proof.facts, fact), scaled_by=(node, data))
 
 
-def _not_dropped(y: ir.Value, form: TwoValued, shapes: Shapes) -> Proof:
+def _not_dropped(y: ir.Value, abstract: TwoValued, shapes: Shapes) -> Proof:
     """Return what a product without a dropped side is: alpha dropout, or nothing known."""
-    assert form.x is not None
-    idle = _idle_level(form)
+    assert abstract.x is not None
+    idle = _idle_level(abstract)
     if idle is not None:
         reason = "it is switched off for good: nothing is dropped"
         return Proof(y, idle, 0.0, 1.0, (), kind="elementwise", reason=reason, idle=True)
-    proof = _with_axes(Proof(y, form.x.levels[0][0]), form.layout, shapes)
-    values = " or ".join(f"x * {a:g} + {b:g}" for a, b in zip(form.factor, form.offset, strict=True))
+    proof = _with_axes(Proof(y, abstract.x.levels[0][0]), abstract.layout, shapes)
+    values = " or ".join(f"x * {a:g} + {b:g}" for a, b in zip(abstract.factor, abstract.offset, strict=True))
     return replace(proof, kind="unknown", reason=f"no entry is dropped: the values are {values}")
 
 
-def alpha(proof: Proof, form: TwoValued) -> Proof:
+def alpha(proof: Proof, abstract: TwoValued) -> Proof:
     """Return ``proof`` as alpha dropout where the numbers are its numbers (Klambauer et al. 2017), else unchanged."""
-    zero = form.factor == 0
+    zero = abstract.factor == 0
     if zero.sum() != 1 or proof.ratio is None:
         return proof
     dropped = int(np.flatnonzero(zero)[0])
-    q = 1.0 - (form.threshold if dropped == 0 else 1.0 - form.threshold)
+    q = 1.0 - (abstract.threshold if dropped == 0 else 1.0 - abstract.threshold)
     a = (q + _ALPHA**2 * q * (1.0 - q)) ** -0.5
     b = -a * _ALPHA * (1.0 - q)
-    seen = (float(form.factor[1 - dropped]), float(form.offset[1 - dropped]), float(form.offset[dropped]))
-    tolerance = 1e-4 + 4 * eps(form.offset.dtype)
+    seen = (float(abstract.factor[1 - dropped]), float(abstract.offset[1 - dropped]), float(abstract.offset[dropped]))
+    tolerance = 1e-4 + 4 * eps(abstract.offset.dtype)
     if not np.allclose(seen, (a, b, a * _ALPHA + b), rtol=tolerance, atol=tolerance):
         return proof
     kind = "alpha" if proof.axes == () else "feature_alpha"

@@ -22,7 +22,7 @@ def quantized(node: ir.Node, operands: Operands) -> TwoValued:
         NotRepresentableError: what is quantized is no mask, or by numbers that are not constant.
     """
     what = f"{describe(node)} ({node.op_type})"
-    mask = operands.form(node.inputs[0])
+    mask = operands.abstract(node.inputs[0])
     if not isinstance(mask, TwoValued) or mask.x is not None:
         raise NotRepresentableError(f"{what} rounds it; fuse the model first, and quantize then")
     scale = operands.number(node.inputs[1])

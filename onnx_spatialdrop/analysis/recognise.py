@@ -117,21 +117,21 @@ def _traced(survey: _Survey, context: Context) -> list[Candidate]:
 
 def _judged(candidates: Sequence[Candidate], context: Context) -> list[Candidate]:
     """Judge: what the products of each draw are, as they stand."""
-    masks = {value for candidate in candidates for value in candidate.trace.forms if value not in context.products}
+    masks = {value for candidate in candidates for value in candidate.trace.abstracts if value not in context.products}
     return [_judge(candidate, context.shapes, masks) for candidate in candidates]
 
 
 def _judge(candidate: Candidate, shapes: Shapes, masks: set[ir.Value]) -> Candidate:
     trace, source = candidate.trace, candidate.source
-    if not source.forms:
+    if not source.abstracts:
         return replace(candidate, kind=source.kind, reason=source.reason)
     proofs = []
-    for y, form in trace.products.items():
-        proof = prove.prove(y, form, shapes)
+    for y, abstract in trace.products.items():
+        proof = prove.prove(y, abstract, shapes)
         if proof.reason:
-            proof = prove.alpha(proof, form)
-        assert form.x is not None
-        if any(level.value in masks for level, _ in form.x.levels):
+            proof = prove.alpha(proof, abstract)
+        assert abstract.x is not None
+        if any(level.value in masks for level, _ in abstract.x.levels):
             proof = replace(proof, kind="unknown", reason="two draws are multiplied with each other", lacks=None)
         proofs.append(proof)
     kind, reason = ("elementwise", source.off) if source.off else verdict(trace, proofs)
@@ -176,23 +176,23 @@ def _checked_off(
 
 def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
     """Return the values that switch a dropout on and off."""
-    source, forms = candidate.source, candidate.trace.forms
+    source, abstracts = candidate.source, candidate.trace.abstracts
     switches: frozenset[ir.Value] = frozenset()
     if source.training_mode is not None:
         switches = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
     for node in candidate.trace.nodes[1:]:
         for value in node.inputs:
-            if value not in forms:
+            if value not in abstracts:
                 switches |= context.constants.switches(value)
     return switches
 
 
 def _is_identity(off: Trace, y: ir.Value, x: ViewedValue) -> bool:
-    form = off.forms.get(y)
-    if not isinstance(form, TwoValued) or form.x is None:
+    abstract = off.abstracts.get(y)
+    if not isinstance(abstract, TwoValued) or abstract.x is None:
         return False
-    multiple = dict(form.x.levels).get(x)
-    return multiple is not None and bool((abs(form.factor - multiple) <= 1e-6).all()) and not form.offset.any()
+    multiple = dict(abstract.x.levels).get(x)
+    return multiple is not None and bool((abs(abstract.factor - multiple) <= 1e-6).all()) and not abstract.offset.any()
 
 
 def _annotated(candidates: Iterable[Candidate], producer: str) -> list[Candidate]:
@@ -208,7 +208,7 @@ def _annotated(candidates: Iterable[Candidate], producer: str) -> list[Candidate
 
 
 def _quantized(candidate: Candidate) -> str:
-    readers = (use.node for value in candidate.trace.forms for use in value.uses()) if candidate.reason else ()
+    readers = (use.node for value in candidate.trace.abstracts for use in value.uses()) if candidate.reason else ()
     node = next((node for node in readers if node.op_type == "QuantizeLinear"), None)
     return "" if node is None else f"{describe(node)} rounds it: fuse the model first, and quantize then"
 

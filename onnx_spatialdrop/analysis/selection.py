@@ -18,8 +18,8 @@ __all__ = ["einsum_operands", "where"]
 
 
 def where(node: ir.Node, operands: Operands) -> AbstractValue:
-    """Return the form of a Where."""
-    condition = operands.form(node.inputs[0])
+    """Return the abstract value of a Where."""
+    condition = operands.abstract(node.inputs[0])
     what = f"{describe(node)} (Where)"
     chosen_by = operands.number(node.inputs[0]) if condition is None else None
     if chosen_by is not None:
@@ -43,24 +43,26 @@ def where(node: ir.Node, operands: Operands) -> AbstractValue:
 
 def _functions_of_draw(node: ir.Node, operands: Operands) -> list[AbstractValue | float] | None:
     """Return the inputs of a Where as functions of the draw and numbers; None where two outcomes say it all."""
-    forms = [operands.form(value) for value in node.inputs]
-    plain = all(form is None or isinstance(form, TwoValued) for form in forms)
-    if forms[0] is None or any(isinstance(form, TwoValued) and form.x is not None for form in forms):
+    abstracts = [operands.abstract(value) for value in node.inputs]
+    plain = all(abstract is None or isinstance(abstract, TwoValued) for abstract in abstracts)
+    if abstracts[0] is None or any(
+        isinstance(abstract, TwoValued) and abstract.x is not None for abstract in abstracts
+    ):
         return None
-    if plain and not any(different_thresholds(forms[0], form) for form in forms):
+    if plain and not any(different_thresholds(abstracts[0], abstract) for abstract in abstracts):
         return None
     given: list[AbstractValue | float] = []
-    for form, value in zip(forms, node.inputs, strict=True):
-        number = operands.number(value) if form is None else None
-        if form is None and number is None:
+    for abstract, value in zip(abstracts, node.inputs, strict=True):
+        number = operands.number(value) if abstract is None else None
+        if abstract is None and number is None:
             return None
-        given.append(form if form is not None else float(number))  # type: ignore[arg-type]
+        given.append(abstract if abstract is not None else float(number))  # type: ignore[arg-type]
     return given
 
 
 def _chosen(node: ir.Node, branch: ir.Value | None, operands: Operands) -> TwoValued:
     """Return the branch that a switch chooses, in terms of the draw that the other branch may hold."""
-    likes = [form for form in map(operands.form, node.inputs) if isinstance(form, TwoValued)]
+    likes = [abstract for abstract in map(operands.abstract, node.inputs) if isinstance(abstract, TwoValued)]
     if not likes:
         raise NotRepresentableError(f"{describe(node)} (Where) reads the draw, and no threshold has cut it")
     return operands.general(branch, likes[0])
@@ -79,16 +81,16 @@ def einsum_operands(node: ir.Node, operands: Operands) -> tuple[TwoValued, TwoVa
         raise NotRepresentableError(f"{what} reads it")
     if any(len(set(term)) != len(term) for term in (*letters, result)):
         raise NotRepresentableError(f"{what} reads it")
-    forms = [operands.form(value) for value in node.inputs]
-    if not any(isinstance(form, TwoValued) for form in forms):
+    abstracts = [operands.abstract(value) for value in node.inputs]
+    if not any(isinstance(abstract, TwoValued) for abstract in abstracts):
         raise NotRepresentableError(f"{what} multiplies by the draw itself, which no threshold has cut")
     masks = {
-        value: _arranged(what, form, term, result)
-        for value, form, term in zip(node.inputs, forms, letters, strict=True)
-        if isinstance(form, TwoValued)
+        value: _arranged(what, abstract, term, result)
+        for value, abstract, term in zip(node.inputs, abstracts, letters, strict=True)
+        if isinstance(abstract, TwoValued)
     }
     like = next(iter(masks.values()))
-    if any(form is None and term != result for form, term in zip(forms, letters, strict=True)):
+    if any(abstract is None and term != result for abstract, term in zip(abstracts, letters, strict=True)):
         raise NotRepresentableError(f"{what} rearranges it")
     one, two = (masks.get(value) or operands.general(value, like) for value in node.inputs)
     return one, two

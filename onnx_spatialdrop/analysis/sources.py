@@ -42,8 +42,8 @@ class Source:
 
     Attributes:
         node: the node.
-        forms: what its outputs are; empty where they are nothing that dropout is made of.
-        reason: why ``forms`` is empty.
+        abstracts: what its outputs are; empty where they are nothing that dropout is made of.
+        reason: why ``abstracts`` is empty.
         kind: what such a refused node is: "gaussian", "elementwise" or "unknown".
         ratio: fraction that a refused Dropout node would drop.
         training_mode: the value that switches a Dropout node on; None where it is always on.
@@ -53,7 +53,7 @@ class Source:
     """
 
     node: ir.Node
-    forms: dict[ir.Value, AbstractValue] = field(default_factory=dict)
+    abstracts: dict[ir.Value, AbstractValue] = field(default_factory=dict)
     reason: str = ""
     kind: str = "unknown"
     ratio: float | None = None
@@ -166,8 +166,10 @@ def _dropout(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) ->
     else:
         kept = TwoValued(float(ratio), np.zeros(2), values * number, layout, precision)
     outputs = dict(zip(node.outputs, (kept, bits), strict=False))
-    forms: dict[ir.Value, AbstractValue] = {value: form for value, form in outputs.items() if value.name != ""}
-    return Source(node, forms, training_mode=dynamic, off=off, ratio=recover(float(ratio), precision))
+    abstracts: dict[ir.Value, AbstractValue] = {
+        value: abstract for value, abstract in outputs.items() if value.name != ""
+    }
+    return Source(node, abstracts, training_mode=dynamic, off=off, ratio=recover(float(ratio), precision))
 
 
 def _dropout_ratio(node: ir.Node, opset: int, constants: Constants) -> np.generic | None:

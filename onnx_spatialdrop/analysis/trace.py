@@ -1,4 +1,4 @@
-"""Follow draws forward through a graph, as far as their values keep a form that dropout is made of.
+"""Follow draws forward through a graph, as far as dropout is made of their abstract values.
 
 The graph is read only. What a value is follows from the ops' definitions alone; names play no part. All draws are
 followed at once, in the order of the graph: what stands before a node is settled when the node is looked at, so that
@@ -28,7 +28,7 @@ Proven = Callable[[TwoValued], bool]
 
 @dataclass(frozen=True)
 class Use:
-    """A use of a value where its form ends: the node that uses it, None for a graph output, and why it ends."""
+    """A use of a value where its trace ends: the node that uses it, None for a graph output, and why it ends."""
 
     value: ir.Value
     node: ir.Node | None
@@ -41,14 +41,14 @@ class Trace:
 
     Attributes:
         source: the random node.
-        forms: what each value that depends on the draw is, in the order of the graph.
+        abstracts: what each value that depends on the draw is, in the order of the graph.
         nodes: the nodes that compute those values, the random node first.
         ends: where masks (or the draw itself) go without becoming a product.
-        products: the values x * mask that the rest of the graph reads, with their forms.
+        products: the values x * mask that the rest of the graph reads, with their abstract values.
     """
 
     source: Source
-    forms: dict[ir.Value, AbstractValue] = field(default_factory=dict)
+    abstracts: dict[ir.Value, AbstractValue] = field(default_factory=dict)
     nodes: list[ir.Node] = field(default_factory=list)
     ends: list[Use] = field(default_factory=list)
     products: dict[ir.Value, TwoValued] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def follow(sources: Sequence[Source], context: Context, position: dict[ir.Node, 
     """Return what the draws of ``sources`` reach, one trace a source.
 
     Args:
-        sources: random nodes that have forms.
+        sources: random nodes with abstract values.
         context: what is known of other values; the products that are met are added to it.
         position: each node's place in the order of the file.
         proven: whether a product is dropout already; such a product is followed only into nodes that also read
@@ -76,7 +76,7 @@ def follow(sources: Sequence[Source], context: Context, position: dict[ir.Node, 
                 heapq.heappush(heap, (*place, consumer))
 
     for index, source in enumerate(sources):
-        push(index, source.forms)
+        push(index, source.abstracts)
     while heap:
         _, index, node = heapq.heappop(heap)
         push(index, tracers[index].visit(node))
@@ -87,33 +87,33 @@ class _Tracer:
     """One draw on its way through the graph."""
 
     def __init__(self, source: Source, context: Context, proven: Proven) -> None:
-        self._trace = Trace(source, dict(source.forms), [source.node])
+        self._trace = Trace(source, dict(source.abstracts), [source.node])
         self._context, self._proven = context, proven
-        self._operands = Operands(self._trace.forms, context)
+        self._operands = Operands(self._trace.abstracts, context)
         self._shape_readers: list[ir.Node] = []
-        for value, form in source.forms.items():
-            if isinstance(form, TwoValued) and form.x is not None:
-                context.products[value] = form
+        for value, abstract in source.abstracts.items():
+            if isinstance(abstract, TwoValued) and abstract.x is not None:
+                context.products[value] = abstract
 
     def visit(self, node: ir.Node) -> Sequence[ir.Value]:
         """Work out what ``node``, which reads the draw, computes; return the values to follow from there."""
-        forms = self._trace.forms
-        if all(_reads_type_only(node, index) for index, value in enumerate(node.inputs) if value in forms):
+        abstracts = self._trace.abstracts
+        if all(_reads_type_only(node, index) for index, value in enumerate(node.inputs) if value in abstracts):
             self._shape_readers.append(node)
             return ()
-        derived = [value for value in dict.fromkeys(node.inputs) if value is not None and value in forms]
+        derived = [value for value in dict.fromkeys(node.inputs) if value is not None and value in abstracts]
         reason = self._why_not(node, derived)
         if not reason:
             try:
                 with reading(node):
-                    form = algebra.evaluate(node, self._operands)
+                    abstract = algebra.evaluate(node, self._operands)
             except NotRepresentableError as error:
                 reason = str(error)
             except MalformedNodeError:
                 reason = f"{describe(node)} is no valid {node.op_type} node"
             else:
-                if not self._undoes(form, derived):
-                    return self._add(node, form)
+                if not self._undoes(abstract, derived):
+                    return self._add(node, abstract)
         for value in derived:
             self._end(Use(value, node, reason))
         return ()
@@ -123,26 +123,26 @@ class _Tracer:
         trace = self._trace
         inner = {*trace.nodes, *self._shape_readers}
         for node in self._shape_readers:
-            value = next(value for value in node.inputs if value is not None and value in trace.forms)
-            if _is_product(trace.forms[value]) or not all(_stays_inside(output, inner) for output in node.outputs):
+            value = next(value for value in node.inputs if value is not None and value in trace.abstracts)
+            if _is_product(trace.abstracts[value]) or not all(_stays_inside(output, inner) for output in node.outputs):
                 self._end(Use(value, node, f"its type or shape is read by {describe(node)} ({node.op_type})"))
-        for value in trace.forms:
+        for value in trace.abstracts:
             if value.is_graph_output():
                 self._end(Use(value, None, "it is an output of the graph"))
         return trace
 
-    def _add(self, node: ir.Node, form: AbstractValue) -> Sequence[ir.Value]:
+    def _add(self, node: ir.Node, abstract: AbstractValue) -> Sequence[ir.Value]:
         output = node.outputs[0]
-        self._trace.forms[output] = form
+        self._trace.abstracts[output] = abstract
         self._trace.nodes.append(node)
-        if isinstance(form, TwoValued) and form.x is not None:
-            self._context.products[output] = form
+        if isinstance(abstract, TwoValued) and abstract.x is not None:
+            self._context.products[output] = abstract
         return (output,)
 
     def _end(self, use: Use) -> None:
-        form = self._trace.forms[use.value]
-        if isinstance(form, TwoValued) and form.x is not None:
-            self._trace.products[use.value] = form
+        abstract = self._trace.abstracts[use.value]
+        if isinstance(abstract, TwoValued) and abstract.x is not None:
+            self._trace.products[use.value] = abstract
         else:
             self._trace.ends.append(use)
 
@@ -154,19 +154,19 @@ class _Tracer:
             return "it is dropout already"
         return ""
 
-    def _undoes(self, form: AbstractValue, derived: list[ir.Value]) -> bool:
+    def _undoes(self, abstract: AbstractValue, derived: list[ir.Value]) -> bool:
         """Return whether dropouts of one mask are combined into what is none itself, such as their difference."""
-        if len(derived) < 2 or not isinstance(form, TwoValued) or form.x is None or self._proven(form):
+        if len(derived) < 2 or not isinstance(abstract, TwoValued) or abstract.x is None or self._proven(abstract):
             return False
         return all(self._is_proven(value) for value in derived)
 
     def _is_proven(self, value: ir.Value) -> bool:
-        form = self._trace.forms[value]
-        return isinstance(form, TwoValued) and form.x is not None and self._proven(form)
+        abstract = self._trace.abstracts[value]
+        return isinstance(abstract, TwoValued) and abstract.x is not None and self._proven(abstract)
 
 
-def _is_product(form: AbstractValue) -> bool:
-    return isinstance(form, TwoValued) and form.x is not None
+def _is_product(abstract: AbstractValue) -> bool:
+    return isinstance(abstract, TwoValued) and abstract.x is not None
 
 
 def _reads_type_only(node: ir.Node, index: int) -> bool:

@@ -30,7 +30,7 @@ __all__ = [
 
 
 class NotRepresentableError(Exception):
-    """A value that is none of these forms; the message says what it is instead."""
+    """A value that is none of these; the message says what it is instead."""
 
 
 @dataclass(frozen=True)

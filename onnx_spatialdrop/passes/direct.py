@@ -162,9 +162,9 @@ class _Work:
     def _is_used(self, block: Block, name: str) -> bool:
         return bool(name) and (name in self._survey.read or name in self._edits.outputs(block))
 
-    def _mask(self, node: NodeProto, mask: str, form: TrueMask) -> list[NodeProto]:
+    def _mask(self, node: NodeProto, mask: str, ones: TrueMask) -> list[NodeProto]:
         self._names = self._names or Names.in_survey(self._survey)
-        return form.protos(node.input[0], mask, self._names.prefix(f"{node.output[0]}/ones"))
+        return ones.protos(node.input[0], mask, self._names.prefix(f"{node.output[0]}/ones"))
 
     def _pass_on(self, block: Block, place: int, node: NodeProto, masks: list[NodeProto]) -> Name:
         """Let readers of a dropout's result read what it dropped from."""

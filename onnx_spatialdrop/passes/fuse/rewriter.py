@@ -102,7 +102,7 @@ class Rewriter:
             )
             if proof.scaled_by is not None:
                 self._scalings[proof.scaled_by[0]] = proof.scaled_by[1]
-        self._idle += candidate.trace.forms
+        self._idle += candidate.trace.abstracts
         return records
 
     def _materialized(self, proof: Proof) -> ir.Value:
