@@ -6,6 +6,7 @@ It works on models/: in this folder, or as they were installed with the package.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ def _to_inference(demo: _Demo) -> None:
         (record.name, str(list(record.axes or ())), f"{record.ratio:g}", f"{len(record.nodes)} nodes")
         for record in report.fused
     ]
-    show("1. What the exporter wrote in training mode", f"   {_listed(tangle)}", "")
+    show("1. What the exporter wrote in training mode", *_listed(tangle), "")
     table("fuse recognises in it", ("SpatialDropout", "axes", "ratio", "written as"), rows)
     clean, eval_export = to_inference(trained), io.load(demo.folder / "digits_torch_eval_export.onnx")
     assert isinstance(clean, ir.Model)
@@ -223,5 +224,6 @@ def _sessions(demo: _Demo) -> None:
         show(reason)
 
 
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+def _listed(counts: Counter[str]) -> list[str]:
+    text = ", ".join(f"{count}\0{name}" for name, count in sorted(counts.items()))
+    return [f"   {line}".replace("\0", " ") for line in textwrap.wrap(text, 76)]

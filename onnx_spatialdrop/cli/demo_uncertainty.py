@@ -59,12 +59,13 @@ def of_pixels(folder: Path) -> bool:
     heads = ("the canvas", "where it is wrong", "where it is unsure")
     show("  ".join(f"{head:{_WIDTH}}" for head in heads).rstrip())
     show(*("  ".join(lines).rstrip() for lines in zip(*pictures, strict=True)))
+    right, mistaken = entropy[~wrong].mean(), entropy[wrong].mean()
     show(
-        f"entropy where right {entropy[~wrong].mean():.3f}, where wrong {entropy[wrong].mean():.3f} nats, "
-        f"{_SAMPLES} draws, {wrong.mean():.1%} of {wrong.size:,} pixels wrong"
+        f"entropy where right {right:.3f}, where wrong {mistaken:.3f} nats, {_SAMPLES} draws,",
+        f"{wrong.mean():.1%} of {wrong.size:,} pixels wrong; drawn as a page by",
+        "  onnx-spatialdrop uncertainty MODEL --inputs x.npz --labels y.npy --plot p.html",
     )
-    show("onnx-spatialdrop uncertainty MODEL --inputs x.npz --labels y.npy --plot page.html draws it as a page")
-    return bool(entropy[wrong].mean() > entropy[~wrong].mean())
+    return bool(mistaken > right)
 
 
 def _shaded(values: Array) -> list[str]:

@@ -51,10 +51,11 @@ def _run(arguments: argparse.Namespace) -> int:
             model = opened.as_ir()
             masks = planned(model)
             other.call(model)
+    norms = direct.training_batch_norms(survey)
     if arguments.json:
         written = {"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs}
         written["masks"] = [each.as_dict() for each in masks]
-        print_json({**written, "other": other.report.as_dict()})
+        print_json({**written, "other": other.report.as_dict(), "training_batch_norms": norms})
         return 0
     if found:
         _show_nodes(arguments.input, found)
@@ -64,10 +65,23 @@ def _run(arguments: argparse.Namespace) -> int:
     if other.report.fused or other.report.refused:
         _show_other(arguments.input, other.report)
     elif not found:
-        show(f"{arguments.input}: no dropout: a file for inference")
+        show(f"{arguments.input}: no dropout{'' if norms else ': a file for inference'}")
         named = f"such as {', '.join(places)}" if places else "of the main graph"
         show("", f"To add dropout after a value {named}:", f"  onnx-spatialdrop insert {arguments.input} --after VALUE")
+    if norms:
+        _show_norms(arguments.input, norms)
     return 0
+
+
+def _show_norms(file: str, norms: list[str]) -> None:
+    more = f" and {len(norms) - _NAMED} more" if len(norms) > _NAMED else ""
+    show(
+        "",
+        f"Batch normalization in training mode: {', '.join(norms[:_NAMED])}{more}.",
+        "An answer depends on the batch that it is computed in. To normalize by the",
+        "statistics in the file (this removes dropout, too):",
+        f"  onnx-spatialdrop to-inference {file}",
+    )
 
 
 def _show_nodes(file: str, found: list[Found]) -> None:

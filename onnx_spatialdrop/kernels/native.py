@@ -28,6 +28,8 @@ _LIBRARY: Final = "libonnx_spatialdrop" + {"darwin": ".dylib", "win32": ".dll"}.
 # Written into a SessionOptions so that a second registration can be told from a first: ONNX Runtime itself would
 # refuse the session with "Domain already set in registry".
 _MARK: Final = ("onnx_spatialdrop.native_kernel", "registered")
+#: A severity of ONNX Runtime.
+_ERRORS: Final = 3
 
 
 def _folders() -> list[Path]:
@@ -87,7 +89,8 @@ def register(session_options: onnxruntime.SessionOptions) -> None:
     """Make sessions created with ``session_options`` run SpatialDropout nodes with the native kernel.
 
     Registering the same options again changes nothing. Other libraries, such as onnxruntime-extensions', may be
-    registered on them before or after.
+    registered on them before or after. Where nobody has set how much they log, they log errors alone from now on:
+    ONNX Runtime would warn of every switch that it is an input with a default.
 
     Args:
         session_options: changed in place.
@@ -111,3 +114,5 @@ def register(session_options: onnxruntime.SessionOptions) -> None:
     except Exception as error:
         raise KernelError(f"the native kernel cannot be used: ONNX Runtime did not load {path}: {error}") from error
     session_options.add_session_config_entry(key, value)
+    if session_options.log_severity_level == type(session_options)().log_severity_level:  # as it was made
+        session_options.log_severity_level = _ERRORS

@@ -31,7 +31,7 @@ from onnx_spatialdrop.passes.training_forms import (
 )
 from onnx_spatialdrop.storage.survey import Block, Survey
 
-__all__ = ["WANTED", "is_without_dropout", "take_out"]
+__all__ = ["WANTED", "is_without_dropout", "take_out", "training_batch_norms"]
 
 #: What a survey has to list for take_out.
 WANTED: Final = frozenset({spec.OP_TYPE, spec.DOMAIN, DROPOUT, BATCH_NORM, *plain.WANTED})
@@ -72,6 +72,23 @@ def is_without_dropout(survey: Survey) -> bool:
     except NotPlainError:
         return False
     return not any(op_type in (spec.OP_TYPE, DROPOUT) for _, op_type, _ in survey.operators)
+
+
+def training_batch_norms(survey: Survey) -> list[str]:
+    """Return the names of the batch normalizations in training mode, or of their outputs."""
+    return [
+        node.name or node.output[0]
+        for block in survey.blocks
+        for place, node in block.wanted
+        if block.op_types[place] == BATCH_NORM and node.domain in ("", "ai.onnx") and _normalizes_by_batch(block, node)
+    ]
+
+
+def _normalizes_by_batch(block: Block, node: NodeProto) -> bool:
+    given = {
+        each.name: None if each.ref_attr_name else each.i for each in node.attribute if each.name in TRAINING_ATTRIBUTES
+    }
+    return normalizes_by_batch(block.opset, given, len(node.output))
 
 
 class _Work:
@@ -184,12 +201,7 @@ class _Work:
         return source
 
     def _batch_norm(self, block: Block, place: int, node: NodeProto) -> None:
-        given = {
-            each.name: None if each.ref_attr_name else each.i
-            for each in node.attribute
-            if each.name in TRAINING_ATTRIBUTES
-        }
-        if not normalizes_by_batch(block.opset, given, len(node.output)):
+        if not _normalizes_by_batch(block, node):
             return
         if any(self._is_used(block, name) for name in node.output[3:]) or len(node.input) < 5:
             raise NotPlainError

@@ -46,6 +46,25 @@ def test_inspect_makes_no_model_of_onnx_ir_of_a_file_without_dropout(
     assert "no dropout: a file for inference" in capsys.readouterr().out
 
 
+def test_inspect_names_batch_norm_in_training_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    norm = "BatchNormalization <training_mode: int = 1> (x, w, w, w, w)"
+    nodes = " ".join(f"[norm{i}] y{i}, a{i}, b{i} = {norm}" for i in range(5))
+    signature = "(float[N, 4, 8] x, float[4] w) => (float[N, 4, 8] y0)"
+    text = f'<ir_version: 8, opset_import: ["": 15]> g {signature} {{{nodes}}}'
+    file = tmp_path / "trains.onnx"
+    onnx.save(onnx.parser.parse_model(text), file)
+    assert main(["inspect", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "no dropout: a file for inference" not in said
+    assert "Batch normalization in training mode: norm0, norm1, norm2 and 2 more." in said
+    assert max(map(len, said.splitlines())) <= 80 + len(str(file))
+    assert main(["inspect", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["training_batch_norms"] == [f"norm{i}" for i in range(5)]
+    assert main(["to-inference", "-q", str(file), str(file)]) == 0
+    assert main(["inspect", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["training_batch_norms"] == []
+
+
 def test_inspect_says_what_attach_changed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attach", "--in-place", "-q", str(file)]) == 0
     assert main(["inspect", "--json", str(file)]) == 0

@@ -242,7 +242,7 @@ def test_what_is_printed(name: str, request: pytest.FixtureRequest) -> None:
         pytest.skip("the demo leaves the native kernel out where it is not installed")
     text = told(*PRINTED[name])
     assert "[/" not in text
-    assert max(map(len, text.splitlines())) <= (200 if name == "demo" else 80)
+    assert max(map(len, text.splitlines())) <= 80
     if name.startswith("help") and sys.version_info >= (3, 13):
         pytest.skip("argparse writes its help in another way from Python 3.13 on")
     file = SNAPSHOTS / f"{name}.txt"

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import zoo
 from native_models import assert_right, drop_node, make_model, make_session, numbers, run
 from onnx import TensorProto, helper
 
@@ -232,6 +233,17 @@ def test_registering_twice_is_harmless() -> None:
     model = make_model([drop_node("x", "y")]).SerializeToString()
     for _ in range(2):
         assert onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def test_onnxruntime_does_not_warn_of_our_switches(capfd: pytest.CaptureFixture[str]) -> None:
+    model = str(zoo.path("digits_torch"))
+    for severity, is_warned in ((None, False), (2, True), (3, False)):
+        options = onnxruntime.SessionOptions()
+        if severity is not None:
+            options.log_severity_level = severity
+        native.register(options)
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        assert ("training_mode appears in graph inputs" in capfd.readouterr().err) == is_warned, severity
 
 
 @pytest.mark.parametrize("first", ["native", "extensions"])
