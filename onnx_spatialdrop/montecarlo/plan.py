@@ -211,11 +211,10 @@ def _prove(
         fact = tracker.of(value)
         if not ends and (fact.mixed or fact.axis != 0):
             ends = f"output {value.name!r}: the samples are not along axis 0"
-    apart = [
-        value for value in (*graph.inputs, *graph.outputs) if tracker.of(value).axis != 0 or tracker.of(value).mixed
-    ]
-    if apart and not meets:
-        meets = f"{apart[0].name!r}: the samples are not along axis 0"
+    for value in (*graph.inputs, *graph.outputs):
+        fact = tracker.of(value)
+        if not meets and (fact.mixed or (fact.axis, fact.block) != (0, 1)):
+            meets = f"{value.name!r}: a sample is not an entry along axis 0"
     return ends, meets
 
 

@@ -12,11 +12,14 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from building import dropout_model
+from montecarlo import random_graphs
 from zoo import FOLDER, path
 
 import onnx_spatialdrop as sd
+from onnx_spatialdrop import io
 from onnx_spatialdrop.cli import main
 from onnx_spatialdrop.montecarlo.feeding import first_steps
+from onnx_spatialdrop.serving.triton import TritonPass
 
 IMAGES = np.random.default_rng(3).random((6, 1, 8, 8), dtype=np.float32)
 STEPS = first_steps(np.array([4, 0, 9, 9, 77, 5]), 31)[:, None]
@@ -110,6 +113,30 @@ def test_where_samples_meet_each_request_runs_alone(tmp_path: Path) -> None:
     assert "max_batch_size: 0\n" in text
     assert "dynamic_batching" not in text
     assert sizes(text) == {"x": "[ -1, 4 ]", "step": "[ -1, 1 ]", "y": "[ -1, 4 ]"}
+
+
+def test_no_random_graph_is_batched_and_wrong() -> None:
+    """The oracle is running: a request alone against the same among others."""
+    counts = {"proven": 0, "refused": 0}
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    for seed in range(150):
+        model, rewrite = random_graphs.random_model(seed), TritonPass(None)
+        x, steps = random_graphs.feed(model, seed), np.array([[5], [9], [2]])
+        try:
+            session = ort.InferenceSession(io.rewrite(model, None, rewrite.call)[0].SerializeToString(), options)
+        except sd.SpatialDropError:  # one mask for all samples
+            continue
+        counts["refused" if rewrite.meets else "proven"] += 1
+        if rewrite.meets:
+            continue
+        (together,) = session.run(None, {"x": x, "step": steps})
+        for row in range(len(x)):
+            one = slice(row, row + 1)
+            (alone,) = session.run(None, {"x": x[one], "step": steps[one]})
+            np.testing.assert_allclose(alone, together[one], rtol=1e-4, atol=1e-5, err_msg=f"seed {seed}")
+    assert counts["proven"] > 20
+    assert counts["refused"] > 60
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
