@@ -179,7 +179,9 @@ def _switches(candidate: Candidate, context: Context) -> frozenset[ir.Value]:
     source, abstracts = candidate.source, candidate.trace.abstracts
     switches: frozenset[ir.Value] = frozenset()
     if source.training_mode is not None:
-        switches = context.constants.switches(source.training_mode) or frozenset({source.training_mode})
+        switches = context.constants.switches(source.training_mode)
+        if context.constants.number(source.training_mode) is None:
+            switches = frozenset({source.training_mode})
     for node in candidate.trace.nodes[1:]:
         for value in node.inputs:
             if value not in abstracts:

@@ -9,12 +9,13 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import scopes
+from onnx_spatialdrop.graph.constants import Constants
 from onnx_spatialdrop.operator.node import describe
 from onnx_spatialdrop.passes.fuse.report import Record
 from onnx_spatialdrop.passes.switch_off import training_batch_norms
 from onnx_spatialdrop.passes.training_forms import DROPOUT, is_unread_dropout, may_be_random
 
-__all__ = ["Leftover", "findings", "leftovers", "listed"]
+__all__ = ["Leftover", "findings", "leftovers", "listed", "unproven_masks"]
 
 #: What makes two values of a draw.
 _THRESHOLDS: Final = frozenset(
@@ -82,6 +83,23 @@ def leftovers(model: ir.Model, refused: Iterable[Record]) -> list[Leftover]:
         found.append(Leftover(node.name or describe(node), node.op_type, reason, True))
     there = {each.name for each in found}
     return found + [Leftover(r.name, "", r.reason, True) for r in refused if r.name not in there]
+
+
+def unproven_masks(model: ir.Model, refused: Iterable[Record]) -> list[Leftover]:
+    """Return the Dropout nodes that are on and whose mask something reads that is not proven to be part of dropout.
+
+    Where that mask becomes true, what multiplies by it may go on to scale what is not dropped any more.
+    """
+    reasons, constants = {record.name: record.reason for record in refused}, Constants()
+    found = []
+    for scope in scopes.foreign_scopes(model):
+        for node in scope.all_nodes():
+            name, training = node.name or describe(node), node.inputs[2] if len(node.inputs) > 2 else None
+            is_read = node.op_type == DROPOUT and node.domain == "" and any(mask.uses() for mask in node.outputs[1:])
+            if is_read and training is not None and constants.number(training) != 0 and name in reasons:
+                reason = f"its mask is true now, and what reads that is not proven to be dropout: {reasons[name]}"
+                found.append(Leftover(name, node.op_type, reason, True))
+    return found
 
 
 def _makes_a_mask(node: ir.Node) -> bool:

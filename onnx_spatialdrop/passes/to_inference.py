@@ -60,13 +60,14 @@ class InferencePass(ir.passes.InPlacePass):
         super().__init__()
         self.report = Report()
         self.removed = 0
+        self.masks: list[Leftover] = []
         self.left: list[Leftover] = []
         self.excluded: dict[str, str] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
         before, constants = postcondition.Interface.of(model), {*model.graph.initializers}
-        self.report, self.removed = Report(), 0
+        self.report, self.removed, self.masks = Report(), 0, list[Leftover]()
         around: dict[ir.Value, None] = {}
         while went := self._round(model, around):  # case 6
             self.removed += went
@@ -75,7 +76,7 @@ class InferencePass(ir.passes.InPlacePass):
         tidy_views(model, sources, opset)  # case 7
         tidy_views(model, cancel_transposes(model, sources, opset), opset)
         list_constants(model, constants)
-        self.left = leftovers.leftovers(model, self.report.refused)  # case 8
+        self.left = self.masks + leftovers.leftovers(model, self.report.refused)  # case 8
         postcondition.check(model, before)  # case 9
         return ir.passes.PassResult(model, modified=self.removed > 0)
 
@@ -88,6 +89,7 @@ class InferencePass(ir.passes.InPlacePass):
         fusion.call(model)  # case 2
         self.report.fused += fusion.report.fused
         self.report.refused = fusion.report.refused
+        self.masks += leftovers.unproven_masks(model, fusion.report.refused)
         places += dropouts_off(model, all_of_them=True)  # cases 1 and 3
         around.update((x, None) for graph, x in places if graph is model.graph)
         went = max(len(places), len(fusion.report.fused))  # of a scalar no node was made

@@ -103,3 +103,27 @@ def test_noise_before_an_if_whose_branches_become_equal_is_followed_past_it() ->
     )
     clean = sd.to_inference(model)
     assert [node.op_type for node in clean.graph.node] == ["RandomUniformLike", "Mul", "Relu"]
+
+
+MASK = "d, m = Dropout (o, r, on)  f = Cast <to = 1> (m)  k = Constant <value_float = SCALE> ()  q = Mul (f, k)"
+SWITCHED = (
+    '<ir_version: 8, opset_import: ["" : 18]> g (float[2,3] x) => (float[2,3] y) {'
+    " c = Constant <value = bool[1] {1}> ()  e = Constant <value = int64[0] {}> ()  on = Reshape (c, e)"
+    " r = Constant <value_float = 0.5> ()  s = Shape (x)  o = ConstantOfShape <value = float[1] {1.0}> (s)"
+    f" {MASK}  y = Mul (x, q) }}"
+)
+
+
+def test_a_switch_that_is_worked_out_from_constants_is_none() -> None:
+    one = "k = Constant <value_float = 2.0> ()  l = Constant <value_float = 1.0> ()  w = Where (on, k, l)"
+    text = SWITCHED.replace("k = Constant <value_float = SCALE> ()", one).replace("Mul (f, k)", "Mul (f, w)")
+    clean = sd.to_inference(onnx.parser.parse_model(text))
+    assert [node.op_type for node in clean.graph.node] == ["Identity"]
+
+
+def test_a_mask_that_became_true_for_what_is_not_proven_is_named() -> None:
+    with pytest.warns(TrainingLeftWarning, match="its mask is true now, .*: kept values are multiplied by 3; dropout"):
+        sd.to_inference(onnx.parser.parse_model(SWITCHED.replace("SCALE", "3.0")))
+    assert (
+        sd.to_inference(onnx.parser.parse_model(SWITCHED.replace("SCALE", "2.0"))).graph.node[0].op_type == "Identity"
+    )
