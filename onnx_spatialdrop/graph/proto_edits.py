@@ -13,6 +13,7 @@ import onnx
 from onnx import NodeProto
 
 from onnx_spatialdrop.graph.proto_infos import settle_infos
+from onnx_spatialdrop.storage.order import reorder
 from onnx_spatialdrop.storage.survey import Block, Survey
 
 __all__ = ["Edits", "Name"]
@@ -152,8 +153,7 @@ class Edits:
             for place in sorted(places):
                 nodes.extend(places[place])
                 ranks += [place] * len(places[place])
-            following = iter(ranks)
-            nodes.sort(key=lambda _, following=following: next(following))  # those that go come last
+            reorder(nodes, ranks)  # those that go come last
             del nodes[len(ranks) - len(places) :]
 
     def lost(self, block: Block, pruned: Iterable[Name]) -> set[str]:

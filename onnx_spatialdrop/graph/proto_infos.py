@@ -11,6 +11,7 @@ import onnx
 
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.operator.attributes import Given, checked
+from onnx_spatialdrop.storage.order import reorder
 from onnx_spatialdrop.storage.survey import Block
 
 __all__ = ["attributes_of", "delete", "settle_infos", "type_of"]
@@ -84,9 +85,8 @@ def settle_infos(
 def delete(items: Any, places: Iterable[int]) -> None:
     """Delete entries of a repeated field: one by one it would move all that follow, again and again."""
     gone = set(places)
-    order = iter([place in gone for place in range(len(items))])
     if gone:
-        items.sort(key=lambda _: next(order))  # those that go come last
+        reorder(items, [place in gone for place in range(len(items))])
         del items[-len(gone) :]
 
 

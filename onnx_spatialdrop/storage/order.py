@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, NodeProto
+from onnx import NodeProto
 
-__all__ = ["sort_nodes"]
+from onnx_spatialdrop.storage.wellformed_values import subgraphs
+
+__all__ = ["reorder", "sort_nodes"]
 
 
 def sort_nodes(model: onnx.ModelProto) -> bool:
@@ -26,28 +29,23 @@ def sort_nodes(model: onnx.ModelProto) -> bool:
             ranks = [0] * len(order)
             for rank, place in enumerate(order):
                 ranks[place] = rank
-            following = iter(ranks)
-            body.node.sort(key=lambda _, following=following: next(following))
+            reorder(body.node, ranks)
             changed = True
         for node in body.node:
-            pending += _subgraphs(node)
+            pending += [graph for attribute in node.attribute for graph in subgraphs(attribute)]
     return changed
 
 
-def _subgraphs(node: NodeProto) -> list[onnx.GraphProto]:
-    found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            found.append(attribute.g)
-        elif attribute.type == AttributeProto.GRAPHS:
-            found += attribute.graphs
-    return found
+def reorder(items: Any, ranks: Iterable[float]) -> None:
+    """Sort a repeated field by the ranks of its entries, in place; equal ranks keep their order."""
+    following = iter(ranks).__next__
+    items.sort(key=lambda _: following())
 
 
 def _read(node: NodeProto) -> set[str]:
     """Return what a node and its subgraphs read of the names around it."""
     found = set(node.input)
-    for graph in _subgraphs(node):
+    for graph in (graph for attribute in node.attribute for graph in subgraphs(attribute)):
         inside = {value.name for value in graph.output}.union(*map(_read, graph.node))
         own = {value.name for value in (*graph.input, *graph.initializer)}
         found |= inside - own.union(*(held.output for held in graph.node))

@@ -6,7 +6,7 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from typing import cast
@@ -33,6 +33,8 @@ __all__ = ["refuse_malformed"]
 #: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
 _OURS = ("", "ai.onnx", "onnx_spatialdrop")
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+#: Operators that have no attributes, as a rule: of their nodes nobody asks where the others have them all.
+_BARE = frozenset(("Add", "Div", "Dropout", "Erf", "MatMul", "Mul", "Pow", "Relu", "Reshape", "Sigmoid", "Sqrt", "Sub"))
 _Key = tuple[str, str, str]
 
 
@@ -134,16 +136,20 @@ class _Walk:
 
     def _nodes(self, block: Block, columns: Columns) -> None:
         block.fill()
-        if not columns.is_text or not set(map(type, chain(block.op_types, *block.makes))) <= {str}:
+        if not columns.is_text or not set(map(type, chain(block.op_types, chain.from_iterable(block.makes)))) <= {str}:
             self._refuse_bytes(block)
         if "" in block.op_types:
             raise MalformedError(f"{_named(block.nodes[block.op_types.index('')])} is of no operator")
         holders = self._beside_names(block, columns)
         self._list(block, columns, holders)
         self._follow(block, holders)
-        if not columns.types <= self._right_types:
-            for value in block.body.value_info:
+        try:
+            for content in sorted(columns.types - self._right_types):
+                self._type(onnx.ValueInfoProto(type=onnx.TypeProto.FromString(content)))
+        except MalformedError:
+            for value in block.body.value_info:  # one of them has that type
                 self._type(value)
+            raise
 
     def _refuse_bytes(self, block: Block) -> None:
         for node in block.nodes:
@@ -222,9 +228,12 @@ class _Walk:
         names = self._names
         for content in set(attributes) - names.keys():
             names[content] = _name_of_value(content)
+        places: Sequence[int] = [place for place, op_type in enumerate(block.op_types) if op_type not in _BARE]
+        counts = [len(block.nodes[place].attribute) for place in places]
+        if sum(counts) != len(attributes):
+            places, counts = range(len(block.nodes)), [len(node.attribute) for node in block.nodes]
         start = 0
-        for place, node in enumerate(block.nodes):
-            count = len(node.attribute)
+        for place, count in zip(places, counts, strict=True):
             if count:
                 found = [names[content] for content in attributes[start : start + count]]
                 if None in found or (count > 1 and len(set(found)) < count):
