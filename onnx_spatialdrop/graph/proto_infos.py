@@ -63,7 +63,8 @@ def settle_infos(
     for targets in moved.values():
         for home, name in targets.values():
             wanted.setdefault(home, set()).add(name)
-    infos = {block: _said(block.body.value_info, "name", names) for block, names in wanted.items()}
+    entries = {block: block.body.value_info[:] for block in wanted}  # held: to make these objects again costs
+    infos = {block: _said(entries[block], "name", names) for block, names in wanted.items()}
     marks = {block: _said(_annotations(block), "tensor_name", names) for block, names in wanted.items()}
     doomed = [
         (items, [said[name][0] for name in names & said.keys()])
