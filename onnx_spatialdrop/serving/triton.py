@@ -22,6 +22,7 @@ from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
 from onnx_spatialdrop.montecarlo.options import STRATA, options
 from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.passes.expand import ExpandPass
+from onnx_spatialdrop.passes.fuse import FusePass
 from onnx_spatialdrop.passes.opset import OpsetPass
 from onnx_spatialdrop.storage import files
 
@@ -73,6 +74,8 @@ class TritonPass(ir.passes.InPlacePass):
                 "the model has an input 'samples', as files of monte_carlo have; give the model that it was made of"
             )
         if model.opset_imports.get("", _OPSET) < _OPSET:
+            # First, since exporters leave random operators of their frameworks, which nothing converts.
+            FusePass(elementwise=True, bernoulli=True).call(model)
             OpsetPass(_OPSET).call(model)
         if self.samples is None:
             plan: Plan | None = prepared_plan(model, self.chosen.layers, strata=self.chosen.strata)

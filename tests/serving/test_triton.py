@@ -12,6 +12,7 @@ import onnx.parser
 import onnxruntime as ort
 import pytest
 from building import dropout_model
+from exported import exported
 from montecarlo import random_graphs
 from zoo import FOLDER, path
 
@@ -81,6 +82,18 @@ def test_requests_that_are_laid_behind_each_other_get_the_same_answers(
         one = slice(row, row + 1)
         for alone, all_ in zip(ran(folder, image=IMAGES[one], step=STEPS[one], **further), together, strict=True):
             np.testing.assert_allclose(alone, all_[one], atol=2e-6)
+
+
+def test_an_export_with_an_operator_of_its_framework_is_converted(tmp_path: Path) -> None:
+    """Opset 15, with a random operator of TensorFlow that no converter and no runtime knows."""
+    folder = sd.triton(exported("keras3_dropout_mc.onnx"), tmp_path, samples=None)
+    model = onnx.load(folder / "1" / "model.onnx")
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    x, name = np.random.default_rng(0).random((6, *shape), dtype=np.float32), model.graph.input[0].name
+    (together,) = ran(folder, step=STEPS, **{name: x})
+    (alone,) = ran(folder, step=STEPS[2:3], **{name: x[2:3]})
+    np.testing.assert_allclose(alone, together[2:3], atol=1e-6)
+    assert "dynamic_batching" in (folder / "config.pbtxt").read_text()
 
 
 def test_an_answer_is_what_mcdropout_gives(tmp_path: Path) -> None:
