@@ -1,18 +1,25 @@
-"""The node tests as data: every kernel, the body and the examples in other languages give what the files hold."""
+"""The node tests as data: every kernel, the body and the examples in other languages give what the files hold.
+
+onnx's own backend test runner runs them, and a program in C++ that knows no Python.
+"""
 
 import runpy
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+import unittest
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from expanding import with_float_ends
 from onnx import numpy_helper
-from onnx.backend.test import loader
+from onnx.backend.base import Backend, BackendRep
+from onnx.backend.test import loader, runner
 from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
@@ -20,7 +27,14 @@ from onnx_spatialdrop.operator.evaluator import SpatialDropout
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CASES = {case.name: Path(case.model_dir) for case in loader.load_model_tests(data_dir=str(ROOT), kind="node_tests")}
+NATIVE = sd.get_library_path()
+
+
+def load_cases() -> list[Any]:
+    return loader.load_model_tests(data_dir=str(ROOT), kind="node_tests")
+
+
+CASES = {case.name: Path(case.model_dir) for case in load_cases()}
 
 Arrays = list[np.ndarray[Any, Any]]
 Runner = Callable[[onnx.ModelProto, Mapping[str, Any]], Arrays]
@@ -56,14 +70,6 @@ def in_session(kernel: Any) -> Runner:
     return run
 
 
-RUNNERS: dict[str, Runner] = {
-    "ReferenceEvaluator": evaluated,
-    "native": in_session("native"),
-    "python": in_session("python"),
-    "body": in_session("body"),
-}
-
-
 def assert_equal(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> None:
     """Compare bit for bit; NaNs compare as NaNs."""
     assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
@@ -76,15 +82,88 @@ def assert_equal(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> Non
     np.testing.assert_array_equal(*bits)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("case", CASES)
-def test_every_runner_gives_what_the_files_hold(case: str, runner: str) -> None:
-    folder = CASES[case]
-    if runner == "native" and sd.get_library_path() is None:
-        pytest.skip("no native library")
-    outputs = RUNNERS[runner](model_of(folder), tensors(folder, "input"))
-    for got, wanted in zip(outputs, tensors(folder, "output").values(), strict=True):
-        assert_equal(got, wanted)
+class BitRunner(runner.Runner):
+    """onnx's backend test runner, without its tolerance."""
+
+    @classmethod
+    def assert_similar_outputs(cls, ref_outputs: Sequence[Any], outputs: Sequence[Any], *_: Any, **__: Any) -> None:
+        for wanted, got in zip(ref_outputs, outputs, strict=True):
+            assert_equal(got, wanted)
+
+
+def backend_tests(run: Runner) -> type[unittest.TestCase]:
+    """Return the tests that onnx's runner makes of our cases for a backend that is ``run``."""
+
+    class Prepared(BackendRep):
+        def __init__(self, model: onnx.ModelProto) -> None:
+            self._model = model
+
+        def run(self, inputs: Any, **_: Any) -> Any:
+            return run(self._model, dict(zip(("X", "training_mode", "step"), inputs, strict=True)))
+
+    class Ours(Backend):
+        @classmethod
+        def prepare(cls, model: onnx.ModelProto, *_: Any, **__: Any) -> BackendRep:
+            return Prepared(model)
+
+        @classmethod
+        def supports_device(cls, device: str) -> bool:
+            return device == "CPU"
+
+    # It loads onnx's own tests, two thousand of which hold no node of ours.
+    with mock.patch.object(runner, "load_model_tests", lambda kind: load_cases() if kind == "node" else []):
+        tests = BitRunner(Ours, __name__).tests
+    for name in [name for name in dir(tests) if name.endswith("_cuda")]:
+        delattr(tests, name)
+    return tests
+
+
+TestReferenceEvaluator = backend_tests(evaluated)
+TestPythonKernel = backend_tests(in_session("python"))
+TestBody = backend_tests(in_session("body"))
+TestNativeKernel = pytest.mark.skipif(NATIVE is None, reason="no native library")(backend_tests(in_session("native")))
+
+
+def test_the_runner_runs_every_case_and_sees_a_wrong_bit() -> None:
+    def wrong(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
+        y, mask = evaluated(model, feeds)
+        return [np.negative(y), mask]
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(backend_tests(wrong)).run(result)
+    assert result.testsRun == len(CASES)
+    assert len(result.failures) >= len(CASES) - 5  # empty tensors, and such of NaNs, have no sign
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the call of the program in C++ with ONNX Runtime and the native library."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    runtime = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    if compiler is None or not runtime or NATIVE is None:
+        pytest.skip("needs a C++ compiler, the native library, and an onnxruntime with a library of its own")
+    built = tmp_path_factory.mktemp("cpp") / "node_tests"
+    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([compiler, *flags, "-o", built, EXAMPLES / "node_tests.cc", "-ldl"], check=True)
+    return [str(built), str(runtime[0]), str(NATIVE)]
+
+
+def test_a_program_without_python_runs_every_case(program: list[str]) -> None:
+    ran = subprocess.run([*program, *CASES.values()], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, f"{len(CASES)} cases, 0 wrong\n"), ran.stdout
+
+
+def test_the_program_sees_a_wrong_bit(program: list[str], tmp_path: Path) -> None:
+    case = shutil.copytree(CASES["test_spatialdropout_nchw_float16"], tmp_path / "case")
+    for index, name in ((1, "mask"), (0, "Y")):
+        path = case / "test_data_set_0" / f"output_{index}.pb"
+        stored = path.read_bytes()
+        tensor = onnx.load_tensor(str(path))
+        tensor.raw_data = bytes([tensor.raw_data[0] ^ 1]) + tensor.raw_data[1:]
+        path.write_bytes(tensor.SerializeToString())
+        ran = subprocess.run([*program, case], capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout) == (1, f"{case}: values of {name}\n1 cases, 1 wrong\n")
+        path.write_bytes(stored)
 
 
 def test_the_files_are_what_the_script_writes(tmp_path: Path) -> None:
