@@ -52,7 +52,7 @@ model = onnx.parser.parse_model('''<ir_version: 10, opset_import: ["" : 18]>
 g (float[N,4] x) => (float[N,4] y) <float k = {0.75}, float e = {2.0}> {
   u = RandomUniformLike (x) a = Mean (u, k) c = Mul (a, e) f = Floor (c) s = Div (f, k) y = Mul (x, s)
 }''')
-print(len(sd.fuse(model, elementwise=True)[1].fused))
+print([node.op_type for node in sd.fuse(model, elementwise=True).graph.node])
 """
 
 
@@ -64,11 +64,11 @@ def test_the_spelling_that_is_shown_is_what_its_diff_made_it(tmp_path: Path) -> 
         assert now in text
         assert was not in text
     copy = copied(tmp_path)
-    assert run(tmp_path, FUSE) == "1\n"
+    assert "SpatialDropout" in run(tmp_path, FUSE)
     file = copy / "graph" / "ops.py"
     was, now = shown["onnx_spatialdrop/graph/ops.py"]
     file.write_text(file.read_text().replace(now, was))
-    assert run(tmp_path, FUSE) == "0\n"
+    assert "SpatialDropout" not in run(tmp_path, FUSE)
 
 
 def test_a_form_is_a_file_and_its_rows_in_a_table(tmp_path: Path) -> None:
