@@ -42,7 +42,7 @@ class MonteCarloBatches:
 
     A row's numbers depend on its id and its inputs alone, to the last bit on one kind of processor: not on the batch
     that it came in, nor on how many workers there are. For that, every run has the same number of rows, the last one of
-    a batch filled up.
+    a batch filled up; where it is not proven that samples do not meet in the model, every run has one.
 
     The session opens with the first call, so that an instance travels to a worker as a pickle.
     """
@@ -71,7 +71,7 @@ class MonteCarloBatches:
                 a column is called "<output>_<statistic>".
             keep: columns that are handed through.
             samples: draws a row.
-            rows: rows of a run; by default up to 32, fewer where inputs are large.
+            rows: rows of a run; by default up to 32, fewer where inputs are large, and 1 where samples may meet.
             threads: threads of the session. An engine runs many workers on one machine, and by itself every session
                 would take all cores.
             options: further arguments of MCDropout.
@@ -125,7 +125,8 @@ class MonteCarloBatches:
                 model's type, and flat rows get the shape that the model gives its inputs.
 
         Raises:
-            SpecError: a column is missing, ids are no integers, negative, or twice in the batch.
+            SpecError: a column is missing, ids are no integers, negative, or twice in the batch; several rows a run
+                where samples may meet.
         """
         ids = self._ids(batch)
         columns = {column: _stacked(self._column(batch, column)) for column in self._inputs}
@@ -139,10 +140,13 @@ class MonteCarloBatches:
 
     def _runs(self, columns: Batch, total: int) -> Iterator[tuple[int, Array]]:
         """Yield the rows of each run, and how many of them count; the rest fills it up."""
-        size = self._rows
+        size, meets = self._rows, self._open().meets
         if size is None:
-            width = sum(column[:1].nbytes for column in columns.values())
-            size = max(1, min(_ROWS, _BYTES // max(1, width)))
+            # By the entries, and not the bytes, which differ with how an engine keeps numbers.
+            width = 4 * sum(column[:1].size for column in columns.values())
+            size = 1 if meets else max(1, min(_ROWS, _BYTES // max(1, width)))
+        if size > 1 and meets:
+            raise SpecError(f"rows is {size}, and it is not proven that samples do not meet: {meets}; rows=1 is right")
         for start in range(0, total, size):
             taken = np.arange(start, min(start + size, total))
             yield len(taken), np.resize(taken, size)

@@ -57,6 +57,8 @@ class MCDropout:
         targets: what is made of each output.
         notes: what was assumed, one line each.
         ends: why draws do not run at once; "" where they do.
+        meets: where samples may meet in the model, so that a row's numbers depend on those beside it; "" where it is
+            proven that they do nowhere.
         refuses_equal: predict raises an error where all draws of all rows are equal, as is right for a whole data set.
             Set it to False where a call has some rows of many, blank ones perhaps.
     """
@@ -100,7 +102,7 @@ class MCDropout:
         if chosen.statistics is None:
             self.targets = [target.with_all_statistics() for target in self.targets]
         self.notes = [*plan.prepared.notes, *(target.note for target in self.targets if target.note)]
-        self.ends = plan.ends
+        self.ends, self.meets = plan.ends, plan.meets
         self.strata = plan.strata
         self._sure_of_ids = len(plan.per_sample) == len(plan.prepared.live)
         self._inputs = [value for value in plan.prepared.model.graph.inputs if value is not plan.prepared.step]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from building import dropout_model
 from zoo import FOLDER
@@ -60,6 +61,21 @@ def test_an_instance_travels_as_a_pickle_open_or_not(whole: dict[str, np.ndarray
     for _ in range(2):
         run = pickle.loads(pickle.dumps(run))
         np.testing.assert_array_equal(run(columns())["mean"], whole["mean"])
+
+
+def test_rows_that_would_meet_run_alone(tmp_path: Path) -> None:
+    """Minus the mean of the batch: a row's numbers would be those of the rows that an engine put beside it."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> net (float[N,4] x) => (float[N,4] y) <int64[1] a = {0}> '
+        "{ m = ReduceMean (x, a) d = Sub (x, m) s = Add (x, d) y = Mul (s, x) }"
+    )
+    file = sd.insert(model, tmp_path / "model.onnx", after="x", rate=0.5, axes=[])
+    x = np.random.default_rng(0).random((6, 4), dtype=np.float32)
+    run = MonteCarloBatches(file, inputs="x", task="regression")
+    whole = run({"id": IDS[:6], "x": x})
+    np.testing.assert_array_equal(run({"id": IDS[2:4], "x": x[2:4]})["mean"], whole["mean"][2:4])
+    with pytest.raises(sd.SpecError, match=r"rows is 3, and it is not proven .* reduces over the samples; rows=1 is"):
+        MonteCarloBatches(file, inputs="x", task="regression", rows=3)({"id": IDS[:6], "x": x})
 
 
 def test_a_batch_without_any_effect_of_dropout_stops_nothing(tmp_path: Path) -> None:
