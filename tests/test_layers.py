@@ -25,6 +25,7 @@ RANKS = {
     "export": 9,
     "training": 9,
     "distributed": 10,
+    "quantization": 9,
     "serving": 10,
     "verify": 10,
     "cli": 11,

@@ -32,6 +32,7 @@ VERBS: Final = {
     "stratify": ("rewrites", "balance the draws over cycles of steps, for means of many draws"),
     "fix": ("fix", "make a switch a constant of the file, or a switch again"),
     "monte-carlo": ("montecarlo", "write a file that draws many times a run and returns mean, variance and entropies"),
+    "quantize": ("quantize", "write an int8 model that draws as the float model does"),
     "triton": ("triton", "write a model that draws into a repository of NVIDIA Triton, with its config.pbtxt"),
     "uncertainty": (
         "uncertainty",

@@ -23,6 +23,7 @@ from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.check import targets
 from onnx_spatialdrop.passes.check.finding import Finding
 from onnx_spatialdrop.passes.check.live import live_dropout
+from onnx_spatialdrop.passes.check.quantized import QUANTIZED, calibrated_off
 from onnx_spatialdrop.passes.check.rules import RULES, Rule, Where
 from onnx_spatialdrop.passes.check.validity import VALIDITY
 from onnx_spatialdrop.passes.fuse.frozen import frozen_masks
@@ -54,10 +55,10 @@ def check(model: io.Source, *, target: str | None = None) -> list[Finding]:
         model = source
     else:
         model, findings = _load(source)
-    rules = RULES + VALIDITY + (() if name is None else targets.rules_for(name))
+    rules = RULES + VALIDITY + QUANTIZED + (() if name is None else targets.rules_for(name))
     switches = [] if name is None else targets.frozen_switches(model, name)
     found = _nodes(model, rules, name)
-    return findings + found + _seeds(model) + _frozen(model) + live_dropout(model) + switches
+    return findings + found + _seeds(model) + _frozen(model) + live_dropout(model) + calibrated_off(model) + switches
 
 
 def _load(path: Path) -> tuple[ir.Model, list[Finding]]:
