@@ -52,7 +52,8 @@ def monte_carlo_dataset(
 
     Args:
         dataset: a ray.data.Dataset with a column of ids and one or more of inputs.
-        model: the path of a model that every node can read.
+        model: the path of a model that every node can read, and the caller, who looks how large a row is; that is left
+            out where ``batch_size`` is given.
         inputs: the column with the input; or {column: input of the model}.
         id: the column with the ids: integers of 0 or more, each once.
         statistics: columns of the result; see MonteCarloBatches.

@@ -3,10 +3,12 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime as ort
 import pytest
 from building import dropout_model
 from zoo import FOLDER
@@ -61,6 +63,20 @@ def test_an_instance_travels_as_a_pickle_open_or_not(whole: dict[str, np.ndarray
     for _ in range(2):
         run = pickle.loads(pickle.dumps(run))
         np.testing.assert_array_equal(run(columns())["mean"], whole["mean"])
+
+
+def test_a_session_has_one_thread_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself every session takes all cores."""
+    told, make = [], sd.MCDropout
+
+    def seen(*given: Any, sess_options: ort.SessionOptions, **options: Any) -> sd.MCDropout:
+        told.append((sess_options.intra_op_num_threads, sess_options.inter_op_num_threads))
+        return make(*given, sess_options=sess_options, **options)
+
+    monkeypatch.setattr("onnx_spatialdrop.distributed.batches.MCDropout", seen)
+    MonteCarloBatches(MODEL, inputs="image")(columns(slice(2)))
+    MonteCarloBatches(MODEL, inputs="image", threads=2)(columns(slice(2)))
+    assert told == [(1, 1), (2, 2)]
 
 
 def test_rows_that_would_meet_run_alone(tmp_path: Path) -> None:
