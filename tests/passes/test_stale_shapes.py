@@ -121,3 +121,15 @@ def test_predictions_are_those_of_the_rows_that_are_fed(network: str) -> None:
     one, two = (sd.MCDropout(each, 8, 0, task="regression").predict(X) for each in (model, silent(model)))
     np.testing.assert_array_equal(one["y"].mean, two["y"].mean)
     assert not np.allclose(one["y"].mean[0] / X[0], one["y"].mean[1] / X[1])
+
+
+def test_masks_of_sizes_that_onnx_runtime_does_not_infer_are_drawn_one_after_the_other() -> None:
+    sequence = (
+        "n = SequenceConstruct (x, x)"
+        "  m = SequenceMap (n) <body = b (float[N,6,3,5] e) => (float[N,6,3,5] f) { f = Neg (e) }>"
+        "  r = ConcatFromSequence <axis = 3> (m)"
+    )
+    model = silent(opened(f"{sequence}  {layers('[]')}", 1, SWITCHES))
+    model.graph.output[0].type.tensor_type.shape.dim[3].Clear()
+    kept = run(sd.expand(model, form="philox"))
+    np.testing.assert_array_equal(kept, sd.session(model, "native").run(None, {"x": X})[0])

@@ -146,4 +146,8 @@ def draw_stacked(build: MaskBuilder, drawing: Drawing) -> ir.Value:
     inputs = [body.input("keys", keys.dtype, (*keys.shape[:3], 1)), body.input("limit", limits.dtype, ())]
     keys = keys[..., np.newaxis, :]
     scanned = [build.constant(keys), build.constant(limits)]
-    return build.scan(body, inputs, draw(body, *inputs), scanned, [keys.ndim - 1, 0], "flat")
+    row = draw(body, *inputs)
+    row.shape = ir.Shape(
+        [None, None]
+    )  # ONNX Runtime has to know the rank, and may not know that of what sizes come from
+    return build.scan(body, inputs, row, scanned, [keys.ndim - 1, 0], "flat")
