@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from onnx_spatialdrop.errors import ModelFileError, ModelFileWarning
 from onnx_spatialdrop.storage import external, files
+from onnx_spatialdrop.storage.external_copy import moved_to
 from onnx_spatialdrop.storage.order import sort_nodes
 from onnx_spatialdrop.storage.survey import Survey
 from onnx_spatialdrop.storage.wellformed import refuse_malformed
@@ -165,7 +166,7 @@ def write_beside(
     model: ir.Model, file: Path, content: Callable[[], bytes], progress: Callable[[int, int], None] | None
 ) -> None:
     """Write ``file`` with what ``content`` returns, once the external data of ``model`` is, or will be, beside it."""
-    with external.moved_to(model, file, progress) as data:
+    with moved_to(model, file, progress) as data:
         written = content()
         with files.replacing(file) as out:
             out.stream.write(written)

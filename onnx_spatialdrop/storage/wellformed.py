@@ -6,35 +6,29 @@ Nothing is judged that ONNX leaves to runtimes: operators, versions and shapes m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from typing import cast
 
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, TensorProto
 
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.storage.columns import Columns, of_body, of_file
 from onnx_spatialdrop.storage.survey import Block, Survey
+from onnx_spatialdrop.storage.wellformed_attributes import Attributes, named
 from onnx_spatialdrop.storage.wellformed_values import (
     MalformedError,
     is_plain_and_whole,
-    refuse_attribute,
     refuse_tensor,
     refuse_type,
     subgraphs,
-    tensors,
     text,
 )
 
 __all__ = ["refuse_malformed"]
 
-#: Domains whose attributes passes read; others may keep bytes in strings, and so may Constant, whose they are data.
-_OURS = ("", "ai.onnx", "onnx_spatialdrop")
-_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-#: Operators that have no attributes, as a rule: of their nodes nobody asks where the others have them all.
-_BARE = frozenset(("Add", "Div", "Dropout", "Erf", "MatMul", "Mul", "Pow", "Relu", "Reshape", "Sigmoid", "Sqrt", "Sub"))
 _Key = tuple[str, str, str]
 
 
@@ -73,7 +67,7 @@ class _Walk:
         self.survey = Survey(model)
         self._wanted = frozenset(wanted)
         self._right_types = set[bytes]()  # those that were looked at before
-        self._names = dict[bytes, str | None]()  # of attributes in which nothing is wrong; None: somebody has to look
+        self._attributes = Attributes(self.survey)
         self._functions = dict[_Key, FunctionProto]()
         self._inside: _Key | None = None
         self._calls = defaultdict[_Key | None, set[_Key]](set)  # what each function calls
@@ -139,7 +133,7 @@ class _Walk:
         if not columns.is_text or not set(map(type, chain(block.op_types, chain.from_iterable(block.makes)))) <= {str}:
             self._refuse_bytes(block)
         if "" in block.op_types:
-            raise MalformedError(f"{_named(block.nodes[block.op_types.index('')])} is of no operator")
+            raise MalformedError(f"{named(block.nodes[block.op_types.index('')])} is of no operator")
         holders = self._beside_names(block, columns)
         self._list(block, columns, holders)
         self._follow(block, holders)
@@ -154,7 +148,7 @@ class _Walk:
     def _refuse_bytes(self, block: Block) -> None:
         for node in block.nodes:
             if not (type(node.name) is type(node.op_type) is type(node.domain) is type(node.overload) is str):
-                raise MalformedError(f"a name of {_named(node)} is not UTF-8")
+                raise MalformedError(f"a name of {named(node)} is not UTF-8")
             for name in node.output:
                 text(name)
         for value in block.body.value_info:
@@ -182,17 +176,17 @@ class _Walk:
                     if block.home(name) is None:
                         text(name)
                         raise MalformedError(
-                            f"{_named(block.nodes[place])} reads {name!r}, which nothing before it computes"
+                            f"{named(block.nodes[place])} reads {name!r}, which nothing before it computes"
                         )
             if place in holders:
                 for attribute in block.nodes[place].attribute:
                     for graph in subgraphs(attribute):
                         block.inner.append((place, self._graph(graph, block, block.opset)))
             defined.update(made)
-        named = sum(map(len, block.makes)) - sum(
+        count = sum(map(len, block.makes)) - sum(
             made.count("") for made in block.makes if len(made) > 1 or made == [""]
         )
-        if len(defined) != before + named:
+        if len(defined) != before + count:
             self._refuse_twice(block)
 
     def _refuse_twice(self, block: Block) -> None:
@@ -201,58 +195,20 @@ class _Walk:
         defined = {*given, *block.tensors}
         for node in block.nodes:
             for name in filter(None, node.output):
-                _define(name, defined, _named(node))
+                _define(name, defined, named(node))
 
     def _beside_names(self, block: Block, columns: Columns) -> set[int]:
         """Look at what nodes hold beside names; return the places of those with subgraphs."""
-        holders = set[int]()
-        if columns.attributes:
-            for place in self._doubtful(block, columns.attributes):
-                if (
-                    AttributeProto.GRAPH in (kinds := self._attributes(block.nodes[place]))
-                    or AttributeProto.GRAPHS in kinds
-                ):
-                    holders.add(place)
+        holders = self._attributes.holders(block, columns.attributes) if columns.attributes else set[int]()
         for node in block.nodes if columns.has_metadata else ():
             keys = {entry.key for entry in node.metadata_props}
             if len(keys) < len(node.metadata_props):
-                raise MalformedError(f"{_named(node)} has an entry of its metadata_props twice")
+                raise MalformedError(f"{named(node)} has an entry of its metadata_props twice")
             self.survey.metadata |= keys
         for node in block.nodes if columns.has_devices else ():
             if any(not each.configuration_id for each in node.device_configurations):
-                raise MalformedError(f"{_named(node)} has a device configuration without a name")
+                raise MalformedError(f"{named(node)} has a device configuration without a name")
         return holders
-
-    def _doubtful(self, block: Block, attributes: list[bytes]) -> Iterator[int]:
-        """Yield the places of nodes whose attributes have to be looked at: wrong, maybe, or more than values."""
-        names = self._names
-        for content in set(attributes) - names.keys():
-            names[content] = _name_of_value(content)
-        places: Sequence[int] = [place for place, op_type in enumerate(block.op_types) if op_type not in _BARE]
-        counts = [len(block.nodes[place].attribute) for place in places]
-        if sum(counts) != len(attributes):
-            places, counts = range(len(block.nodes)), [len(node.attribute) for node in block.nodes]
-        start = 0
-        for place, count in zip(places, counts, strict=True):
-            if count:
-                found = [names[content] for content in attributes[start : start + count]]
-                if None in found or (count > 1 and len(set(found)) < count):
-                    yield place
-                start += count
-
-    def _attributes(self, node: NodeProto) -> Collection[int]:
-        """Look at a node's attributes but for subgraphs; return their types."""
-        for attribute in node.attribute:
-            refuse_attribute(attribute, _named(node))
-            if attribute.type == AttributeProto.STRING and node.domain in _OURS and node.op_type != "Constant":
-                try:
-                    attribute.s.decode()
-                except UnicodeDecodeError:
-                    raise MalformedError(f"attribute {attribute.name!r} of {_named(node)} is not UTF-8") from None
-            self.survey.external += [each for each in tensors(attribute) if each.data_location == TensorProto.EXTERNAL]
-        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
-            raise MalformedError(f"{_named(node)} has an attribute twice")
-        return [attribute.type for attribute in node.attribute]
 
     def _tensor(self, tensor: TensorProto, what: str) -> None:
         refuse_tensor(tensor, what)
@@ -265,19 +221,6 @@ class _Walk:
         if content not in self._right_types:
             refuse_type(value)
             self._right_types.add(content)
-
-
-def _name_of_value(content: bytes) -> str | None:
-    """Return the name of an attribute that is right and a plain value; None where that is not known."""
-    attribute = AttributeProto.FromString(content)
-    try:
-        refuse_attribute(attribute, "")
-        attribute.s.decode()
-    except (MalformedError, UnicodeDecodeError):
-        return None
-    if attribute.type in _GRAPHS or any(each.data_location == TensorProto.EXTERNAL for each in tensors(attribute)):
-        return None
-    return str(attribute.name)
 
 
 def _opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int:
@@ -298,7 +241,3 @@ def _define(name: str, defined: set[str], by: str) -> None:
     if name in defined:  # a subgraph's names may hide those around it: runtimes take that
         raise MalformedError(f"{by} defines {name!r}, which is defined already")
     defined.add(text(name))
-
-
-def _named(node: NodeProto) -> str:
-    return f"node {node.name!r}" if node.name else f"the {node.op_type} node of {(*node.output, '')[0]!r}"
