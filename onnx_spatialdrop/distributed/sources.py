@@ -65,15 +65,15 @@ class Images:
 def dataset_of(place: Path, inputs: Sequence[str], images: Images) -> Any:
     """Return a ray.data.Dataset with columns ``id`` and the inputs.
 
-    A Parquet file has a column ``id``. In a folder, ids are those of an array ``id`` in each .npz file, or rows and
-    images are counted in the order of the files' names.
+    A Parquet file, or a folder of such, has a column ``id``. In other folders, ids are those of an array ``id`` in each
+    .npz file, or rows and images are counted in the order of the files' names.
 
     Raises:
         SpecError, ModelFileError: what is there is none of these.
     """
     import ray
 
-    if place.suffix == ".parquet":
+    if place.suffix == ".parquet" or any(place.glob("*.parquet")):
         found = ray.data.read_parquet(str(place))
         missing = [name for name in ("id", *inputs) if name not in found.schema().names]
         if missing:

@@ -65,6 +65,11 @@ def test_a_parquet_file(address: str, tmp_path: Path, capsys: pytest.CaptureFixt
     parquet.write_table(arrow.table(rows), tmp_path / "rows.parquet")
     assert_same(told(address, tmp_path / "rows.parquet", tmp_path / "out.npz", "--json"), np.arange(50))
     said = json.loads(capsys.readouterr().out)
+    (tmp_path / "parts").mkdir()
+    for part in (0, 1):
+        half = {name: column[25 * part : 25 * part + 25] for name, column in rows.items()}
+        parquet.write_table(arrow.table(half), tmp_path / "parts" / f"{part}.parquet")
+    assert_same(told(address, tmp_path / "parts", tmp_path / "out.npz"), np.arange(50))
     assert said["rows"] == 50
     parquet.write_table(arrow.table({"image": rows["image"]}), tmp_path / "rows.parquet")
     arguments = ["uncertainty", MODEL, "--inputs", str(tmp_path / "rows.parquet"), "--ray", address]
