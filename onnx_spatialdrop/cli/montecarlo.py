@@ -11,11 +11,11 @@ from onnx_spatialdrop.cli.terminal import say
 from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.graph.scopes import spatial_dropouts
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
-from onnx_spatialdrop.montecarlo.options import chunk_of, options, strata_for
+from onnx_spatialdrop.montecarlo.options import chunk_of, options, target_of
 from onnx_spatialdrop.montecarlo.tasks import TASKS
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import ALIASES, TARGETS, ExpandPass
-from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
+from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS
 
 __all__ = ["add", "add_options", "layers", "pairs"]
 
@@ -56,7 +56,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    balanced = strata_for(arguments.strata, arguments.target)
+    target = target_of(arguments.target)
     chosen = options(
         arguments.samples,
         arguments.task,
@@ -64,9 +64,8 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.layers,
         arguments.class_axis,
         arguments.log_variance,
-        balanced,
+        arguments.strata,
     )
-    target = None if arguments.target is None else resolve(arguments.target)
     rewrite = MonteCarloPass(chosen, chunk_of(arguments.chunk), target not in NO_DEFAULTS)
 
     def describe(model: ir.Model, _: int) -> str:

@@ -16,14 +16,14 @@ from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.montecarlo import cost, drawing
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.needed import keep_needed
-from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, chunk_of, options, strata_for
+from onnx_spatialdrop.montecarlo.options import STRATA, Chunk, Layers, Options, chunk_of, options, target_of
 from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.montecarlo.summing import Chunking, Counts, is_double, state_dims, statistics
 from onnx_spatialdrop.montecarlo.tasks import Target, choose_tasks
 from onnx_spatialdrop.operator.bodies import body
 from onnx_spatialdrop.passes.attach import AttachPass
 from onnx_spatialdrop.passes.expand import ExpandPass
-from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS, resolve
+from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS
 
 __all__ = ["MonteCarloPass", "monte_carlo"]
 
@@ -197,20 +197,19 @@ def monte_carlo(
             means need about half as many; take a multiple of it for ``samples``. 1: draws are independent.
         target: what will run the file, where that knows neither our operator nor functions (see expand). None keeps
             the nodes, with the operator's definition from opset 18 on: ONNX Runtime runs them with our library and
-            without. OpenVINO and tract draw with strata 1.
+            without.
 
     Returns:
         The same kind of model as came in; from a path, an ir.Model.
 
     Raises:
         SpecError: no dropout is live, or an argument that does not fit the model.
-        FormError: the target cannot run it, or its opset cannot be converted.
+        FormError: the target cannot draw several times a run, or its opset cannot be converted.
         ModelFileError: a file that cannot be read or written.
     """
-    balanced = strata_for(strata, target)
-    chosen = options(samples, task, statistics, layers, class_axis, log_variance, balanced)
-    defaults = target is None or resolve(target) not in NO_DEFAULTS
-    passes: list[ir.passes.InPlacePass] = [MonteCarloPass(chosen, chunk_of(chunk), defaults)]
-    if target is not None:
-        passes.append(ExpandPass(None, target))
+    chosen = options(samples, task, statistics, layers, class_axis, log_variance, strata)
+    name = target_of(target)
+    passes: list[ir.passes.InPlacePass] = [MonteCarloPass(chosen, chunk_of(chunk), name not in NO_DEFAULTS)]
+    if name is not None:
+        passes.append(ExpandPass(None, name))
     return io.apply(model, output, *passes)

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from onnx_spatialdrop import arguments
-from onnx_spatialdrop.errors import SpecError
+from onnx_spatialdrop.errors import FormError, SpecError
 from onnx_spatialdrop.montecarlo.tasks import TASKS
-from onnx_spatialdrop.passes.expand.targets import TARGETS, resolve
+from onnx_spatialdrop.passes.expand.targets import SINGLE_STEP, TARGETS, resolve
 
-__all__ = ["STRATA", "Chunk", "Layers", "Options", "chunk_of", "layers_of", "options", "strata_for"]
+__all__ = ["STRATA", "Chunk", "Layers", "Options", "chunk_of", "layers_of", "options", "target_of"]
 
 #: Which dropout nodes are live: "all", "last", or names of nodes or of the values that they compute.
 Layers = Literal["all", "last"] | Sequence[str]
 
 #: How many draws run at once.
 Chunk = Literal["auto", "all"] | int
+
+#: The forms that draw by the operator's definition.
+_DEFINED: Final = frozenset({"philox", "philox-int32"})
 
 #: Over how many draws nodes are balanced by default.
 STRATA: Final = 31
@@ -68,9 +71,22 @@ def options(
     )
 
 
-def strata_for(strata: int, target: str | None) -> int:
-    """Return over how many steps draws are balanced for a target; words of 32 bits have no room for the order."""
-    return strata if target is None or "philox" in TARGETS[resolve(target)] else 1
+def target_of(target: str | None) -> str | None:
+    """Return what is to run a file that sums up its own draws, by its proper name.
+
+    Raises:
+        FormError: there is no such target, or it cannot draw at several steps in one run.
+    """
+    if target is None:
+        return None
+    name = resolve(target)
+    if name in SINGLE_STEP or not _DEFINED & TARGETS[name].keys():
+        able = [each for each in TARGETS if each not in SINGLE_STEP and _DEFINED & TARGETS[each].keys()]
+        raise FormError(
+            f"{name} cannot draw at several steps in one run, as a Monte Carlo file does; run what "
+            f"expand(target={name!r}) writes in a loop, or take a target of {', '.join(able)}"
+        )
+    return name
 
 
 def layers_of(layers: Layers) -> Layers:

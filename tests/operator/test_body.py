@@ -1,5 +1,7 @@
 """The function body draws the reference's bits, in ONNX Runtime and in onnx's ReferenceEvaluator."""
 
+import itertools
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -13,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_spatialdrop import FormError, attach, reference
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.operator.bodies import body
+from onnx_spatialdrop.operator.bodies import body, int32
 
 #: Opsets that this ONNX Runtime knows; 23 and 24 came with 1.24 and need not be known before.
 NEW = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 24)
@@ -230,3 +232,12 @@ def test_below_opset_18_the_extreme_ratios_work_too(ratio: float, kept: int) -> 
 def test_opset_14_is_refused_with_the_way_out() -> None:
     with pytest.raises(FormError, match="imports opset 14, and a function body needs 15 or newer; convert the model's"):
         attach(dropout_model(opset=14))
+
+
+@pytest.mark.parametrize("rng", spec.RNGS)
+def test_every_choice_of_the_int32_body_is_a_function_that_can_be_read(rng: str) -> None:
+    """Parts of the body are put together as they are needed; no two of them may give one name to two values."""
+    choices = itertools.product(("dropout", "uniform"), (None, "float", "double"), (False, True), (False, True))
+    for nonce, dtype, single, balanced in choices:
+        made = int32.functions(20, rng, nonce=nonce, dtype=dtype, single=single, balanced=balanced)
+        assert made[-1].name == spec.OP_TYPE
