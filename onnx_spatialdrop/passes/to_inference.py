@@ -44,7 +44,8 @@ _LOG = logging.getLogger(__name__)
 class InferencePass(ir.passes.InPlacePass):
     """Switch everything off; ``report`` is that of fuse, ``removed`` counts what went, ``left`` names what did not.
 
-    1. Dropout nodes go, whatever their ratio, switch and mask; a mask that is read or returned becomes true.
+    1. Dropout nodes go, whatever their ratio, switch and mask; a mask that is read or returned becomes true, and
+       ``left`` names it where what reads it is not proven to be part of dropout.
     2. Dropout of every kind that fuse recognises becomes SpatialDropout, also element-wise dropout, alpha dropout and
        ONNX Runtime's inverted Bernoulli: at inference all of them are the identity.
     3. Every SpatialDropout node goes with its switches, see remove.py; so do the operator's own draws that are off.
