@@ -147,7 +147,8 @@ def section(rounds: int, threads: int, cases_like: str) -> Iterator[str]:
         if one.misses:
             missed.append(f"- {one.case}: {one.ours / one.other:.2f}, limit {one.limit / one.other:.2f}")
     yield f"\nAbove their goals: {len(missed)} rows{':' if missed else '.'}"
-    yield from missed
+    if missed:
+        yield "\n".join(["", *missed])
     yield f"\nA 1 x 16 x 16 x 8 node inside a graph: {small_node(rounds)} us (goal: 1.5).\n"
     yield "### Drawing a mask\n"
     yield f"| rng |{''.join(f' {path}, one row | {path}, rows of 64 |' for path in PATHS)}"

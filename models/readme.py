@@ -76,6 +76,7 @@ level, put in by `insert`. `canvas.npz` holds 24 canvases of held-back digits (`
 
 ## What the exporters wrote
 Kept as written, but for metadata of the PyTorch files (stack traces, which name files of the machine).
+
 - `digits_torch_train_export`: dropout as ConstantOfShape -> RandomUniformLike -> Less -> Cast -> Div -> Mul, without
   seeds and without a switch; batch norm folded into the convolutions, as in eval mode.
 - `digits_keras_eval_export`: the dropout layers are gone, and all tensors between the convolutions are NCHW, though

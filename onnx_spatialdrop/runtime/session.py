@@ -67,7 +67,14 @@ def choose(kernel: Kernel = "auto") -> tuple[Kernel, str]:
 def register(session_options: onnxruntime.SessionOptions) -> None:
     """Register the native kernel with ``session_options``, for people who make their own sessions.
 
+    Where nobody has set how much they log, they log errors alone from now on: ONNX Runtime would warn of every switch
+    that it is an input with a default. Registering twice changes nothing.
+
+    Args:
+        session_options: changed in place.
+
     Raises:
+        TypeError: they are no SessionOptions.
         KernelError: the native library is not there; the message says why and what to do.
     """
     native.register(session_options)
