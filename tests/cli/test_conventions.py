@@ -254,3 +254,9 @@ def test_what_is_printed(name: str, request: pytest.FixtureRequest) -> None:
 def _numbers_apart(text: str) -> str:
     """Return the text without what machines differ in: measured numbers, bars, widths of columns."""
     return re.sub(r"\d+\.?\d*(e-\d+)?|█+", "#", re.sub(r"[ ─]+", " ", text))
+
+
+def test_a_verb_is_called_as_its_function() -> None:
+    """Verbs that are no function of the package are those that look at files, and those of a module of their own."""
+    elsewhere = {"inspect", "uncertainty", "demo", "verify", "quantize"}
+    assert {verb.replace("-", "_") for verb in VERBS} - elsewhere <= set(sd.__all__)
