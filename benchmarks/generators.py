@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from native_timing import machine
+from native_timing import processor, software
 
 import onnx_spatialdrop as sd
 
@@ -104,13 +104,13 @@ def main() -> None:
         lines += measure(name, given.rounds)
         print("\n".join(lines), flush=True)
     if given.write:
-        PAGE.write_text(PAGE_HEAD.format(machine=machine()) + "\n".join(lines) + "\n")
+        PAGE.write_text(PAGE_HEAD.format(machine=f"{processor()}; {software()}") + "\n".join(lines) + "\n")
 
 
 PAGE_HEAD = """\
 # What each form costs
 
-Written by `python benchmarks/generators.py --write`; run it to have your own machine's figures. {machine}.
+Written by `python benchmarks/generators.py --write`; run it to have your own machine's figures. {machine}
 
 Against the same network without dropout, one thread, batch 1, processor time, medians of interleaved rounds. Nodes are
 those of the file, branches and functions included. The networks are in `benchmarks/networks.py`.

@@ -122,7 +122,7 @@ def test_the_frameworks_dialects_are_refused_or_drawn_by_tract(rng: str) -> None
 def test_the_form_as_others_have_it_is_found(tmp_path: Path) -> None:
     """The trap that check(target="tract") finds: shapes that depend on what is fed."""
     model = expand(dropout_model(), form="philox-int32", defaults=False)
-    with pytest.raises(Exception, match="shape input is variable"):
+    with pytest.raises(Exception, match="shape input is variable|volume mismatch"):
         runnable(model, tmp_path / "m.onnx")
     assert "computed-shape" in [finding.rule for finding in check(model, target="tract")]
     assert check(expand(dropout_model(), target="tract"), target="tract") == []

@@ -171,7 +171,8 @@ def _computed_shape(node: ir.Node, _: Where) -> str:
     # The nodes of these forms that are left out where they are written for tract.
     one_by_one = _is(node, "ReduceProd") and NODE_KEY in node.metadata_props
     source = node.inputs[0].producer() if _is(node, "Shape") and node.inputs and node.inputs[0] is not None else None
-    counted = source is not None and source.metadata_props.get(GENERATOR_KEY) == STEP
+    makers = (node, source) if source is not None else (node,) if _is(node, "Shape") else ()
+    counted = any(maker.metadata_props.get(GENERATOR_KEY) == STEP for maker in makers)
     if not one_by_one and not counted:
         return ""
     return "tract cannot load shapes that depend on what is fed, as 'philox' and 'philox-int32' have them elsewhere"

@@ -74,7 +74,7 @@ class Replay:
         self.constants = [array for array in arrays if array is not None and array.size <= _MOST_NUMBERS]
         if idle:
             self.training = _only(v for v in read if v not in leaves and v.dtype == ir.DataType.BOOL and _is_false(v))
-        self._draws = _after_random(self.nodes, product)
+        self._draws = _after_random(self.nodes)
         stops = {x, *self._draws, *self._measured, *([] if self.training is None else [self.training])}
         self._evaluator = self._build(model, _ancestors(model.graph, product, stops), stops)
 
@@ -149,7 +149,12 @@ class Replay:
         )
         pairs = [a | b << 32 for a in low for b in high]
         if len(pairs) > _MOST_PAIRS:
-            tables = [array.reshape(2, -1) % 2**32 for array in integers if array.ndim > 1 and len(array) == 2]
+            tables = [
+                each % 2**32
+                for array in integers
+                if array.ndim > 1 and array.shape[-2] == 2
+                for each in array.reshape(-1, 2, array.shape[-1])
+            ]
             beside = {(int(a), int(b)) for table in tables for a, b in zip(*table, strict=True)}
             beside |= {(b, a) for a, b in beside}
             pairs = [a | b << 32 for a in low for b in high if (a, b) in beside]
@@ -160,7 +165,7 @@ class Replay:
         if self.step is not None or self._draws:
             yield given
             return
-        numbers = {int(array.item()) for array in self.constants if array.dtype.kind in "iu" and array.size == 1}
+        numbers = {int(n) for a in self.constants if a.dtype.kind in "iu" and a.size <= 2 for n in a.reshape(-1)}
         yield from ((number,) * len(given) for number in sorted(numbers) if 0 <= number < 2**63)
 
     def thresholds(self) -> set[int]:
@@ -216,25 +221,24 @@ def _made_inside(node: ir.Node) -> list[ir.Value]:
 
 def _is_only_measured(value: ir.Value, nodes: list[ir.Node]) -> bool:
     """Return whether nodes ask for nothing but the shape of ``value``."""
-    inside = set(nodes)
+    inside = {*nodes, *(each for node in nodes for graph in scopes.subgraphs(node) for each in graph.all_nodes())}
     users = [use.node for use in value.uses() if use.node in inside]
     return bool(users) and all(user.op_type in ("Shape", "Size") for user in users)
 
 
-def _after_random(nodes: list[ir.Node], product: ir.Node) -> list[ir.Value]:
+def _after_random(nodes: list[ir.Node]) -> list[ir.Value]:
     """Return the values that hold the number of a fresh draw: chosen in place of a given step, or summed up of bits."""
     inside, chosen, sums = set(nodes), dict[ir.Value, None](), dict[ir.Value, None]()
     seen = [node for node in nodes if node.op_type in _RANDOM]
     for node in seen:
         for use in (use for output in node.outputs for use in output.uses() if use.node in inside):
-            if use.node.op_type == "Where":
+            if use.node.op_type == "Where" and use.idx != 0:
                 chosen[use.node.outputs[0]] = None
             elif use.node not in seen:
                 seen.append(use.node)
                 if use.node.op_type == "ReduceSum":
                     sums[use.node.outputs[0]] = None
-    found = sums if product.outputs[0] in chosen else chosen
-    return sorted(found, key=lambda value: nodes.index(value.producer()))  # type: ignore[arg-type]
+    return sorted(chosen or sums, key=lambda value: nodes.index(value.producer()))  # type: ignore[arg-type]
 
 
 def _number_of(value: ir.Value, words: list[int]) -> np.ndarray:

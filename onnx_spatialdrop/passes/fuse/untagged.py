@@ -30,7 +30,7 @@ __all__ = ["MARKS", "idle_products", "untagged_regions"]
 MARKS: Final = (bytes([0x53, 0x1F, 0x51, 0xD2]), bytes([0xD3, 0xBE, 0xC4, 0x92]))
 
 _WORD: Final = 1 << 32
-_CUTS: Final = frozenset({"Identity", "Reshape", "Split", "Slice"})
+_CUTS: Final = frozenset({"Gather", "Identity", "Reshape", "Split", "Slice"})
 _STEPS: Final = (5, 6, 7)
 #: Between a mask's product and X stand a scale and its switch.
 _PEEL: Final = 4
@@ -120,7 +120,7 @@ def _products(graph: ir.Graph) -> Iterator[tuple[ir.Node, list[ir.Node]]]:
 
 
 def _multiplies(node: ir.Node) -> bool:
-    return node.op_type == "Mul" and any(_has_multiplier(value) for value in node.inputs)
+    return node.op_type in ("Mul", "MatMul") and any(_has_multiplier(value) for value in node.inputs)
 
 
 def _holds_multiplication(node: ir.Node) -> bool:

@@ -124,13 +124,18 @@ class MaskBuilder(NodeBuilder):
         return ir.Value(name=f"{self.prefix}/{role}", type=ir.TensorType(kind), shape=ir.Shape(shape))
 
     def choose(
-        self, condition: ir.Value, then: tuple[MaskBuilder, ir.Value], other: tuple[MaskBuilder, ir.Value], role: str
-    ) -> ir.Value:
-        """Append an If on bool tensors; each branch with what it returns, which its own nodes compute."""
-        branches = [_graph(build, [], result) for build, result in (then, other)]
+        self,
+        condition: ir.Value,
+        then: tuple[MaskBuilder, Sequence[ir.Value]],
+        other: tuple[MaskBuilder, Sequence[ir.Value]],
+        roles: Sequence[str],
+        dtype: ir.DataType = ir.DataType.BOOL,
+    ) -> tuple[ir.Value, ...]:
+        """Append an If; each branch with what it returns, which its own nodes compute."""
+        branches = [_graph(build, [], results, dtype) for build, results in (then, other)]
         names = ("then_branch", "else_branch")
         attributes = {name: ir.AttrGraph(name, graph) for name, graph in zip(names, branches, strict=True)}
-        return self.add("If", condition, role=role, **attributes)
+        return self.outputs("If", [condition], roles, **attributes)
 
     def scan(
         self,
@@ -142,10 +147,13 @@ class MaskBuilder(NodeBuilder):
         role: str,
     ) -> ir.Value:
         """Append a Scan that returns the bool ``result`` of its body for each slice of ``scanned``, along ``axes``."""
-        attributes = {"body": ir.AttrGraph("body", _graph(body, inputs, result)), "num_scan_inputs": len(inputs)}
+        attributes = {"body": ir.AttrGraph("body", _graph(body, inputs, [result])), "num_scan_inputs": len(inputs)}
         return self.add("Scan", *scanned, role=role, scan_input_axes=axes, **attributes)
 
 
-def _graph(build: MaskBuilder, inputs: Sequence[ir.Value], result: ir.Value) -> ir.Graph:
-    result.type = ir.TensorType(ir.DataType.BOOL)
-    return ir.Graph(list(inputs), [result], nodes=build.nodes, name=build.prefix)
+def _graph(
+    build: MaskBuilder, inputs: Sequence[ir.Value], results: Sequence[ir.Value], dtype: ir.DataType = ir.DataType.BOOL
+) -> ir.Graph:
+    for result in results:
+        result.type = ir.TensorType(dtype)
+    return ir.Graph(list(inputs), list(results), nodes=build.nodes, name=build.prefix)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, MaskBuilder
-from onnx_spatialdrop.passes.masks.generator import Generated, Shapes, switch_of
+from onnx_spatialdrop.passes.masks.generator import Generated, switch_of
 from onnx_spatialdrop.passes.masks.plan import Group, Size
 from onnx_spatialdrop.passes.masks.sizes import MaskSizes
 
@@ -64,9 +64,18 @@ def generate_by_op(
     parts = [flat]
     if count > 1:
         parts = [*build.outputs("Split", [flat, lengths], [f"part_{place}" for place in range(count)], axis=1)]
-    shapes = Shapes(build, group, sizes, None)
-    targets = [shapes.target(place) for place in range(count)]
-    return Generated(parts, targets, shapes.mask, training, not group.tables)
+    if group.tables:
+        shapes = [
+            build.ints(-1, *(size for size in entry.inner or () if isinstance(size, int))) for entry in group.entries
+        ]
+    else:
+        shapes = [sizes.whole(entry) for entry in group.entries]
+    allow = None if group.tables else build.allowzero
+    dropped = [
+        build.add("Reshape", part, shape, role=f"dropped_{place}", allowzero=allow)
+        for place, (part, shape) in enumerate(zip(parts, shapes, strict=True))
+    ]
+    return Generated(dropped, lambda place: sizes.whole(group.entries[place]), training)
 
 
 def _places(group: Group) -> tuple[list[ir.Value], list[ir.Attr]]:

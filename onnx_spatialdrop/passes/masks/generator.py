@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.graph import controls
 from onnx_spatialdrop.passes.masks.builder import GENERATOR_KEY, TRAINING, MaskBuilder
-from onnx_spatialdrop.passes.masks.layouts import Drawing, draw_stacked, draw_tables
+from onnx_spatialdrop.passes.masks.layouts import Drawing, cut_tables, draw_stacked, draw_tables
 from onnx_spatialdrop.passes.masks.narrow import Narrow
-from onnx_spatialdrop.passes.masks.plan import Group
+from onnx_spatialdrop.passes.masks.plan import Entry, Group
 from onnx_spatialdrop.passes.masks.sizes import MaskSizes
 from onnx_spatialdrop.passes.masks.steps import read_steps
 from onnx_spatialdrop.passes.masks.wide import Wide
 
-__all__ = ["Generated", "Shapes", "generate", "switch_of"]
+__all__ = ["Generated", "generate", "switch_of"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +25,15 @@ class Generated:
     """What a producer of masks makes for a group, one of each for a node.
 
     Attributes:
-        dropped: which entries are dropped, bool, row by row; they have yet to get the mask's shape.
-        shapes: the shape to give them: the mask's, or one that broadcasts to it while nothing is drawn.
+        dropped: which entries are dropped, bool, of the mask's shape, or one that broadcasts to it while nothing is
+            drawn.
         masks: makes the value of a mask's shape, given the node's place in the group.
         training: the switch, bool without dimensions; None where it is constantly true.
-        open_shapes: whether a size in ``shapes`` may be 0.
     """
 
-    dropped: list[ir.Value]
-    shapes: list[ir.Value]
+    dropped: Sequence[ir.Value]
     masks: Callable[[int], ir.Value]
     training: ir.Value | None
-    open_shapes: bool = True
 
 
 def generate(
@@ -52,20 +48,29 @@ def generate(
     """
     sizes = MaskSizes(build, group)
     training = switch_of(build, group)
-    drawing = Drawing(group, lanes, sizes, read_steps(build, group, lanes, sizes.rows, single))
-    draw = draw_tables if group.tables else draw_stacked
+    branch = branch and training is not None
+    steps = read_steps(build, group, lanes, sizes, branch=branch, single=single)
+
+    def masks(place: int) -> ir.Value:
+        return sizes.whole(group.entries[place])
+
+    drawn: Sequence[ir.Value]
     if training is None or not branch:
-        flat = draw(build, drawing)
-        if training is not None:
-            flat = build.port("And", training, flat, role="if_training", reads=TRAINING)
+        drawn = _drawn(build, Drawing(group, lanes, sizes, steps, training))
     else:
-        drawing_branch, idle = build.branch("draw"), build.branch("idle")
-        nothing = idle.fixed(np.zeros(_idle_shape(group), np.bool_), "flat")
-        flat = build.choose(training, (drawing_branch, draw(drawing_branch, drawing)), (idle, nothing), "flat")
+        drawing, idle = build.branch("draw"), build.branch("idle")
+        results = _drawn(drawing, Drawing(group, lanes, MaskSizes(drawing, group), steps, None))
+        roles = [f"drawn_{place}" for place in range(len(results))]
+        shapes = [(1, group.total)] if group.tables else [_idle_shape(entry) for entry in group.entries]
+        pairs = zip(shapes, roles, strict=True)
+        nothing = [idle.fixed(np.zeros(shape, np.bool_), role) for shape, role in pairs]
+        drawn = build.choose(training, (drawing, results), (idle, nothing), roles)
         build.nodes[-1].metadata_props[GENERATOR_KEY] = TRAINING
-    shapes = Shapes(build, group, sizes, training if branch else None)
-    targets = [shapes.target(place) for place in range(len(group.entries))]
-    return Generated(_cut(build, group, flat), targets, shapes.mask, training, not group.tables)
+    return Generated(cut_tables(build, group, drawn[0]) if group.tables else drawn, masks, training)
+
+
+def _drawn(build: MaskBuilder, drawing: Drawing) -> list[ir.Value]:
+    return [draw_tables(build, drawing)] if drawing.group.tables else draw_stacked(build, drawing)
 
 
 def switch_of(build: MaskBuilder, group: Group) -> ir.Value | None:
@@ -78,47 +83,6 @@ def switch_of(build: MaskBuilder, group: Group) -> ir.Value | None:
     return build.port("Squeeze", value, role="training", reads=TRAINING)
 
 
-def _idle_shape(group: Group) -> tuple[int, ...]:
-    """Return the shape of what stands for the masks while nothing is drawn: one sample, or one entry a node."""
-    if group.tables:
-        return (1, sum(entry.length or 0 for entry in group.entries))
-    return (1, 1) if len(group.entries) == 1 else (len(group.entries), 1, 1)
-
-
-def _cut(build: MaskBuilder, group: Group, flat: ir.Value) -> list[ir.Value]:
-    count = len(group.entries)
-    if count == 1:
-        return [flat]
-    parts = [f"part_{place}" for place in range(count)]
-    if group.tables:
-        lengths = build.ints(*(entry.length or 0 for entry in group.entries))
-        return list(build.outputs("Split", [flat, lengths], parts, axis=1))
-    return list(build.outputs("Split", [flat], parts, axis=0, num_outputs=count))
-
-
-class Shapes:
-    """The shapes of a group's masks, each once."""
-
-    def __init__(self, build: MaskBuilder, group: Group, sizes: MaskSizes, switch: ir.Value | None) -> None:
-        self._build, self._group, self._sizes, self._switch = build, group, sizes, switch
-        self._targets: dict[Any, ir.Value] = {}
-        self._full: dict[Any, ir.Value] = {}
-
-    def target(self, place: int) -> ir.Value:
-        """Return the shape to give to what is drawn for a node."""
-        entry, build = self._group.entries[place], self._build
-        if self._group.tables and entry.inner is not None:
-            return build.ints(-1, *(size for size in entry.inner if isinstance(size, int)))
-        if self._switch is None:
-            return self.mask(place)
-        if entry.inner not in self._targets:
-            role, ones = f"shape_{len(self._targets)}", self._sizes.rank_ones(entry)
-            self._targets[entry.inner] = build.add("Where", self._switch, self.mask(place), ones, role=role)
-        return self._targets[entry.inner]
-
-    def mask(self, place: int) -> ir.Value:
-        """Return the shape of a node's mask."""
-        entry = self._group.entries[place]
-        if entry.inner not in self._full:
-            self._full[entry.inner] = self._sizes.whole(entry)
-        return self._full[entry.inner]
+def _idle_shape(entry: Entry) -> tuple[int, ...]:
+    """Return the shape of what stands for a mask while nothing is drawn."""
+    return () if entry.inner is None else (1,) * (1 + len(entry.inner))

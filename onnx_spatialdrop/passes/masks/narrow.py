@@ -39,8 +39,9 @@ class Narrow:
     def __init__(self, nonce: Nonce) -> None:
         self._nonce = nonce
 
-    def coins(self, build: MaskBuilder, fresh: ir.Value) -> ir.Value:
-        """Return what a fresh draw is made of, int32 of two rows; see Wide.coins."""
+    def _coins(self, build: MaskBuilder, fed: ir.Value) -> ir.Value:
+        """Return what a fresh draw is made of, int32 of two rows."""
+        fresh = build.add("Cast", fed, role="fed_f", to=ir.DataType.FLOAT)
         if self._nonce == "dropout":
             spread = build.add("Expand", fresh, build.ints(62), role="coins")
             half, yes = build.constant(np.float32(0.5)), build.constant(np.array(True))
@@ -53,11 +54,13 @@ class Narrow:
         floored = build.add("Floor", build.add("Mul", numbers, spans, role="spread"), role="floored")
         return build.add("Cast", floored, role="halves", to=ir.DataType.INT32)
 
-    def draws(self, build: MaskBuilder, steps: ir.Value, negative: ir.Value | None, coins: ir.Value | None) -> ir.Value:
+    def draws(self, build: MaskBuilder, steps: ir.Value, fed: ir.Value | None) -> ir.Value:
         """Return the two words of each step, int32 [2, rows], where negative ones have become fresh draws."""
         given = self._split(build, steps)
-        if negative is None or coins is None:
+        if fed is None:
             return given
+        coins = self._coins(build, fed)
+        negative = build.add("Less", steps, build.ints(0), role="negative")
         weights = [2**n for n in range(31)] * 2 if self._nonce == "dropout" else [1, _RADIX] * 2
         terms = build.add("Mul", coins, self._numbers(build, weights), role="terms")
         by_word = build.add("Reshape", terms, build.ints(2, -1), role="by_word")
@@ -92,7 +95,7 @@ class Narrow:
     def with_cycles(self, build: MaskBuilder, draws: ir.Value, strata: int) -> tuple[ir.Value, ir.Value]:
         """Return the draws, followed by the numbers that their cycles draw by, and the draws' places in their cycles.
 
-        The places are int32 of shape [1, 1, rows, 1].
+        The places are int32 of shape [rows, 1, 1].
         """
         upper = build.outputs("Split", [self._upper(build, draws, "step")], ["step_1", "step_3"], axis=0, num_outputs=2)
         halves = build.add("BitwiseAnd", draws, self._number(build, _LOWER), role="step_halves")
@@ -103,7 +106,7 @@ class Narrow:
         marked = build.add("BitwiseOr", high, self._number(build, 2**31), role="marked_cycles")
         cycles = build.add("Concat", low, marked, role="cycles", axis=0)
         both = build.add("Concat", draws, cycles, role="draws_and_cycles", axis=1)
-        return both, build.add("Reshape", rest, build.ints(1, 1, -1, 1), role="places_of_rows")
+        return both, build.add("Reshape", rest, build.ints(-1, 1, 1), role="places_of_rows")
 
     def _upper(self, build: MaskBuilder, word: ir.Value, role: str) -> ir.Value:
         """Return the bits 16 to 31 of words."""
@@ -132,22 +135,22 @@ class Narrow:
         assert rest is not None
         return quotients, rest
 
-    def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value, shape: ir.Value | None) -> list[ir.Value]:
-        """Return the state before the first round; see Wide.start. There are fewer than 2**32 blocks a row."""
+    def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value) -> list[ir.Value]:
+        """Return the state before the first round; see Wide.start. There are fewer than 2**32 blocks a row.
+
+        C has a column that stands for all blocks.
+        """
         block = build.add("Cast", blocks, role="blocks_i", to=ir.DataType.INT32)
-        if shape is None:
-            shape = build.add("Shape", block, role="plane")
-        else:
-            block = build.add("Expand", block, shape, role="blocks_all")
-        rows = build.add("Reshape", draws, build.ints(2, 1, -1, 1), role="draws_of_rows")
-        low, high = build.outputs("Split", [rows], ["draw_low", "draw_high"], axis=0, num_outputs=2)
-        low = build.add("Expand", low, shape, role="low_all")
-        high = build.add("Expand", high, shape, role="high_all")
-        none = build.add("Expand", self._number(build, 0), shape, role="none")
-        return [
-            build.add("Concat", block, low, role="s_0", axis=0),
-            build.add("Concat", none, high, role="c_0", axis=0),
-        ]
+        words = build.outputs("Split", [draws], ["draw_low", "draw_high"], axis=0, num_outputs=2)
+        low, high = (
+            build.add("Reshape", word, build.ints(-1, 1, 1), role=f"{role}_of_rows")
+            for word, role in zip(words, ("low", "high"), strict=True)
+        )
+        first, second = (self._numbers(build, lane, (2, 1)) for lane in ([1, 0], [0, 1]))
+        low_lane, high_lane = (
+            build.add("Mul", word, second, role=f"{role}_lane") for word, role in ((low, "low"), (high, "high"))
+        )
+        return [build.add("Add", build.add("Mul", block, first, role="block_lane"), low_lane, role="s_0"), high_lane]
 
     def key_table(self, seeds: Sequence[int]) -> npt.NDArray[Any]:
         """Return the keys of the rounds of each node; see Wide.key_table."""
@@ -168,19 +171,19 @@ class Narrow:
             moved = add("Div", cleared, self._number(build, _RADIX), role=f"{role}_moved")
             return add("BitwiseAnd", moved, self._number(build, _LOWER), role=f"{role}_upper")
 
-        multipliers = philox.MULTIPLIERS if number % 2 == 0 else philox.MULTIPLIERS[::-1]
+        multipliers = philox.MULTIPLIERS[::-1]
         m, m0, m1 = (
-            self._numbers(build, numbers, (2, 1, 1, 1))
+            self._numbers(build, numbers, (2, 1))
             for numbers in (multipliers, [n & _LOWER for n in multipliers], [n >> 16 for n in multipliers])
         )
-        (s, c), lower = state, self._number(build, _LOWER)
+        c, lower = state[1], self._number(build, _LOWER)
+        s = add("Gather", state[0], build.ints(1, 0), role="x", axis=1)
         a0, a1 = add("BitwiseAnd", s, lower, role="a0"), upper_half(s, "a")
         t = add("Add", add("Mul", a1, m0, role="p10"), upper_half(add("Mul", a0, m0, role="p00"), "p00"), role="t")
         u = add("Add", add("Mul", a0, m1, role="p01"), add("BitwiseAnd", t, lower, role="t0"), role="u")
         above = add("Add", add("Mul", a1, m1, role="p11"), upper_half(t, "t"), role="above")
         high = add("Add", above, upper_half(u, "u"), role="high")
-        crossed = add("Gather", c, build.ints(1, 0), role="x", axis=0)
-        mixed = add("BitwiseXor", high, crossed, role="mixed")
+        mixed = add("BitwiseXor", high, c, role="mixed")
         new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
         return [new_s, build.add("Mul", s, m, role=f"c_{number + 1}")]
 
@@ -191,10 +194,10 @@ class Narrow:
     def dropped(
         self, build: MaskBuilder, state: list[ir.Value], limit: ir.Value, balanced: tuple[int, ir.Value] | None
     ) -> ir.Value:
-        """Return which entries are dropped, bool [2, 2, rows, blocks]; see Wide.dropped."""
+        """Return which entries are dropped, bool [rows, 4, blocks]; see Wide.dropped."""
         words = build.add("Concat", *state, role="words", axis=1)
         if balanced is not None:
-            words, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=2, num_outputs=2)
+            words, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=0, num_outputs=2)
         cleared = build.add("BitwiseAnd", words, self._number(build, -(1 << 8)), role="words_cleared")
         moved = build.add("Div", cleared, self._number(build, 1 << 8), role="words_moved")
         numbers = build.add("BitwiseAnd", moved, self._number(build, 0xFFFFFF), role="numbers")

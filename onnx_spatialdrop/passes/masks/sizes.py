@@ -23,6 +23,7 @@ class MaskSizes:
         self._read: dict[SizeOf, ir.Value] = {}
         self._inner: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._lengths: dict[tuple[Size, ...] | None, ir.Value] = {}
+        self._wholes: dict[tuple[Size, ...] | None, ir.Value] = {}
         self._whole: ir.Value | None = None
         self._entries = group.entries
         if group.rows is None:
@@ -72,21 +73,17 @@ class MaskSizes:
         """Return the shape of a mask, int64 [rank]."""
         if self._whole is not None:
             return self._whole
+        if entry.inner not in self._wholes:
+            self._wholes[entry.inner] = self._whole_of(entry)
+        return self._wholes[entry.inner]
+
+    def _whole_of(self, entry: Entry) -> ir.Value:
         assert entry.inner is not None
         assert entry.rows is not None
         if entry.length is not None and isinstance(entry.rows, int):
             return self._build.ints(entry.rows, *(size for size in entry.inner if isinstance(size, int)))
         parts = [self.rows, *([self.inner(entry)] if entry.inner else [])]
         return self._build.join(parts, f"shape_of_mask_{len(self._inner)}_{len(entry.inner)}")
-
-    def rank_ones(self, entry: Entry) -> ir.Value:
-        """Return as many ones as a mask has dimensions."""
-        if entry.inner is not None:
-            return self._build.ints(*[1] * (len(entry.inner) + 1))
-        assert self._whole is not None
-        return self._build.add(
-            "Expand", self._build.ints(1), self._build.add("Shape", self._whole, role="rank"), role="ones"
-        )
 
     def _inner_of(self, sizes: tuple[Size, ...] | None) -> ir.Value:
         build = self._build

@@ -1,7 +1,7 @@
-"""Philox4x32-10 on uint64, for all blocks of all nodes side by side: six nodes a round.
+"""Philox4x32-10 on uint64, for all blocks of all nodes side by side: five or six nodes a round.
 
-S holds the counter words 0 and 2, C the words 1 and 3, each along its first axis. A round multiplies S and hands each
-product to the other lane, so lanes swap places every round; constants that alternate with them save moving them back.
+S holds the counter words 0 and 2, C the words 1 and 3, each of shape [rows, 2, blocks]. A round multiplies S and hands
+each product to the other lane. Both at once is a matrix product, whose sums have one term that is not 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from onnx_spatialdrop.passes.masks.builder import MaskBuilder
 
 __all__ = ["FIRST_MUL", "Wide", "key_table"]
 
-#: ONNX Runtime multiplies uint64 from the version on that reads this opset (1.21). Below, int64 wraps to the same bits.
+#: ONNX Runtime multiplies uint64 from the version on that reads this opset (1.21). Its matrix products always did, and
+#: cost more.
 FIRST_MUL: Final = 22
 
 _LOW: Final = 0xFFFFFFFF
@@ -33,79 +34,74 @@ class Wide:
     """
 
     def __init__(self, opset: int) -> None:
-        self._casts = opset < FIRST_MUL
+        self._by_matrix = opset < FIRST_MUL
 
-    def coins(self, build: MaskBuilder, fresh: ir.Value) -> ir.Value:
-        """Return what a fresh draw is made of; ``fresh`` is a float, [1], that depends on what is fed.
-
-        It stands outside of every If: random nodes inside one share a draw.
-        """
-        spread = build.add("Expand", fresh, build.ints(_FRESH_BITS), role="coins")
-        half, yes = build.constant(np.float32(0.5)), build.constant(np.array(True))
-        return build.outputs("Dropout", [spread, half, yes], ["heads_f", "heads"])[1]
-
-    def draws(self, build: MaskBuilder, steps: ir.Value, negative: ir.Value | None, coins: ir.Value | None) -> ir.Value:
-        """Return the steps, int64, where negative ones have become fresh draws."""
-        if negative is not None and coins is not None:
-            powers = build.constant(np.array([2**n for n in range(_FRESH_BITS)], np.int64))
-            terms = build.add("Mul", build.add("Cast", coins, role="heads_i", to=7), powers, role="terms")
-            nonce = build.add("ReduceSum", terms, role="nonce", keepdims=1)
-            steps = build.add("Where", negative, nonce, steps, role="draws")
-        return steps
-
-    def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value, shape: ir.Value | None) -> list[ir.Value]:
-        """Return the state before the first round, S and C of shape [2, 1, rows, blocks].
+    def draws(self, build: MaskBuilder, steps: ir.Value, fed: ir.Value | None) -> ir.Value:
+        """Return the steps, int64, where negative ones have become fresh draws.
 
         Args:
             build: where the nodes go.
-            blocks: int64 numbers of blocks.
-            draws: what ``draws`` returned, one a row.
-            shape: [1, 1, rows, blocks]; None where ``blocks`` has this shape.
+            steps: the steps.
+            fed: bool, [1], made of what is fed, so that nobody takes a draw for a constant; None where no step is
+                negative.
         """
-        wide = build.add("Cast", blocks, role="blocks_u", to=ir.DataType.UINT64)
-        if shape is None:
-            shape = build.add("Shape", wide, role="plane")
-        else:
-            wide = build.add("Expand", wide, shape, role="blocks_all")
-        wide_draws = build.add("Cast", draws, role="draws_u", to=ir.DataType.UINT64)
-        rows = build.add("Reshape", wide_draws, build.ints(1, 1, -1, 1), role="draws_of_rows")
-        drawn = build.add("Expand", rows, shape, role="draws_all")
-        counter = build.add("Concat", wide, drawn, role="counter", axis=0)
+        if fed is None:
+            return steps
+        ones, half = (build.constant(np.full(size, value, np.float32)) for size, value in ((_FRESH_BITS, 1), ((), 0.5)))
+        coins = build.add("Where", fed, ones, half, role="coins")
+        heads = build.outputs("Dropout", [coins, half, build.constant(np.array(True))], ["heads_f", "heads"])[1]
+        powers = build.constant(np.array([2**n for n in range(_FRESH_BITS)], np.int64))
+        terms = build.add("Where", heads, powers, build.ints(0), role="terms")
+        nonce = build.add("ReduceSum", terms, role="nonce", keepdims=1)
+        negative = build.add("Less", steps, build.ints(0), role="negative")
+        return build.add("Where", negative, nonce, steps, role="draws")
+
+    def start(self, build: MaskBuilder, blocks: ir.Value, draws: ir.Value) -> list[ir.Value]:
+        """Return the state before the first round, S and C.
+
+        Args:
+            build: where the nodes go.
+            blocks: int64 numbers of blocks, [blocks] or [rows, 1, blocks].
+            draws: what ``draws`` returned, one a row.
+        """
+        rows = build.add("Reshape", draws, build.ints(-1, 1, 1), role="draws_of_rows")
+        lane = build.constant(np.array([[True], [False]]))
+        both = build.add("Where", lane, blocks, rows, role="counter_i")
+        counter = build.add("Cast", both, role="counter", to=ir.DataType.UINT64)
         low = build.add("BitwiseAnd", counter, self._number(build, _LOW), role="s_0")
         return [low, build.add("BitShift", counter, self._number(build, 32), role="c_0", direction="RIGHT")]
 
     def key_table(self, seeds: Sequence[int]) -> npt.NDArray[Any]:
-        """Return the keys that the rounds of each node xor, [2, 10, 1, nodes], in the lanes' order."""
+        """Return the keys that the rounds of each node xor, [10, 2, nodes]."""
         return key_table(seeds)
 
     def round(self, build: MaskBuilder, state: list[ir.Value], key: ir.Value, number: int) -> list[ir.Value]:
         """Return the state after one round more."""
-        multipliers = philox.MULTIPLIERS if number % 2 == 0 else philox.MULTIPLIERS[::-1]
-        m = np.array(multipliers, np.uint64).reshape(2, 1, 1, 1)
+        m0, m1 = philox.MULTIPLIERS
         s, c = state
-        if self._casts:
-            narrow = build.add("Cast", s, role=f"i_{number}", to=ir.DataType.INT64)
-            wrapped = build.add("Mul", narrow, build.constant(m.astype(np.int64)), role=f"q_{number}")
-            product = build.add("Cast", wrapped, role=f"p_{number}", to=ir.DataType.UINT64)
+        if self._by_matrix:
+            matrix = build.constant(np.array([[0, m1], [m0, 0]], np.uint64))
+            product = build.add("MatMul", matrix, s, role=f"p_{number}")
         else:
-            product = build.add("Mul", s, build.constant(m), role=f"p_{number}")
+            crossed = build.add("Gather", s, build.ints(1, 0), role=f"x_{number}", axis=1)
+            factors = build.constant(np.array([[m1], [m0]], np.uint64))
+            product = build.add("Mul", crossed, factors, role=f"p_{number}")
         high = build.add("BitShift", product, self._number(build, 32), role=f"h_{number}", direction="RIGHT")
-        crossed = build.add("Gather", c, build.ints(1, 0), role=f"x_{number}", axis=0)
-        mixed = build.add("BitwiseXor", high, crossed, role=f"m_{number}")
+        mixed = build.add("BitwiseXor", high, c, role=f"m_{number}")
         new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
         return [new_s, build.add("BitwiseAnd", product, self._number(build, _LOW), role=f"c_{number + 1}")]
 
     def with_cycles(self, build: MaskBuilder, draws: ir.Value, strata: int) -> tuple[ir.Value, ir.Value]:
         """Return the draws, followed by the numbers that their cycles draw by, and the draws' places in their cycles.
 
-        The places are int64 of shape [1, 1, rows, 1].
+        The places are int64 of shape [rows, 1, 1].
         """
         cycles = build.add("Div", draws, build.ints(strata), role="cycles")
         begins = build.add("Mul", cycles, build.ints(strata), role="begins")
         places = build.add("Sub", draws, begins, role="places")
         marked = build.add("BitwiseOr", cycles, build.ints(int(stratified.CYCLES)), role="marked_cycles")
         both = build.add("Concat", draws, marked, role="draws_and_cycles", axis=0)
-        return both, build.add("Reshape", places, build.ints(1, 1, -1, 1), role="places_of_rows")
+        return both, build.add("Reshape", places, build.ints(-1, 1, 1), role="places_of_rows")
 
     def limits(self, thresholds: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return what words are compared with: w >> 8 < T if w < T << 8."""
@@ -114,7 +110,7 @@ class Wide:
     def dropped(
         self, build: MaskBuilder, state: list[ir.Value], limit: ir.Value, balanced: tuple[int, ir.Value] | None
     ) -> ir.Value:
-        """Return which entries are dropped, bool [2, 2, rows, blocks].
+        """Return which entries are dropped, bool [rows, 4, blocks], by the words 0, 2, 1 and 3 of the blocks.
 
         A word w drops its entry if w >> 8 < T; one of rank r in a cycle if r 2**32 + w < D << 8.
 
@@ -136,7 +132,7 @@ class Wide:
 
 def _ranked(build: MaskBuilder, words: ir.Value, strata: int, places: ir.Value) -> ir.Value:
     """Return r 2**32 + w: an entry's word, and its rank in the cycle, (a place + c) mod strata, above it."""
-    own, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=2, num_outputs=2)
+    own, orders = build.outputs("Split", [words], ["own_words", "orders"], axis=0, num_outputs=2)
     period = build.ints(strata)
     kind = build.add("Mod", orders, build.ints(strata * (strata - 1)), role="kinds")
     a = build.add("Add", build.add("Div", kind, period, role="a_less_1"), build.ints(1), role="a")
@@ -146,12 +142,12 @@ def _ranked(build: MaskBuilder, words: ir.Value, strata: int, places: ir.Value) 
 
 
 def key_table(seeds: Sequence[int]) -> npt.NDArray[np.uint64]:
-    """Return the keys that the rounds of each node xor, [2, 10, 1, nodes]; lanes swap places every round."""
-    table = np.zeros((2, philox.ROUNDS, 1, len(seeds)), np.uint64)
-    for n in range(philox.ROUNDS):
-        words = [
+    """Return the keys that the rounds of each node xor, [10, 2, nodes]."""
+    words = [
+        [
             [((seed >> 32 * word & _LOW) + n * step) & _LOW for seed in seeds]
             for word, step in enumerate(philox.KEY_STEPS)
         ]
-        table[:, n, 0] = words[::-1] if n % 2 == 0 else words
-    return table
+        for n in range(philox.ROUNDS)
+    ]
+    return np.array(words, np.uint64)

@@ -65,8 +65,7 @@ class GroupWriter:
         prefix = self.names.prefix(f"{y.name or node.name or 'spatial_dropout'}/{self.form}")
         carried = tags(node.name or "", entry.attributes, node.metadata_props)
         own = MaskBuilder(prefix, carried, shared.pool, entry.site.opset)
-        allow = own.allowzero if made.open_shapes else None
-        dropped = own.add("Reshape", made.dropped[place], made.shapes[place], role="dropped", allowzero=allow)
+        dropped = made.dropped[place]
         new_y, kept = products.write(own, entry, dropped), None
         if mask.uses() or mask.is_graph_output():
             kept = own.add("Not", dropped, role="kept")
