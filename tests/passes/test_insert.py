@@ -14,10 +14,10 @@ from building import NETWORK
 from onnx import parser
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import reference, spec
 from onnx_spatialdrop.passes.attach import attach
 from onnx_spatialdrop.passes.find import find
+from onnx_spatialdrop.passes.found import Found
 from onnx_spatialdrop.passes.insert import InsertPass, insert
 from onnx_spatialdrop.passes.remove import remove
 from onnx_spatialdrop.passes.seeds import derive_seeds
@@ -39,9 +39,9 @@ def image(samples: int = 3) -> np.ndarray:
     return np.random.default_rng(5).standard_normal((samples, 2, 4, 4), np.float32)
 
 
-def only(proto: onnx.ModelProto) -> spec.Attributes:
+def only(proto: onnx.ModelProto) -> Found:
     (found,) = find(proto)
-    return op.read(found.node)
+    return found
 
 
 def test_the_model_computes_what_it_computed_until_training_mode_is_fed() -> None:
