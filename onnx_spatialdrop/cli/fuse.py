@@ -44,12 +44,12 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.output is not None:
             work.stage(f"writing {arguments.output}")
             io.save(model, arguments.output, work.copied)
-    found = rewrite.report
+    outcome = rewrite.report
     if arguments.explain and not arguments.json:
-        show(*found.lines())
-    said = f"{len(found.fused)} fused, {len(found.refused)} refused"
-    if not found.fused and not found.refused:
+        show(*outcome.lines())
+    said = f"{len(outcome.fused)} fused, {len(outcome.refused)} refused"
+    if not outcome.fused and not outcome.refused:
         said = "nothing to do: the file holds no dropout in standard operators"
-    hint = "" if arguments.explain or not found.refused else " (--explain says why)"
-    report(arguments, said + hint, had, operators(model), modified, found.as_dict())
+    hint = "" if arguments.explain or not outcome.refused else " (--explain says why)"
+    report(arguments, said + hint, had, operators(model), modified, outcome.as_dict())
     return 0

@@ -40,31 +40,31 @@ def _run(arguments: argparse.Namespace) -> int:
         work.stage(f"reading {arguments.input}")
         opened = Opened(Path(arguments.input), direct.WANTED)
         survey = opened.survey
-        found, places = find_in(survey, opened.folder), _places(survey)
+        nodes, places = find_in(survey, opened.folder), _places(survey)
         work.stage(f"looking for dropout in {arguments.input}")
         runs, masks, other = (
-            _runs_where(survey) if found else {},
+            _runs_where(survey) if nodes else {},
             list[PlannedGroup](),
             FusePass(elementwise=True, bernoulli=True),
         )
-        if found or not direct.is_without_dropout(survey):
+        if nodes or not direct.is_without_dropout(survey):
             model = opened.as_ir()
             masks = planned(model)
             other.call(model)
     norms = direct.training_batch_norms(survey)
     if arguments.json:
-        written = {"file": arguments.input, "nodes": [each.as_dict() for each in found], "runs": runs}
-        written["masks"] = [each.as_dict() for each in masks]
+        written = {"file": arguments.input, "nodes": [row.as_dict() for row in nodes], "runs": runs}
+        written["masks"] = [row.as_dict() for row in masks]
         print_json({**written, "other": other.report.as_dict(), "training_batch_norms": norms})
         return 0
-    if found:
-        _show_nodes(arguments.input, found)
-        rows = [(", ".join(each.nodes), each.drawn, each.reason) for each in masks]
+    if nodes:
+        _show_nodes(arguments.input, nodes)
+        rows = [(", ".join(row.nodes), row.drawn, row.reason) for row in masks]
         table("How expand(form='philox') draws the masks", ("nodes", "drawn", "why"), rows)
         table("What can run this file", ("runtime", "runs", "why"), [(k, v["runs"], v["why"]) for k, v in runs.items()])
     if other.report.fused or other.report.refused:
         _show_other(arguments.input, other.report)
-    elif not found:
+    elif not nodes:
         show(f"{arguments.input}: no dropout{'' if norms else ': a file for inference'}")
         named = f"such as {', '.join(places)}" if places else "of the main graph"
         show("", f"To add dropout after a value {named}:", f"  onnx-spatialdrop insert {arguments.input} --after VALUE")
@@ -84,32 +84,32 @@ def _show_norms(file: str, norms: list[str]) -> None:
     )
 
 
-def _show_nodes(file: str, found: list[Found]) -> None:
+def _show_nodes(file: str, nodes: list[Found]) -> None:
     columns = ("node", "X", "axes", "ratio", "seed")
     table(
-        f"{file}: {len(found)} SpatialDropout node{'s' * (len(found) != 1)}",
+        f"{file}: {len(nodes)} SpatialDropout node{'s' * (len(nodes) != 1)}",
         columns,
-        [_row(each) for each in found],
+        [_row(node) for node in nodes],
         right=("ratio", "seed"),
     )
     facts = {
-        "training_mode": [each.training_mode for each in found],
-        "step": [each.step for each in found],
-        "rng": [each.rng for each in found],
-        "strata": [str(each.strata) for each in found],
-        "where": [each.scope or "main graph" for each in found],
+        "training_mode": [node.training_mode for node in nodes],
+        "step": [node.step for node in nodes],
+        "rng": [node.rng for node in nodes],
+        "strata": [str(node.strata) for node in nodes],
+        "where": [node.scope or "main graph" for node in nodes],
     }
     differ = [name for name, values in facts.items() if len(set(values)) > 1]
     show(*(f"{name}: {values[0]}" for name, values in facts.items() if name not in differ), "")
     if differ:
-        rows = [(each.name, *(facts[name][index] for name in differ)) for index, each in enumerate(found)]
+        rows = [(node.name, *(facts[name][index] for name in differ)) for index, node in enumerate(nodes)]
         table("Not the same for all", ("node", *differ), rows)
 
 
-def _row(each: Found) -> tuple[str, ...]:
-    shape = "?" if each.shape is None else " x ".join("?" if dim is None else str(dim) for dim in each.shape)
-    x = f"{each.dtype or '?'} {shape}"
-    return (each.name, x, str(list(each.axes)), f"{each.ratio:.6g}", str(each.seed))
+def _row(node: Found) -> tuple[str, ...]:
+    shape = "?" if node.shape is None else " x ".join("?" if dim is None else str(dim) for dim in node.shape)
+    x = f"{node.dtype or '?'} {shape}"
+    return (node.name, x, str(list(node.axes)), f"{node.ratio:.6g}", str(node.seed))
 
 
 def _show_other(file: str, report: Report) -> None:

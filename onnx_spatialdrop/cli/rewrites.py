@@ -81,17 +81,17 @@ def _to_inference(arguments: argparse.Namespace) -> int:
         work.stage(f"rewriting {file}")
         had = operators_of(file)
         outcome = run(file, arguments.output, progress=work.copied)
-    found = findings(outcome.left)
-    left = f"; {len(found)} left, which may drop or are in training mode" if found else ""
+    to_look_at = findings(outcome.left)
+    left = f"; {len(to_look_at)} left, which may drop or are in training mode" if to_look_at else ""
     said = f"removed {outcome.removed} dropouts{left}"
     if not outcome.removed:
-        said = f"nothing removed{left}" if found else "nothing to do: no dropout was found in the file"
+        said = f"nothing removed{left}" if to_look_at else "nothing to do: no dropout was found in the file"
     has = operators(outcome.model) if isinstance(outcome.model, ir.Model) else operators_of(str(outcome.model))
-    left_over = {"removed": outcome.removed, "left": [each.as_dict() for each in outcome.left]}
+    left_over = {"removed": outcome.removed, "left": [leftover.as_dict() for leftover in outcome.left]}
     report(arguments, said, had, has, outcome.removed > 0, left_over)
-    for each in outcome.left if not arguments.json else ():
-        say(f"  {'left' if each.is_finding else 'noise of the model'}: {each}")
-    return FINDINGS if found else 0
+    for leftover in outcome.left if not arguments.json else ():
+        say(f"  {'left' if leftover.is_finding else 'noise of the model'}: {leftover}")
+    return FINDINGS if to_look_at else 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:

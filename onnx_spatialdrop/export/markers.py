@@ -114,17 +114,17 @@ def replace_markers(
     Raises:
         SpatialDropError: a marker stands on a tensor of another rank than the layer did.
     """
-    found = find_markers(model)
+    markers = find_markers(model)
     made: list[ir.Node] = []
-    if found:
+    if markers:
         mode_input, step_input = controls.add_switches(model.graph, training_mode or always, step)
         if always:
             model.graph.inputs.remove(mode_input)
-        taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in found}
-        order = [calls[node.attributes[CALL].as_int()] for node in found]
+        taken: set[str] = {node.name for node in scopes.all_nodes(model) if node.name and node not in markers}
+        order = [calls[node.attributes[CALL].as_int()] for node in markers]
         steps = _steps(model, order, step_input)
         seen: Counter[str] = Counter()
-        for marker, call, seed, own_step in zip(found, order, _seeds(order, base_seed), steps, strict=True):
+        for marker, call, seed, own_step in zip(markers, order, _seeds(order, base_seed), steps, strict=True):
             name = _free_name(call.layer or spec.OP_TYPE, taken)
             made.append(_replace(marker, call, seed, mode_input, own_step, name))
             made[-1].metadata_props[CALL_KEY] = str(seen[call.layer])

@@ -63,7 +63,7 @@ def leftovers(model: ir.Model, refused: Iterable[Record]) -> list[Leftover]:
         refused: what fuse left alone, and why.
     """
     reasons = {record.name: record.reason for record in refused}
-    found: list[Leftover] = []
+    left: list[Leftover] = []
     for scope in scopes.foreign_scopes(model):
         for node in scope.all_nodes():
             name = node.name or describe(node)
@@ -71,18 +71,18 @@ def leftovers(model: ir.Model, refused: Iterable[Record]) -> list[Leftover]:
                 continue
             if is_unread_dropout(node.domain, node.op_type):
                 reason = f"nobody here knows the operator {node.domain}::{node.op_type}"
-                found.append(Leftover(name, node.op_type, reason, True))
+                left.append(Leftover(name, node.op_type, reason, True))
             elif node.domain == "" and node.op_type == DROPOUT:
-                found.append(Leftover(name, node.op_type, reasons.get(name, "the type of its mask is unknown"), True))
+                left.append(Leftover(name, node.op_type, reasons.get(name, "the type of its mask is unknown"), True))
             elif may_be_random(node.domain, node.op_type):
                 masks = _makes_a_mask(node)
                 reason = (reasons.get(name) or _REASON) if masks else "it is noise of the model"
-                found.append(Leftover(name, node.op_type, reason, masks))
+                left.append(Leftover(name, node.op_type, reason, masks))
     for node, _ in training_batch_norms(model):
         reason = "its saved mean or variance is used, so that it stays in training mode"
-        found.append(Leftover(node.name or describe(node), node.op_type, reason, True))
-    there = {each.name for each in found}
-    return found + [Leftover(r.name, "", r.reason, True) for r in refused if r.name not in there]
+        left.append(Leftover(node.name or describe(node), node.op_type, reason, True))
+    there = {each.name for each in left}
+    return left + [Leftover(r.name, "", r.reason, True) for r in refused if r.name not in there]
 
 
 def unproven_masks(model: ir.Model, refused: Iterable[Record]) -> list[Leftover]:

@@ -29,18 +29,18 @@ def by_kind(graph: ir.Graph, after_op: Sequence[str], before_op: Sequence[str], 
     """
     if last and not after_op and not before_op:
         before_op = _LAYERS  # case 3
-    found: dict[ir.Value, None] = {}
+    values: dict[ir.Value, None] = {}
     for node in graph:
         if node.domain != "":
             continue
         if node.op_type in before_op:  # case 2
             read = [value for value in node.inputs if value is not None and array_of(value) is None]
-            found.update(dict.fromkeys(read[:1]))
+            values.update(dict.fromkeys(read[:1]))
         if node.op_type in after_op and node.outputs:  # case 1
-            found[node.outputs[0]] = None
-    if not found:
+            values[node.outputs[0]] = None
+    if not values:
         raise SpecError(_none(graph, [*after_op, *before_op]))
-    return list(found)[-1:] if last else list(found)
+    return list(values)[-1:] if last else list(values)
 
 
 def _none(graph: ir.Graph, wanted: list[str]) -> str:

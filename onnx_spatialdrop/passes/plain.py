@@ -110,14 +110,14 @@ class Numbers:
         if op_type in _THROUGH:
             return bool(inputs) and self.may_be(inputs[0], depth - 1)
         if op_type == "Where":
-            return any(self.may_be(each, depth - 1) for each in inputs[1:])
+            return any(self.may_be(source, depth - 1) for source in inputs[1:])
         if op_type not in _OF_ALL or not inputs:
             return False
         if op_type == "Sub" and len(set(inputs)) == 1:
             return True
         if op_type == "Mul":
-            return self._may_be_zero(inputs) and any(self.may_be(each, depth - 1) for each in inputs)
-        return all(self.may_be(each, depth - 1) for each in inputs)
+            return self._may_be_zero(inputs) and any(self.may_be(source, depth - 1) for source in inputs)
+        return all(self.may_be(source, depth - 1) for source in inputs)
 
     def _may_be_zero(self, names: list[str]) -> bool:
         """Return whether a product may be one number: where a factor is zero, or all of them are numbers."""

@@ -196,13 +196,13 @@ def read(file: Path) -> bytes:
         ModelFileError: it is missing, unreadable, no regular file, or 2 GiB or larger.
     """
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise ModelFileError(f"{file}: cannot be read: it is {kind}")
-        if found.st_size > LARGEST:
+        if status.st_size > LARGEST:
             raise ModelFileError(
-                f"{file}: is not a readable ONNX model: {found.st_size} bytes are more than protobuf holds (2 GiB)"
+                f"{file}: is not a readable ONNX model: {status.st_size} bytes are more than protobuf holds (2 GiB)"
             )
         return file.read_bytes()
     except ModelFileError:

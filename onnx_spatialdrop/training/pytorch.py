@@ -150,20 +150,20 @@ def weights(module: nn.Module, model: io.Source) -> dict[str, npt.NDArray[Any]]:
         TrainerError: a weight of the model that the module holds nowhere, or twice with different values.
     """
     prepared, _ = _prepared(model)
-    state, found = module.state_dict(), dict[str, npt.NDArray[Any]]()
+    state, arrays = module.state_dict(), dict[str, npt.NDArray[Any]]()
     for key, (name, transposed) in _places(prepared).items():
         array = state[key].detach().cpu().numpy()
         array = np.ascontiguousarray(array.T if transposed else array)
-        if name in found and not np.array_equal(found[name], array):
+        if name in arrays and not np.array_equal(arrays[name], array):
             raise TrainerError(
                 f"weight {name!r} is used in several places, and onnx2torch trained copies of it apart; "
                 "train with onnxruntime-training, or leave it out of requires_grad"
             )
-        found[name] = array
-    lost = [name for name in trainable(prepared) if name not in found]
+        arrays[name] = array
+    lost = [name for name in trainable(prepared) if name not in arrays]
     if lost:
         raise TrainerError(f"weight {lost[0]!r} is nowhere in the module in a layout that can be read back")
-    return found
+    return arrays
 
 
 def _prepared(model: io.Source) -> tuple[ir.Model, tuple[str, ...]]:

@@ -46,22 +46,22 @@ def capturing(capture: Capture) -> Iterator[None]:
 def _retargeted(program: Any, capture: Capture) -> Iterator[None]:
     """Let a program's dropouts call the marker, inside the context; the caller's program is as before after it."""
     undo: list[Callable[[], None]] = []
-    graphs = [each for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
+    graphs = [graph for graph in program.graph_module.modules() if isinstance(graph, torch.fx.GraphModule)]
     try:
-        for each in graphs:
-            for node in list(each.graph.nodes):
+        for graph in graphs:
+            for node in list(graph.graph.nodes):
                 if node.op == "call_function":
                     if node.target in _targets():
                         _retarget(node, capture, undo)
                     elif not capture.surveyed:
                         _look(node, capture)
-            each.recompile()
+            graph.recompile()
         yield
     finally:
         for step in reversed(undo):
             step()
-        for each in graphs:
-            each.recompile()
+        for graph in graphs:
+            graph.recompile()
 
 
 def _targets() -> dict[Any, tuple[str, bool]]:

@@ -71,16 +71,16 @@ def layer_of(path: str, modules: Collection[str]) -> str:
     before, told, layer = path.rpartition(_SCOPE)
     if told:
         return layer
-    found = ""
+    layer = ""
     for part in before.split("/") if before else path.split("/"):
         shown = part.rpartition("::")[2]
         if not shown:
             continue
-        inside = [name for name in modules if name.startswith(f"{found}." if found else "")]
+        inside = [name for name in modules if name.startswith(f"{layer}." if layer else "")]
         once = re.sub(r"_\d+$", "", shown)  # a module's second call is shown as drop_1
         matching = (name for last in (shown, once) for name in sorted(inside, key=_depth) if _last(name) == last)
-        found = next(matching, f"{found}.{shown}" if found else shown)
-    return found
+        layer = next(matching, f"{layer}.{shown}" if layer else shown)
+    return layer
 
 
 def _depth(name: str) -> tuple[int, str]:

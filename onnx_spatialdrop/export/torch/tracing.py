@@ -26,16 +26,16 @@ def _modes(module: Any, keep: bool) -> Iterator[None]:
     The flags are set one by one: ``module.eval()`` may be overridden, and merge weights or worse. torch's generator is
     restored too, since a trace runs the module.
     """
-    found = module.modules() if isinstance(module, torch.nn.Module) and not keep else ()
-    flags = [(each, each.training) for each in found]
+    modules = module.modules() if isinstance(module, torch.nn.Module) and not keep else ()
+    flags = [(part, part.training) for part in modules]
     try:
-        for each, _ in flags:
-            each.training = False
+        for part, _ in flags:
+            part.training = False
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        for each, flag in flags:
-            each.training = flag
+        for part, flag in flags:
+            part.training = flag
 
 
 @contextmanager

@@ -64,30 +64,30 @@ def frozen_switches(model: ir.Model, target: str) -> list[Finding]:
 
 def rules_for(target: str) -> tuple[Rule, ...]:
     """Return the rules for one target; none where nothing but what RULES finds can go wrong."""
-    found = []
+    rules = []
     if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
-        found.append(Rule("unknown-function", f"expand(model{_for(target)})", _function(target)))
+        rules.append(Rule("unknown-function", f"expand(model{_for(target)})", _function(target)))
     if target in targets.NO_FUNCTIONS or target in ("onnxslim", "onnxscript"):
-        found.append(Rule("training-dropout", _DROPOUT_FIXES[target], _dropout(target)))
+        rules.append(Rule("training-dropout", _DROPOUT_FIXES[target], _dropout(target)))
     if target == "onnxscript":
-        found.append(Rule("folded-if", "expand(model, defaults=False)", _folded_if))
+        rules.append(Rule("folded-if", "expand(model, defaults=False)", _folded_if))
     if target == "onnxslim":
-        found.append(
+        rules.append(
             Rule("empty-list", "expand(model, form='uniform', defaults=False), or optimise before", _empty_list)
         )
-        found.append(Rule("open-steps", _DROPOUT_FIXES[target], _open_steps))
+        rules.append(Rule("open-steps", _DROPOUT_FIXES[target], _open_steps))
     if target == "openvino":
-        found.append(Rule("wide-integers", "expand(model, target='openvino')", _wide))
+        rules.append(Rule("wide-integers", "expand(model, target='openvino')", _wide))
     if target == "tract":
-        found.append(Rule("float16-gemm", "cast that layer to float32", _float16_gemm))
-        found.append(Rule("computed-shape", "expand(model, target='tract')", _computed_shape))
+        rules.append(Rule("float16-gemm", "cast that layer to float32", _float16_gemm))
+        rules.append(Rule("computed-shape", "expand(model, target='tract')", _computed_shape))
     if target == "reference":
-        found.append(Rule("repeated-draw", "expand(model, target='reference')", _repeated))
+        rules.append(Rule("repeated-draw", "expand(model, target='reference')", _repeated))
     if target == PROVIDERS:
-        found.append(Rule("cpu-node", "session(model, providers=...) draws all masks in one node", _cpu_node))
+        rules.append(Rule("cpu-node", "session(model, providers=...) draws all masks in one node", _cpu_node))
     if target == "onnxruntime-offline":
-        found.append(Rule("if-offline", "optimise when the session is made, or save at level basic", _if))
-    return tuple(found)
+        rules.append(Rule("if-offline", "optimise when the session is made, or save at level basic", _if))
+    return tuple(rules)
 
 
 def _for(target: str) -> str:

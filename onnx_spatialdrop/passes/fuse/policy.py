@@ -137,15 +137,15 @@ class FusePass(ir.passes.InPlacePass):
             return False
         held = {id(candidate.scope) for candidate in candidates if not self._reason(candidate)}
         calls = Counter(node.op_identifier() for node in scopes.all_nodes(model))
-        several = {key for key, each in model.functions.items() if id(each) in held and calls[key] > 1}
+        several = {key for key, function in model.functions.items() if id(function) in held and calls[key] > 1}
         ends = (end.node for candidate in candidates for end in candidate.trace.ends if end.node is not None)
         passed = {node.op_identifier() for node in ends} & set(model.functions)
         left = {id(candidate.scope) for candidate in candidates if self._reason(candidate)}
-        passed |= {key for key, each in model.functions.items() if id(each) in left}
+        passed |= {key for key, function in model.functions.items() if id(function) in left}
         if passed:
             trial = model.clone()
             _inline(trial, several | passed)
-            if sum(not self._reason(each) for each in recognise(trial)) > sum(not self._reason(c) for c in candidates):
+            if sum(not self._reason(c) for c in recognise(trial)) > sum(not self._reason(c) for c in candidates):
                 several |= passed
         if several:
             _inline(model, several)
