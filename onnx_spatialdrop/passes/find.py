@@ -69,7 +69,7 @@ def _found(site: scopes.Site) -> Found:
         step=_controlled_by(step),
         scope=scope if node.graph is home else f"{scope}/subgraph",
         mask_used=bool(mask.uses()) or mask.is_graph_output(),
-        node=node,
+        source=node,
     )
 
 

@@ -93,7 +93,7 @@ class _Scope:
             step=self._controlled_by(names[2]),
             scope=self._name(),
             mask_used=bool(mask) and (mask in self._outputs or self._block.is_read(mask)),
-            node=node,
+            source=node,
         )
 
     def _name(self) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["Found", "plain"]
 
@@ -26,7 +30,7 @@ class Found:
         step: the same for ``step``.
         scope: "" for the main graph, else "function DOMAIN::NAME"; "/subgraph" is added inside If, Loop and Scan.
         mask_used: whether something reads the mask.
-        node: the node itself; of a file or an onnx.ModelProto, an onnx.NodeProto.
+        source: the node in the model: an ir.Node, or an onnx.NodeProto where the model is a file or a protobuf.
     """
 
     name: str
@@ -42,11 +46,20 @@ class Found:
     step: str
     scope: str
     mask_used: bool
-    node: Any = field(repr=False)
+    source: Any = field(repr=False)
+
+    @cached_property
+    def node(self) -> ir.Node:
+        """The node itself; of a file or an onnx.ModelProto, a copy."""
+        import onnx_ir
+
+        if isinstance(self.source, onnx_ir.Node):
+            return self.source
+        return onnx_ir.serde.deserialize_node(self.source)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the node, in types that JSON has."""
-        return {key: value for key, value in self.__dict__.items() if key != "node"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("node", "source")}
 
 
 def plain(array: Any) -> str:
