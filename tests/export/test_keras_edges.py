@@ -23,6 +23,21 @@ def sequence(*parts: Any, shape: tuple[int, ...] = (4, 6)) -> Any:
     return keras.Sequential([keras.Input(shape), *parts], name="net")
 
 
+class Drops(layers.Layer):
+    def __init__(self, fraction: float, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.fraction, self.generator = fraction, keras.random.SeedGenerator(1)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return keras.random.dropout(x, self.fraction, seed=self.generator) if training and self.fraction else x
+
+
+class Weighs(Drops):
+    def call(self, x: Any, training: bool = False) -> Any:
+        weights = keras.ops.softmax(keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))))
+        return keras.ops.matmul(super().call(weights, training), x)
+
+
 class TestLayersThatAreRandomByDefault:
     @ON_TENSORFLOW
     @pytest.mark.parametrize("dropout", ["op", "inference"])
@@ -108,6 +123,18 @@ class TestWhatIsLeftOut:
         ]
         assert not self.told(model, elementwise=False)
         assert not self.told(model, dropout="inference")
+
+    def test_so_are_layers_that_call_keras_dropout_themselves(self) -> None:
+        model = sequence(
+            Drops(0.25, name="own"),
+            keras.Sequential([Weighs(0.3, name="weighs"), layers.Dense(6)], name="inner"),
+            Drops(0.0, name="still"),
+            layers.SpatialDropout1D(0.4, name="kept"),
+        )
+        assert [(each.layer, each.what, each.ratio) for each in self.told(model)] == [
+            ("own", "dropout inside of Drops", 0.25),
+            ("inner/weighs", "dropout inside of Weighs", 0.3),
+        ]
 
     def test_dropout_inside_of_attention_is_a_layer_like_any_other(self) -> None:
         inputs = keras.Input((4, 6))

@@ -123,7 +123,7 @@ def export(
         refuse_foreign(exported, model)
         finish(exported, dropout, target, mask_inputs=mask_inputs)
         if dropout != "inference" and elementwise is None:
-            warn(unmarked(watch.seen, model), stacklevel=2)
+            warn(unmarked(watch.seen, model, arguments["input_signature"]), stacklevel=2)
         if output is None:
             return ir.external_data.load_to_model(exported)  # the folder is about to go
         return io.save(exported, output)
