@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_spatialdrop import arguments, io
-from onnx_spatialdrop.errors import ModelFileError, SpecError
+from onnx_spatialdrop.errors import KernelError, ModelFileError, SpecError
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
 from onnx_spatialdrop.montecarlo.options import STRATA, options
@@ -124,6 +124,7 @@ def triton(
 
     Raises:
         SpecError: no dropout is live, or an argument that does not fit.
+        KernelError: ONNX Runtime does not load what was written.
         FormError: a node has one mask for all samples, or the opset cannot be converted to 18.
         ModelFileError: the version is there already, or a file that cannot be read or written.
     """
@@ -133,13 +134,14 @@ def triton(
     batch = arguments.integer(max_batch_size, "max_batch_size", 1, 2**31 - 1)
     rewrite = TritonPass(None if samples is None else arguments.integer(samples, "samples", 1, 2**31 - 1), **options)
     place = folder / called
-    if (place / str(number)).exists() and not arguments.flag(force, "force"):
+    replaces = arguments.flag(force, "force")
+    if (place / str(number)).exists() and not replaces:
         raise ModelFileError(
             f"{place / str(number)}: is there already; choose another version, or let force replace it"
         )
     made = io.rewrite(model, None, rewrite.call)[0]
     assert not isinstance(made, Path)
-    _write(made, place, number, lambda file: _configuration(called, file, 0 if rewrite.meets else batch), force)
+    _write(made, place, number, lambda file: _configuration(called, file, 0 if rewrite.meets else batch), replaces)
     return place
 
 
@@ -183,7 +185,10 @@ def _configuration(name: str, file: Path, max_batch_size: int) -> str:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each of ONNX Runtime's errors is a class of its own
+        raise KernelError(f"ONNX Runtime, which Triton runs, does not load the file: {io.first_line(error)}") from error
     lines = [f"name: {_quoted(name)}", 'backend: "onnxruntime"', f"max_batch_size: {max_batch_size}"]
     for kind, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
         entries = ",\n".join(f"  {_tensor(value, max_batch_size > 0)}" for value in values)

@@ -192,6 +192,15 @@ def test_what_fails_leaves_nothing(version: int, tmp_path: Path, monkeypatch: py
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_file_that_onnxruntime_does_not_load_is_said_in_a_line(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20, "mine": 1]> net (float[N,4] x) => (float[N,4] y) { y = mine.Own (x) }'
+    )
+    with pytest.raises(sd.KernelError, match="ONNX Runtime, which Triton runs, does not load the file: "):
+        sd.triton(sd.insert(model, after="x", rate=0.5, axes=[]), tmp_path, name="net", samples=None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(sd.SpecError, match=r"name is '../x'; it must be made of letters, digits"):
         sd.triton(path("digits_torch"), tmp_path, name="../x")
