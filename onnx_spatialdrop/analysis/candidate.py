@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_spatialdrop.analysis.defined_bits import DefinedBits
 from onnx_spatialdrop.analysis.prove import Proof
 from onnx_spatialdrop.analysis.sources import Source
 from onnx_spatialdrop.analysis.trace import Trace
@@ -28,6 +29,8 @@ class Candidate:
         notes: what is wrong with the file here.
         training_mode: the value that switches the dropout on and off; None where it is always on.
         disjoint: no node of it is part of another draw's.
+        bits: the seed and the step of what a generator draws that the file names, or why it draws none of ours; None
+            where the generator is the runtime's own.
     """
 
     trace: Trace
@@ -38,6 +41,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     training_mode: ir.Value | None = None
     disjoint: bool = True
+    bits: DefinedBits | str | None = None
 
     @property
     def source(self) -> Source:

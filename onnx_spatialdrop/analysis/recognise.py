@@ -1,7 +1,7 @@
 """Find everything in a model that is or might be dropout, and what each is. Never changes the model.
 
 In phases, each a function of what goes in: trace every draw, judge what it makes, resolve scales that stand further on,
-check that no node is part of two dropouts, check what a switch turns off, annotate.
+check that no node is part of two dropouts, check what a switch turns off, look up defined bits, annotate.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_spatialdrop.analysis import prove
 from onnx_spatialdrop.analysis.candidate import Candidate, verdict
 from onnx_spatialdrop.analysis.deferred_scale import with_deferred_scales
+from onnx_spatialdrop.analysis.defined_bits import bits_of
 from onnx_spatialdrop.analysis.exporters import bug_of, kind_of
 from onnx_spatialdrop.analysis.operands import Context
 from onnx_spatialdrop.analysis.sources import is_source, read_source
@@ -97,7 +98,14 @@ def _candidates(survey: _Survey, inferred: Inferred) -> list[Candidate]:
         _checked_off(candidate, anchor, survey, context, off)
         for candidate, anchor in zip(candidates, survey.anchors, strict=True)
     ]
+    candidates = [_with_bits(candidate, context) for candidate in candidates]
     return _annotated(candidates, survey.producer)
+
+
+def _with_bits(candidate: Candidate, context: Context) -> Candidate:
+    if candidate.reason or not candidate.source.defined:
+        return candidate
+    return replace(candidate, bits=bits_of(candidate.trace, candidate.proofs, context.constants))
 
 
 def _scaled(survey: _Survey, context: Context) -> list[Candidate]:

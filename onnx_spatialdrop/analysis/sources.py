@@ -32,6 +32,9 @@ _NORMAL: Final = frozenset({"RandomNormal", "RandomNormalLike"})
 #: What tf2onnx leaves in the file when it has no rule for TensorFlow's stateless generator.
 _STATELESS: Final = frozenset({"StatelessRandomUniform", "StatelessRandomUniformV2"})
 _STANDARD: Final = _UNIFORM | _NORMAL | {"Bernoulli", "Dropout"}
+#: The generators of onnx/onnx #8161: the runtime's own, and the one of docs/operator.md.
+_UNSPECIFIED: Final = "unspecified"
+_PHILOX: Final = "philox4x32_10"
 #: What is_source looks for, whatever the domain.
 SOURCES: Final = _STANDARD | _STATELESS
 
@@ -63,12 +66,21 @@ class Source:
     off: str = ""
 
     @property
+    def defined(self) -> bool:
+        """Whether the file says which numbers the node draws: they follow from a seed and an offset."""
+        return self.node.op_type in _UNIFORM and _generator(self.node) != _UNSPECIFIED
+
+    @property
     def seed(self) -> float | int | None:
         """The seed that the file gives the node; None where it has none."""
         if self.node.op_type in _STATELESS:
             return None
         attribute = self.node.attributes.get("seed")
         return None if attribute is None or attribute.is_ref() else attribute.value
+
+
+def _generator(node: ir.Node) -> str:
+    return node.attributes.get_string("generator", _UNSPECIFIED)
 
 
 def is_source(node: ir.Node) -> bool:
@@ -98,6 +110,10 @@ def _read(node: ir.Node, opset: int, constants: Constants, shapes: Shapes) -> So
 
 
 def _uniform(node: ir.Node, shapes: Shapes) -> Source:
+    if _generator(node) not in (_UNSPECIFIED, _PHILOX):
+        return Source(node, reason=f"generator is {_generator(node)!r}, which nobody has defined")
+    if _generator(node) == _PHILOX and "seed_int64" not in node.attributes:
+        return Source(node, reason=f"generator is {_PHILOX!r}, and its seed_int64 is missing")
     dims: Dims | ShapeOf | None
     notes: tuple[str, ...] = ()
     if node.op_type == "RandomUniform":

@@ -28,6 +28,7 @@ _FORMS = """forms:
   philox-int32  the same bits in 32 bits, for runtimes without wide integers
   uniform       the distribution: RandomUniformLike of the runtime, compared
   dropout       the distribution: Dropout of the runtime, on ones
+  standard      the same bits by a RandomUniform that ONNX may get (target onnx)
   mask-inputs   each mask an input of the graph, which has to be fed
   identity      no dropout
 """

@@ -50,8 +50,8 @@ REWRITING: tuple[Verb, ...] = (
     ("assign-seeds", "--frameworks"),
     ("expand",),
     ("expand", "--no-defaults"),
-    *(("expand", "--form", form) for form in FORMS),
-    *(("expand", "--target", target) for target in TARGETS),
+    *(("expand", "--form", form) for form in FORMS if form != "standard"),  # which no runtime has
+    *(("expand", "--target", target) for target in TARGETS if target != "onnx"),
 )
 #: Verbs that run models, with files that stand beside INPUT; FOLDER is where.
 RUNNING: tuple[Verb, ...] = (

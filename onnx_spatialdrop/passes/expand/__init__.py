@@ -57,7 +57,8 @@ class ExpandPass(ir.passes.InPlacePass):
     8. With "mask-inputs", the mask of each node becomes an input of the main graph, without a default, after those that
        are there. Inside If, Loop and Scan the branch reads it from outside; a node in a function is refused.
     9. All other nodes, initializers, names and outputs stay as they are; a model without the node is not modified.
-    10. For the targets of targets.SINGLE_STEP, the input ``step`` is declared to have one element.
+    10. For the targets of targets.SINGLE_STEP, the input ``step`` is declared to have one element; for those of
+       targets.NO_FRESH_DRAW it has to be fed.
     11. For the targets of targets.BATCHED, ``training_mode`` is the constant true, other inputs with a default are
        constants, and ``step`` is an input of shape [batch, 1] without one, counted modulo 2**62; a node with one mask
        for all samples is refused.
@@ -101,6 +102,9 @@ class ExpandPass(ir.passes.InPlacePass):
             controls.require(model.graph, switched)  # case 7
         if self.target in targets.SINGLE_STEP:
             controls.single(model.graph, switched)  # case 10
+        if self.target in targets.NO_FRESH_DRAW:
+            steps = [value for value in switched if value.dtype == ir.DataType.INT64]
+            controls.require(model.graph, steps)  # case 10
         if self.target in targets.BATCHED:
             batched.give_steps(model, switched, names)  # case 11
         return ir.passes.PassResult(model, modified=True)
@@ -228,10 +232,12 @@ def expand(
         model: a path, an onnx.ModelProto or an ir.Model; it is not changed.
         output: a file to write; then its path is returned.
         form: "philox" or "philox-int32" (the operator's own bits), "uniform" or "dropout" (the distribution, drawn by
-            the runtime's generator), "mask-inputs" (each mask an input "<layer>.mask" that has to be fed) or
+            the runtime's generator), "standard" (the operator's own bits, by the RandomUniform that onnx/onnx #8161
+            proposes), "mask-inputs" (each mask an input "<layer>.mask" that has to be fed) or
             "identity" (no dropout); by default the best one for the target.
         target: what will run the model: "onnxruntime", "onnxruntime-node", "onnxruntime-web", "openvino", "tract",
-            "onnxruntime-training" (or "training"), "onnx2torch", "onnx2pytorch", "triton" or "reference" (onnx's
+            "onnxruntime-training" (or "training"), "onnx2torch", "onnx2pytorch", "triton", "onnx" (the
+            standard as it is proposed, opset 28 and newer, which no runtime has yet) or "reference" (onnx's
             ReferenceEvaluator). For Triton, which lays requests behind each other, dropout is always on and ``step`` is
             int64 [batch, 1], one a sample, to be fed. For a trainer the model is made
             readable first, its opset converted where it must be (see TrainerPass); what was done is logged to

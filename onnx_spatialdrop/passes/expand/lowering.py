@@ -14,7 +14,7 @@ from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand.task import Task
 
-__all__ = ["MIN_OPSET", "corner", "drop", "in_type", "scalar", "scale_of", "switched", "weigh"]
+__all__ = ["MIN_OPSET", "choose", "corner", "drop", "in_type", "scalar", "scale_of", "switched", "weigh"]
 
 #: Where exists from this opset on; the drawing forms need nothing newer.
 MIN_OPSET: Final = 9
@@ -88,6 +88,24 @@ def drop(group: NodeBuilder, task: Task, mask: ir.Value) -> ir.Value:
     if task.dtype is None:
         factor = in_type(group, task, factor, "factor_like")
     return weigh(group, task, group.add("Mul", kept, factor, role="weights"))
+
+
+def choose(group: NodeBuilder, task: Task, dropped: ir.Value) -> ir.Value:
+    """Return +0 where ``dropped`` is true and X times the scale elsewhere; times 1 while not training.
+
+    Y = where(dropped, +0, X * where(training, scale, 1)), as operator/body.py has it: values last, and a condition that
+    is not a Not, or ONNX Runtime makes +0 of a -0 that is kept.
+    """
+    x = group.add("Cast", task.x, role="x_float", to=ir.DataType.FLOAT) if task.dtype == _BFLOAT16 else task.x
+    scale = scale_of(task)
+    zero, one = np.zeros((), scale.dtype), np.ones((), scale.dtype)
+    factor = switched(group, task.training, scale, one, "factor")
+    nothing = group.constant(zero, "zero")
+    if task.dtype is None:
+        factor = in_type(group, task, factor, "factor_like")
+        nothing = in_type(group, task, nothing, "zero_like")
+    y = group.add("Where", dropped, nothing, group.add("Mul", x, factor, role="scaled"), role="chosen")
+    return group.add("Cast", y, role="rounded", to=ir.DataType.BFLOAT16) if task.dtype == _BFLOAT16 else y
 
 
 def weigh(group: NodeBuilder, task: Task, weights: ir.Value) -> ir.Value:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -25,8 +24,6 @@ from onnx_spatialdrop.passes.expand.task import Task
 __all__ = ["FORM", "declare", "lower"]
 
 FORM: Final = "mask-inputs"
-
-_BFLOAT16: Final = np.dtype(ml_dtypes.bfloat16)
 
 
 def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list[ir.Value]:
@@ -65,11 +62,7 @@ def declare(model: ir.Model, sites: Sequence[scopes.Site], names: Names) -> list
 
 
 def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
-    """Append Mul and Where on the mask input to ``group``; return Y and the mask.
-
-    Y = where(training and not mask, +0, X * where(training, scale, 1)), as operator/body.py has it: values last, and a
-    condition that is not a Not, or ONNX Runtime makes +0 of a -0 that is kept.
-    """
+    """Append Mul and Where on the mask input to ``group``; return Y and the mask."""
     given = task.mask
     assert given is not None
     if task.training is None:
@@ -77,15 +70,4 @@ def lower(group: NodeBuilder, task: Task) -> tuple[ir.Value, ir.Value]:
     else:
         gone = group.add("And", group.add("Not", given, role="drop"), task.training, role="gone")
     kept = group.add("Not", gone, role="mask")
-    x = group.add("Cast", task.x, role="x_float", to=ir.DataType.FLOAT) if task.dtype == _BFLOAT16 else task.x
-    scale = lowering.scale_of(task)
-    zero, one = np.zeros((), scale.dtype), np.ones((), scale.dtype)
-    factor = lowering.switched(group, task.training, scale, one, "factor")
-    nothing = group.constant(zero, "zero")
-    if task.dtype is None:
-        factor = lowering.in_type(group, task, factor, "factor_like")
-        nothing = lowering.in_type(group, task, nothing, "zero_like")
-    y = group.add("Where", gone, nothing, group.add("Mul", x, factor, role="scaled"), role="chosen")
-    if task.dtype == _BFLOAT16:
-        y = group.add("Cast", y, role="rounded", to=ir.DataType.BFLOAT16)
-    return y, kept
+    return lowering.choose(group, task, gone), kept

@@ -20,6 +20,7 @@ __all__ = [
     "BATCHED",
     "FORMS",
     "NO_DEFAULTS",
+    "NO_FRESH_DRAW",
     "NO_FUNCTIONS",
     "SINGLE_STEP",
     "TARGETS",
@@ -36,6 +37,7 @@ FORMS: Final = {
     "philox-int32": "inlined.lower_int32",
     "uniform": "uniform.lower",
     "dropout": "dropout.lower",
+    "standard": "standard.lower",
     "mask-inputs": "mask_inputs.lower",
     "identity": "",
 }
@@ -62,6 +64,7 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
     "onnx2torch": {"dropout": (12, 18)},
     "onnx2pytorch": {"uniform": (9, None)},
     "triton": {"philox": (18, None), "philox-int32": (18, None)},
+    "onnx": {"standard": (28, None)},  # what onnx/onnx #8161 proposes: no runtime has it yet
     "reference": {
         "philox": (18, None),
         "philox-int32": (18, None),
@@ -75,8 +78,11 @@ TARGETS: Final[dict[str, dict[str, tuple[int, int | None]]]] = {
 NO_DEFAULTS: Final = frozenset({"onnxruntime-node", "onnxruntime-web", "openvino", "tract", "onnx2pytorch"})
 
 #: Targets that have to know all shapes before they run, so that neither how many steps there are nor whether anything
-#: is drawn can depend on what is fed: one step a run.
-SINGLE_STEP: Final = frozenset({"tract"})
+#: is drawn can depend on what is fed, or whose generator takes one: one step a run.
+SINGLE_STEP: Final = frozenset({"tract", "onnx"})
+
+#: Targets without a fresh draw, where ``step`` loses a negative default.
+NO_FRESH_DRAW: Final = frozenset({"onnx"})
 
 #: Servers that lay requests behind each other: every input has to have the batch as its first axis, and none a default.
 BATCHED: Final = frozenset({"triton"})
@@ -129,7 +135,8 @@ def check(form: str, target: str, opset: int, where: str) -> None:
     forms = TARGETS[target]
     if form not in forms:
         allowed = ", ".join([*forms, "mask-inputs", "identity"])
-        raise FormError(f"{where}: form {form!r} does not run in {target}; allowed there: {allowed}")
+        hint = "; no runtime has it yet, and target='onnx' writes it" if form in TARGETS["onnx"] else ""
+        raise FormError(f"{where}: form {form!r} does not run in {target}; allowed there: {allowed}{hint}")
     first, last = forms[form]
     if opset < first or (last is not None and opset > last):
         raise FormError(

@@ -14,6 +14,7 @@ import onnx_ir.passes.common
 
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.analysis.candidate import Candidate
+from onnx_spatialdrop.analysis.defined_bits import DefinedBits
 from onnx_spatialdrop.analysis.prove import no_node_of
 from onnx_spatialdrop.analysis.recognise import recognise
 from onnx_spatialdrop.errors import PostconditionError
@@ -42,6 +43,8 @@ class FusePass(ir.passes.InPlacePass):
        switches, made here if need be, by default on (the file drew before, so it draws now); in a function they are
        constants. A Dropout node that a value switches on and off keeps that value.
     3. Seeds are derived from ``seed``, one a draw. Several products of one mask share its seed, and so their masks.
+       RandomUniform and RandomUniformLike with generator "philox4x32_10" (onnx/onnx #8161) draw the operator's bits
+       where a comparison alone cuts them: then seed and step are theirs. Elsewhere that generator is left alone.
     4. One entry an element (element-wise dropout) is left alone unless ``elementwise``; then axes is [].
     5. Left alone, with a reason: a mask that is used otherwise or returned; other values than 0 and 1/(1-ratio); noise
        that no threshold cuts; alpha dropout; Dropout nodes that are off; masks frozen into constants; and, unless
@@ -110,9 +113,7 @@ class FusePass(ir.passes.InPlacePass):
             candidates = recognise(model)
         reasons = self._reasons(candidates)  # cases 4 and 5
         taken = [candidate for candidate, reason in zip(candidates, reasons, strict=True) if not reason]
-        present = frozenset(op.read(site.node).seed for site in scopes.spatial_dropouts(model))
-        derived = seeds.derive_seeds(self.seed, len(taken), present)  # case 3
-        for candidate, seed in zip(taken, derived, strict=True):
+        for candidate, seed in zip(taken, self._seeds(model, taken), strict=True):
             claims.add(key_of(candidate.source.node), candidate.trace.nodes)
             self.report.fused += rewriter.rewrite(candidate, seed)
         rewriter.finish()
@@ -120,6 +121,14 @@ class FusePass(ir.passes.InPlacePass):
             refused_record(candidate, reason) for candidate, reason in zip(candidates, reasons, strict=True) if reason
         ]
         return refused, bool(taken and refused)
+
+    def _seeds(self, model: ir.Model, candidates: list[Candidate]) -> list[int]:
+        """Return a seed for each candidate: its own where its bits are defined, else one of nobody's (case 3)."""
+        given = [each.bits.seed if isinstance(each.bits, DefinedBits) else None for each in candidates]
+        present = {op.read(site.node).seed for site in scopes.spatial_dropouts(model)}
+        present.update(seed for seed in given if seed is not None)
+        derived = iter(seeds.derive_seeds(self.seed, given.count(None), frozenset(present)))
+        return [next(derived) if seed is None else seed for seed in given]
 
     def _undo(self, regions: Iterable[ExpandedRegion], rewriter: Rewriter, claims: Claims) -> None:
         for region in regions:
@@ -174,6 +183,8 @@ class FusePass(ir.passes.InPlacePass):
             return self.excluded[key_of(candidate.source.node)]
         if candidate.source.by_definition and not self.bernoulli:
             return f"{candidate.source.notes[0]}; by ONNX's definition this is dropout, and becomes a node on request"
+        if isinstance(candidate.bits, str) and not self.for_inference:
+            return f"{candidate.bits}; its masks are not the operator's"
         if not self.elementwise and all(proof.axes == () for proof in candidate.proofs):
             return "element-wise dropout; it becomes SpatialDropout with axes [] only on request"
         return ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop.analysis.broadcast_axes import kind_of_axes
 from onnx_spatialdrop.analysis.candidate import Candidate
+from onnx_spatialdrop.analysis.defined_bits import DefinedBits
 from onnx_spatialdrop.analysis.prove import Proof
 from onnx_spatialdrop.graph import controls, prune, replace, scopes, ties
 from onnx_spatialdrop.operator import node as op
@@ -18,6 +20,8 @@ from onnx_spatialdrop.passes.fuse.report import Record
 from onnx_spatialdrop.passes.fuse.tagged import ExpandedRegion
 
 __all__ = ["Rewriter", "names"]
+
+_STEP_0: Final = "step_0"
 
 
 class Rewriter:
@@ -72,6 +76,8 @@ class Rewriter:
     def rewrite(self, candidate: Candidate, seed: int) -> list[Record]:
         """Make the nodes of one draw, remove what only they needed, and return their records."""
         parts, tied = names(candidate.trace.nodes), len(candidate.proofs) > 1
+        bits = candidate.bits if isinstance(candidate.bits, DefinedBits) else None
+        step = None if bits is None else bits.step or self._step_0(candidate.scope)
         records = []
         for proof in candidate.proofs:
             assert proof.axes is not None
@@ -81,8 +87,9 @@ class Rewriter:
             if self._lifting and not tied:
                 place = hoist(place)
             name = _name_of(place.y)
-            attributes = spec.Attributes(place.axes, proof.ratio, seed, proof.scale, where=name)
-            node = self._replace(candidate.scope, place.x, place.y, attributes, candidate.training_mode, None, name)
+            ratio = proof.ratio if bits is None else bits.ratio(proof.ratio)
+            attributes = spec.Attributes(place.axes, ratio, seed, proof.scale, where=name)
+            node = self._replace(candidate.scope, place.x, place.y, attributes, candidate.training_mode, step, name)
             if tied:
                 ties.tie(node, parts[0])
             records.append(
@@ -91,7 +98,7 @@ class Rewriter:
                     kind=candidate.kind,
                     nodes=parts,
                     axes=place.axes,
-                    ratio=proof.ratio,
+                    ratio=ratio,
                     scale=attributes.scale,
                     rank=proof.rank,
                     seed=attributes.seed,
@@ -206,6 +213,12 @@ class Rewriter:
             array = np.array([-1], np.int64) if name == controls.STEP else np.array(self._training_mode)
             self._constants[scope.graph, name] = _constant(scope.graph, f"spatial_dropout/{name}", array)
         return self._constants[scope.graph, name]
+
+    def _step_0(self, scope: scopes.Scope) -> ir.Value:
+        graph = scope.graph if isinstance(scope, ir.Function) else scope
+        if (graph, _STEP_0) not in self._constants:
+            self._constants[graph, _STEP_0] = _constant(graph, f"spatial_dropout/{_STEP_0}", np.array([0], np.int64))
+        return self._constants[graph, _STEP_0]
 
 
 def _name_of(y: ir.Value) -> str:

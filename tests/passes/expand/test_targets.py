@@ -71,7 +71,7 @@ def test_the_best_form(target: str, opset: int, form: str) -> None:
         ),
         (
             {"form": "bernoulli", "opset": 18},
-            "form is 'bernoulli'; allowed: philox, philox-int32, uniform, dropout, mask-inputs, identity",
+            "form is 'bernoulli'; allowed: philox, philox-int32, uniform, dropout, standard, mask-inputs, identity",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_unknown_target() -> None:
         ExpandPass(target="torchscript")
     assert str(error.value) == (
         "target is 'torchscript'; known: onnxruntime, onnxruntime-node, onnxruntime-web, openvino, tract, "
-        "onnxruntime-training, onnx2torch, onnx2pytorch, triton, reference, training"
+        "onnxruntime-training, onnx2torch, onnx2pytorch, triton, onnx, reference, training"
     )
 
 
