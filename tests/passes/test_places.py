@@ -32,7 +32,7 @@ net (float[N,2,4,4] x) => (float[N,3] y)
 def places(**arguments: object) -> dict[str, tuple[int, ...]]:
     model = onnx.parser.parse_model(NET)
     made = sd.insert(model, rate=0.2, **arguments)
-    return {node.node.input[0]: node.axes for node in sd.find(made)}
+    return {node.node.inputs[0].name: node.axes for node in sd.find(made)}
 
 
 def test_after_every_relu() -> None:
