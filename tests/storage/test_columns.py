@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from onnx import helper
 
 from onnx_spatialdrop.errors import ModelFileError
@@ -28,6 +30,31 @@ def test_columns_are_what_the_nodes_say() -> None:
         seen += 1
         assert found == [of_body(each.node, each.value_info) for each in bodies], file.name
     assert seen > 50
+
+
+def _verdict(model: onnx.ModelProto, content: bytes | None) -> object:
+    try:
+        survey = refuse_malformed(model, "m", ("Dropout",), content)
+    except ModelFileError as error:
+        return str(error)
+    return survey.operators, survey.metadata, survey.external, [block.wanted for block in survey.blocks]
+
+
+def test_a_file_with_wrong_bytes_is_judged_alike_with_and_without_them() -> None:
+    draw = random.Random(5)
+    files = [content for content in map(Path.read_bytes, FILES) if len(content) < 20_000]
+    judged = []
+    for _ in range(300):
+        content = bytearray(draw.choice(files))
+        for _ in range(draw.randint(1, 3)):
+            content[draw.randrange(len(content))] = draw.choice((*range(0x0A, 0x80, 8), draw.randrange(256)))
+        try:
+            model = onnx.ModelProto.FromString(bytes(content))
+        except DecodeError:
+            continue
+        judged.append(_verdict(model, None))
+        assert _verdict(model, bytes(content)) == judged[-1]
+    assert 50 < sum(isinstance(verdict, str) for verdict in judged) < len(judged) - 10
 
 
 def _chain(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
