@@ -69,7 +69,9 @@ class MonteCarloPass(ir.passes.InPlacePass):
         graph.remove(plan.suffix)
         build = NodeBuilder(prefix, {})
         rows = drawing.count_rows(build, plan)
-        steps = build.add("Expand", first, rows, role="first_steps")
+        # Not Expand alone: ONNX Runtime would try to remove it, and warn that a Loop reads what it returns.
+        zeros = build.add("Expand", build.constant(np.array([0], np.int64), "none"), rows, role="no_steps")
+        steps = build.add("Add", first, zeros, role="first_steps")
         results = statistics(build, plan, targets, chunking, Counts(samples, steps, rows))
         graph.extend(build.nodes)
         _return(graph, plan, targets, results)

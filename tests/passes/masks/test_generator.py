@@ -307,3 +307,24 @@ def test_an_optimised_file_can_be_read_again(tmp_path: Any) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "optimised.onnx")
     feeds = tensors(np.random.default_rng(0), parts, 2)
     compare(session.run(None, {**feeds, "training_mode": np.array(True), "step": np.array([4])}), feeds, parts, [4])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_draws_of_random_nodes() -> None:
+    """Masks and values of random nodes at random steps, in both forms and both kernels, are the definition's."""
+    compared = 0
+    for number in range(10**6):
+        rng = np.random.default_rng([7, number])
+        opset, even, count = int(rng.choice([18, 20, 22, 23])), bool(rng.random() < 0.5), int(rng.integers(1, 60))
+        model, parts = many(rng, opset, count, even, (1, 1, 3, 31, 127))
+        sessions = [ort_session(sd.expand(model, form=form), "ORT_ENABLE_ALL") for form in FORMS]
+        sessions += [sd.session(model, kernel) for kernel in ("native", "python")]
+        for batch in (1, 4):
+            feeds = tensors(rng, parts, batch)
+            for step in (rng.integers(0, 2**63 - 1, 1), rng.integers(0, 2**40, batch)):
+                given = {**feeds, "training_mode": np.array(True), "step": step}
+                for session in sessions:
+                    compare(session.run(None, given), feeds, parts, step)
+                    compared += 2 * count
+        if compared >= 10**5:
+            return
