@@ -27,6 +27,7 @@ RANKS = {
     "distributed": 10,
     "quantization": 9,
     "serving": 10,
+    "integrations": 10,
     "verify": 10,
     "cli": 11,
     "__main__": 12,
