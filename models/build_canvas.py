@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 import onnx_spatialdrop as sd
 
 FOLDER: Final = Path(__file__).parent
-STEPS: Final = 3000
+STEPS: Final = 6000
 SHOWN: Final = 24
 
 
@@ -34,8 +34,8 @@ class Net(nn.Module):
             layers = [nn.Conv2d(given, made, 3, padding=1), nn.ReLU(), nn.Conv2d(made, made, 3, padding=1), nn.ReLU()]
             return nn.Sequential(*layers)
 
-        self.first, self.second, self.bottom = pair(1, 10), pair(10, 20), pair(20, 32)
-        self.up_second, self.up_first = pair(32 + 20, 20), pair(20 + 10, 12)
+        self.first, self.second, self.bottom = pair(1, 12), pair(12, 24), pair(24, 48)
+        self.up_second, self.up_first = pair(48 + 24, 24), pair(24 + 12, 12)
         self.head = nn.Conv2d(12, CLASSES, 1)
         self.rate = 0.2
 

@@ -58,7 +58,8 @@ Mul for uint64, which the body needs; with the native kernel it runs them, with 
 `canvas.onnx` is a segmentation network: `python models/build_canvas.py` trains a small U-Net on digits laid out on
 canvases of 40 by 40 pixels (`canvas.py`), three or four a canvas, one over the other, with noise; each pixel with ink
 has its digit's number plus 1, every other one 0. Its two dropouts are at the bottleneck and after the first upward
-level, put in by `insert`. `canvas.npz` holds 24 canvases of held-back digits (`images`, uint8) and their `labels`.
+level, put in by `insert`. `canvas.npz` holds 24 canvases of held-back digits (`images`, uint8) and their `labels`;
+94 % of their pixels are right without dropout, 74 % of the inked ones.
 
 ## How the nodes got in
 - `digits_torch`, `digits_float16`: exported in eval mode (opset 20, a batch of any size), then
