@@ -50,12 +50,19 @@ class Found:
 
     @cached_property
     def node(self) -> ir.Node:
-        """The node itself; of a file or an onnx.ModelProto, a copy."""
+        """The node itself; of a file or a protobuf, a copy whose inputs and outputs have names and nothing else."""
         import onnx_ir
 
         if isinstance(self.source, onnx_ir.Node):
             return self.source
-        return onnx_ir.serde.deserialize_node(self.source)
+        return onnx_ir.Node(
+            self.source.domain,
+            self.source.op_type,
+            [onnx_ir.Value(name=name) for name in self.source.input],
+            [onnx_ir.serde.deserialize_attribute(attribute) for attribute in self.source.attribute],
+            outputs=[onnx_ir.Value(name=name) for name in self.source.output],
+            name=self.source.name,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the node, in types that JSON has."""
