@@ -48,10 +48,15 @@ def tile(
         total = build.add("Mul", count, size, role=f"{role}_total")
         scalar = build.add("Squeeze", total, role=f"{role}_scalar")
         all_of_them = build.add("Range", zero, scalar, one, role=f"{role}_range")
-        return all_of_them, build.add("Mod", all_of_them, size, role=role)
+        return all_of_them, build.add("Mod", all_of_them, some(size, role), role=role)
+
+    def some(size: ir.Value, role: str) -> ir.Value:
+        """Return what to divide by: an empty batch has nothing to divide, but division by 0 ends some processes."""
+        return build.add("Max", size, one, role=f"{role}_or_1")
 
     everywhere, row = positions(rows, "row")
-    draw = build.add("Add", build.add("Div", everywhere, rows, role="draw"), start, role="draw_number")
+    draw = build.add("Div", everywhere, some(rows, "draw"), role="draw")
+    draw = build.add("Add", draw, start, role="draw_number")
     step = build.add("Add", build.add("Gather", first, row, role="row_first"), draw, role="steps")
     replaced = {plan.prepared.step: step}
     blocks = {1: row}

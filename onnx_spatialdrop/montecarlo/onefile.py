@@ -110,7 +110,7 @@ def _chunking(plan: Plan, chunk: Chunk, samples: int) -> Chunking:
     whole = cost.peak_bytes([*plan.prefix, *plan.suffix], plan.facts, {})
     if peak * samples <= whole:
         return Chunking()
-    return Chunking(rows=max(1, min(BUDGET, CACHE) // peak))
+    return Chunking(rows=max(1, min(BUDGET, CACHE) // peak), most_rows=BUDGET // peak)
 
 
 def _return(graph: ir.Graph, plan: Plan, targets: list[Target], results: list[dict[str, ir.Value]]) -> None:

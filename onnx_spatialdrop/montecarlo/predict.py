@@ -26,6 +26,7 @@ from onnx_spatialdrop.montecarlo.options import STRATA, Layers, options
 from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.montecarlo.result import MCResult, Statistics
 from onnx_spatialdrop.montecarlo.rounds import Rows, Sums, run_rounds
+from onnx_spatialdrop.montecarlo.summing import LEAST
 from onnx_spatialdrop.montecarlo.tasks import choose_tasks
 from onnx_spatialdrop.montecarlo.whole import compare
 from onnx_spatialdrop.runtime.session import Kernel, session
@@ -39,8 +40,6 @@ __all__ = ["MCDropout"]
 Array = npt.NDArray[Any]
 #: Draws of all rows are kept without being asked for up to this many bytes.
 _KEPT: Final = 1 << 20
-#: Draws that run at once also where they exceed the cache: weights are read once for all of them.
-_LEAST: Final = 4
 #: Draws after which a row may stop, where draws are independent.
 _BLOCK: Final = 16
 
@@ -89,7 +88,8 @@ class MCDropout:
         number = None if seed is None else checked.seed(seed, "seed")
         self.samples = chosen.samples
         self._tolerance, self._fresh, self._check, self._keep = tolerance, fresh, check, draws
-        self._budget, self._chunk = budget, chunk
+        self._budget = checked.integer(budget, "budget", 1)
+        self._chunk = None if chunk is None else checked.integer(chunk, "chunk", 1)
         self.refuses_equal = True
 
         def cut(working: ir.Model) -> Plan:
@@ -264,7 +264,7 @@ class MCDropout:
         if self._chunk is not None:
             return self._chunk
         row = self._engine.peak * rows
-        return max(1, min(self._budget, CACHE) // row, min(_LEAST, self._budget // row))
+        return max(1, min(self._budget, CACHE) // row, min(LEAST, self._budget // row))
 
     def _steps(self, ids: npt.ArrayLike | None, rows: int, fresh: bool) -> tuple[Array, Array]:
         """Return ids and first steps of the rows."""

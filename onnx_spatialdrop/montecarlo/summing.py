@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from onnx_spatialdrop.montecarlo.facts import Multiple
 from onnx_spatialdrop.montecarlo.plan import Plan, nodes_within
 from onnx_spatialdrop.montecarlo.tasks import Target
 
-__all__ = ["Chunking", "Counts", "is_double", "state_dims", "statistics"]
+__all__ = ["LEAST", "Chunking", "Counts", "is_double", "state_dims", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,21 @@ class Chunking:
     Attributes:
         draws: that many; 0: as many as there are.
         rows: as many as give this many rows; 0: not by rows.
+        most_rows: LEAST draws where they give no more rows than these.
     """
 
     draws: int = 0
     rows: int = 0
+    most_rows: int = 0
 
     @property
     def at_once(self) -> bool:
         """Whether all draws run at once, without a loop."""
         return not self.draws and not self.rows
+
+
+#: Draws that run at once also where they exceed the cache: weights are read once for all of them.
+LEAST: Final = 4
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,11 @@ def _trips(build: NodeBuilder, chunking: Chunking, counts: Counts) -> tuple[ir.V
     if chunking.draws:
         size = build.constant(np.array([chunking.draws], np.int64), "chunk")
     else:
-        rows = build.constant(np.array([chunking.rows], np.int64), "chunk_rows")
-        size = build.add("Max", build.add("Div", rows, counts.rows, role="chunk_fit"), one, role="chunk")
+        rows = build.constant(np.array([chunking.rows, chunking.most_rows], np.int64), "chunk_rows")
+        fit = build.add("Div", rows, build.add("Max", counts.rows, one, role="some_rows"), role="chunk_fit")
+        most = build.constant(np.array([2**31 - 1, LEAST], np.int64), "chunk_most")
+        larger = build.add("ReduceMax", build.add("Min", fit, most, role="chunk_of"), role="chunk_larger", keepdims=1)
+        size = build.add("Max", larger, one, role="chunk")
     up = build.add("Sub", build.add("Add", counts.samples, size, role="up_1"), one, role="up_2")
     return size, build.add("Squeeze", build.add("Div", up, size, role="trip_count"), role="trips")
 

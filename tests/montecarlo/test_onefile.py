@@ -102,6 +102,13 @@ def test_a_training_mode_export_is_fused_first() -> None:
     assert made["variance"].max() > 1e-3
 
 
+@pytest.mark.parametrize("chunk", ["auto", "all", 4])
+def test_an_empty_batch_gives_empty_statistics(chunk: Any) -> None:
+    model, feeds = digits("digits_torch")
+    results = run(sd.monte_carlo(model, chunk=chunk), {name: value[:0] for name, value in feeds.items()})
+    assert [value.shape for value in results.values()] == [(0, 10), (0, 10), (0,), (0,)]
+
+
 @pytest.mark.parametrize("target", [None, "onnxruntime"])
 @pytest.mark.parametrize("chunk", ["all", 4])
 def test_plain_onnxruntime_gives_the_numbers_that_our_kernel_gives(chunk: Any, target: str | None) -> None:
