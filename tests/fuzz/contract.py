@@ -64,7 +64,7 @@ RUNNING: tuple[Verb, ...] = (
     ("doctor", "--json"),
 )
 _WITHOUT_INPUT = ("demo", "doctor")
-_WITH_FINDINGS = ("check", "verify")
+_WITH_FINDINGS = ("check", "verify", "to-inference")
 _OLD = b"what was there before"
 
 
