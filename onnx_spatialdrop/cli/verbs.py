@@ -34,6 +34,7 @@ VERBS: Final = {
     "monte-carlo": ("montecarlo", "write a file that draws many times a run and returns mean, variance and entropies"),
     "quantize": ("quantize", "write an int8 model that draws as the float model does"),
     "triton": ("triton", "write a model that draws into a repository of NVIDIA Triton, with its config.pbtxt"),
+    "olive": ("olive", "print the file that tells Olive of this package's passes"),
     "uncertainty": (
         "uncertainty",
         "how sure a model is of given inputs: statistics of its draws, and a page of pictures",
