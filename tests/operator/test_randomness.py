@@ -12,7 +12,10 @@ import pytest
 from onnx_spatialdrop.operator import dialects, stratified
 
 pytest.importorskip("scipy")
-TESTS: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "randomness.py"))
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "randomness.py"
+if not SCRIPT.exists():
+    pytest.skip("a source distribution has no benchmarks", allow_module_level=True)
+TESTS: dict[str, Any] = runpy.run_path(str(SCRIPT))
 GENERATORS = TESTS["GENERATORS"]
 MANY, FEW = 10**5, 2**10
 
