@@ -45,5 +45,6 @@ inline void SetVariable(const char* name, const char* value) {
 
 void TestDraws();
 void TestKernel();
+void TestMasks();
 void TestPaths();
 void TestRefusals();

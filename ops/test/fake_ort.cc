@@ -39,7 +39,7 @@ OrtStatus* Attribute(const OrtKernelInfo* info, const char* name, T* out) {
 template <class Container>
 OrtStatus* CopyOut(const Container& from, size_t needed, decltype(from.data()) data, void* out, size_t* size) {
   if (out != nullptr && *size < needed) return NewStatus(ORT_INVALID_ARGUMENT, "buffer too small");
-  if (out != nullptr) memcpy(out, data, needed * sizeof *data);
+  if (out != nullptr && needed != 0) memcpy(out, data, needed * sizeof *data);
   *size = needed;
   return nullptr;
 }
@@ -113,8 +113,11 @@ OrtApi MakeApi() {
     if (OrtStatus* status = Attribute(info, name, &text)) return status;
     return CopyOut(text, text.size() + 1, text.c_str(), out, size);
   };
-  api.KernelInfoGetAttributeArray_float = [](const OrtKernelInfo*, const char*, float*, size_t*) {
-    return NewStatus(ORT_FAIL, "no such attribute");
+  api.KernelInfoGetAttributeArray_float = [](const OrtKernelInfo* info, const char* name, float* out,
+                                             size_t* size) -> OrtStatus* {
+    std::vector<float> values;
+    if (OrtStatus* status = Attribute(info, name, &values)) return status;
+    return CopyOut(values, values.size(), values.data(), out, size);
   };
   api.KernelInfoGetAttributeArray_int64 = [](const OrtKernelInfo* info, const char* name, int64_t* out,
                                              size_t* size) -> OrtStatus* {

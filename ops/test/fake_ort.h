@@ -29,7 +29,7 @@ struct OrtTensorTypeAndShapeInfo {
 
 struct OrtKernelInfo {
   std::string name;
-  std::map<std::string, std::variant<float, int64_t, std::string, std::vector<int64_t>>> attributes;
+  std::map<std::string, std::variant<float, int64_t, std::string, std::vector<int64_t>, std::vector<float>>> attributes;
 };
 
 struct OrtKernelContext {

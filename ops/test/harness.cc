@@ -5,6 +5,7 @@ int main() {
   TestDraws();
   TestPaths();
   TestKernel();
+  TestMasks();
   TestRefusals();
   printf("%ld checks passed\n", checks_done);
   return 0;
