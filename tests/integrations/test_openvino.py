@@ -115,3 +115,23 @@ def test_an_impossible_node_is_refused() -> None:
             training_mode=True,
             step=[1, 2],
         )
+
+
+def test_nncf_leaves_the_draws_alike_if_products_are_left_out() -> None:
+    nncf = pytest.importorskip("nncf", reason="NNCF is not installed (pip install nncf)")
+    model, images = read(attach(onnx.load(zoo.path("digits_torch")), defaults=False)), zoo.record("digits_torch").images
+    data = [
+        {"image": images[4 * n : 4 * n + 4], "training_mode": np.array(True), "step": np.array([n])} for n in range(32)
+    ]
+
+    def draws(made: Any) -> np.ndarray:
+        compiled = ready(made)
+        return np.stack(
+            [run(compiled, image=images[200:208], training_mode=True, step=[step])[0] for step in range(40)]
+        )
+
+    wanted = draws(model)
+    scope = nncf.IgnoredScope(types=["Multiply"])
+    made = draws(nncf.quantize(model.clone(), nncf.Dataset(data), ignored_scope=scope))
+    assert 0.95 < made.std(0).mean() / wanted.std(0).mean() < 1.05
+    assert np.corrcoef((made - made.mean(0)).ravel(), (wanted - wanted.mean(0)).ravel())[0, 1] > 0.98

@@ -95,6 +95,16 @@ ALIASES: Final = {"training": "onnxruntime-training"}
 #: Runtimes for which no form is right: jaxonnxruntime makes a constant of a Dropout's seed and runs no other form.
 _NODE_ITSELF: Final = ("jax", "jaxonnxruntime")
 
+#: Tools that run no form with a switch and a draw right, and what to give them.
+_REFUSED: Final = {
+    "onnx2tf": "takes the form 'dropout' alone, and then drops in every run, whatever training_mode says; "
+    "to_inference(model) gives a file that it converts",
+    "iree": "draws other masks by 'philox-int32', or does not compile it; "
+    "expand(model, form='mask-inputs', defaults=False) gives a file that it runs",
+    "tensorrt": "has no BitwiseXor for the operator's bits and ignores the seed of RandomUniform; "
+    "expand(model, form='mask-inputs', defaults=False) needs neither",
+}
+
 
 def resolve(target: str) -> str:
     """Return the name of a target, aliases replaced.
@@ -108,6 +118,8 @@ def resolve(target: str) -> str:
             f"target is {target!r}, which draws one mask for ever in any form that it runs; "
             "onnx_spatialdrop.training.jax.convert makes a JAX function of the model, the nodes in it"
         )
+    if name in _REFUSED:
+        raise FormError(f"target is {target!r}, which {_REFUSED[name]}")
     if name not in TARGETS:
         raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
     return name
