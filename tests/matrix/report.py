@@ -67,6 +67,9 @@ has no Gemm in float16, and does not come back from loading the `philox-int32` o
 would share one mask, so `mask-inputs` is refused for digits_function, but for targets that have functions written out.
 For onnx's ReferenceEvaluator the seeded forms start anew every run.
 
+Not in the matrix, refused by name as targets: onnx2tf (run: drops in every run), IREE 3.13.0 (run: `mask-inputs` right,
+`philox-int32` wrong), TensorRT (read: no BitwiseXor, seeds ignored); [integrations.md](integrations.md) has more.
+
 ## Optimisers
 
 Each optimiser is given the files that differ in kind ({kinds}),
