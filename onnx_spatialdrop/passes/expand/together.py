@@ -63,7 +63,9 @@ def writer(form: str, target: str, names: Names) -> GroupWriter:
     def produce(build: MaskBuilder, group: Group) -> Generated:
         if target in targets.SINGLE_STEP:
             inlined.refuse_for_single(target, group.entries[0].attributes, group.step)
-        lanes = Wide(group.entries[0].site.opset) if form == "philox" else Narrow(nonce)
+        lanes = (
+            Wide(group.entries[0].site.opset, group.total if group.tables else 0) if form == "philox" else Narrow(nonce)
+        )
         return generate(build, group, lanes, branch=target not in _NO_IF, single=target in targets.SINGLE_STEP)
 
     return GroupWriter(form, produce, names)

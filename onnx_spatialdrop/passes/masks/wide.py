@@ -1,4 +1,4 @@
-"""Philox4x32-10 on uint64, for all blocks of all nodes side by side: five or six nodes a round.
+"""Philox4x32-10 on uint64, for all blocks of all nodes side by side: five to eight nodes a round.
 
 S holds the counter words 0 and 2, C the words 1 and 3, each of shape [rows, 2, blocks]. A round multiplies S and hands
 each product to the other lane. Both at once is a matrix product, whose sums have one term that is not 0.
@@ -21,6 +21,8 @@ __all__ = ["FIRST_MUL", "Wide", "key_table"]
 #: ONNX Runtime multiplies uint64 from the version on that reads this opset (1.21). Its matrix products always did, and
 #: cost more.
 FIRST_MUL: Final = 22
+#: Up to so many entries a sample a matrix product is faster than Gather, Mul and two Casts, as measured.
+MOST_BY_MATRIX: Final = 1 << 10
 
 _LOW: Final = 0xFFFFFFFF
 _FRESH_BITS: Final = 62
@@ -31,10 +33,12 @@ class Wide:
 
     Args:
         opset: the version of ONNX's default domain.
+        entries: how many a sample has, 0 where nobody knows.
     """
 
-    def __init__(self, opset: int) -> None:
-        self._by_matrix = opset < FIRST_MUL
+    def __init__(self, opset: int, entries: int) -> None:
+        self._casts = opset < FIRST_MUL
+        self._by_matrix = self._casts and 0 < entries <= MOST_BY_MATRIX
 
     def draws(self, build: MaskBuilder, steps: ir.Value, fed: ir.Value | None) -> ir.Value:
         """Return the steps, int64, where negative ones have become fresh draws.
@@ -84,8 +88,13 @@ class Wide:
             product = build.add("MatMul", matrix, s, role=f"p_{number}")
         else:
             crossed = build.add("Gather", s, build.ints(1, 0), role=f"x_{number}", axis=1)
-            factors = build.constant(np.array([[m1], [m0]], np.uint64))
-            product = build.add("Mul", crossed, factors, role=f"p_{number}")
+            factors = np.array([[m1], [m0]], np.uint64)
+            if self._casts:  # int64 wraps to the same bits
+                narrow = build.add("Cast", crossed, role=f"i_{number}", to=ir.DataType.INT64)
+                wrapped = build.add("Mul", narrow, build.constant(factors.astype(np.int64)), role=f"q_{number}")
+                product = build.add("Cast", wrapped, role=f"p_{number}", to=ir.DataType.UINT64)
+            else:
+                product = build.add("Mul", crossed, build.constant(factors), role=f"p_{number}")
         high = build.add("BitShift", product, self._number(build, 32), role=f"h_{number}", direction="RIGHT")
         mixed = build.add("BitwiseXor", high, c, role=f"m_{number}")
         new_s = build.add("BitwiseXor", mixed, key, role=f"s_{number + 1}")
