@@ -46,7 +46,7 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the command line, of all verbs or with the arguments of one alone."""
     top: argparse.ArgumentParser = _Parser(
         prog="onnx-spatialdrop",
-        description="Spatial dropout in ONNX models: see it, remove it, rewrite it. VERB --help explains each.",
+        description="Dropout in ONNX models, ordinary and spatial: see it, remove it, draw it. VERB --help says more.",
         epilog=_EPILOG,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {_version()}")

@@ -99,7 +99,7 @@ _NODE_ITSELF: Final = ("jax", "jaxonnxruntime")
 _REFUSED: Final = {
     "onnx2tf": "takes the form 'dropout' alone, and then drops in every run, whatever training_mode says; "
     "to_inference(model) gives a file that it converts",
-    "iree": "draws other masks by 'philox-int32', or does not compile it; "
+    "iree": "draws other masks by 'philox-int32' for OpenVINO, and does not compile all that is for tract; "
     "expand(model, form='mask-inputs', defaults=False) gives a file that it runs",
     "tensorrt": "has no BitwiseXor for the operator's bits and ignores the seed of RandomUniform; "
     "expand(model, form='mask-inputs', defaults=False) needs neither",
