@@ -11,9 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from onnx_spatialdrop import arguments
 from onnx_spatialdrop.analysis.sources import switched_off
-from onnx_spatialdrop.errors import FormError
 from onnx_spatialdrop.graph.build import NODE_KEY
 from onnx_spatialdrop.graph.controls import behind, is_switch
 from onnx_spatialdrop.operator import node as op
@@ -40,12 +38,7 @@ def resolve(target: str) -> str:
     Raises:
         FormError: an unknown target.
     """
-    if arguments.string(target, "target") in (*OPTIMIZERS, PROVIDERS):
-        return target
-    try:
-        return targets.resolve(target)
-    except FormError as error:
-        raise FormError(f"{error}, {', '.join((*OPTIMIZERS, PROVIDERS))}") from None
+    return targets.resolve(target, *OPTIMIZERS, PROVIDERS)
 
 
 def frozen_switches(model: ir.Model, target: str) -> list[Finding]:

@@ -106,8 +106,12 @@ _REFUSED: Final = {
 }
 
 
-def resolve(target: str) -> str:
+def resolve(target: str, *others: str) -> str:
     """Return the name of a target, aliases replaced.
+
+    Args:
+        target: the name, or an alias.
+        others: names that the caller knows besides.
 
     Raises:
         FormError: an unknown target.
@@ -120,8 +124,8 @@ def resolve(target: str) -> str:
         )
     if name in _REFUSED:
         raise FormError(f"target is {target!r}, which {_REFUSED[name]}")
-    if name not in TARGETS:
-        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES])}")
+    if name not in (*TARGETS, *others):
+        raise FormError(f"target is {target!r}; known: {', '.join([*TARGETS, *ALIASES, *others])}")
     return name
 
 

@@ -98,7 +98,9 @@ def test_nodes_that_run_on_the_cpu_alone() -> None:
 
 
 def test_an_unknown_target() -> None:
-    with pytest.raises(FormError, match="target is 'tensorrt'; known: onnxruntime, .*, training, onnxslim, onnxsim"):
+    with pytest.raises(FormError, match="target is 'nothing'; known: onnxruntime, .*, training, onnxslim, onnxsim"):
+        sd.check(dropout_model(), target="nothing")
+    with pytest.raises(FormError, match="^target is 'tensorrt', which .*needs neither$"):
         sd.check(dropout_model(), target="tensorrt")
 
 
