@@ -5,6 +5,7 @@ It holds sessions and decides how many draws run at once; what is drawn the mode
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +41,10 @@ __all__ = ["MCDropout"]
 Array = npt.NDArray[Any]
 #: Draws of all rows are kept without being asked for up to this many bytes.
 _KEPT: Final = 1 << 20
+_EQUAL: Final = (
+    "all draws of {} are equal: dropout has no effect for these inputs (nothing was dropped, or what was dropped is "
+    "zero anyway)"
+)
 #: Draws after which a row may stop, where draws are independent.
 _BLOCK: Final = 16
 
@@ -164,10 +169,7 @@ class MCDropout:
             raise SpecError("rows stop after different numbers of draws with a tolerance, so that draws cannot be kept")
         outputs = self._kept(boundary, count) if keep else self._summed(boundary, count, tolerance)
         if self.refuses_equal and count > 1 and self._are_equal(outputs, boundary):
-            raise SpecError(
-                f"all draws of {', '.join(map(repr, outputs))} are equal: dropout has no effect for these inputs "
-                "(nothing was dropped, or what was dropped is zero anyway)"
-            )
+            raise SpecError(_EQUAL.format(", ".join(map(repr, outputs))))
         made = MCResult(outputs, fixed, numbers)
         if check:
             compare(made, self.targets, lambda names, t: self._engine.whole(given, names, first + t))
@@ -204,6 +206,8 @@ class MCDropout:
         parts = [] if store is None else [results.read(part) for part in store.parts()]
         done = {int(each) for part in parts for each in part["ids"]}
         order: list[Array] = []
+        one = copy.copy(self)
+        one.refuses_equal = False  # a batch of blank rows is no reason to stop
         with dataset.bar(progress) as advance:
             for batch, numbers in dataset.numbered(
                 batches, ids, lambda each: feeds(each, self._inputs, self._batch)[1]
@@ -215,7 +219,7 @@ class MCDropout:
                 order.append(numbers)
                 if new.any():
                     some = self._engine.rows_of(given, np.flatnonzero(new))
-                    part = dataset.part_of(self.predict(some, numbers[new], draws=False, **arguments))
+                    part = dataset.part_of(one.predict(some, numbers[new], draws=False, **arguments))
                     parts.append(part)
                     if store is not None:
                         store.write(part["ids"], part)
@@ -226,7 +230,10 @@ class MCDropout:
         if len(np.unique(every)) != len(every):
             raise SpecError("an id stands for two rows; ids must differ")
         like = {target.value.name or "": (target.task, target.axis) for target in self.targets}
-        return dataset.joined(parts, every, like)
+        result = dataset.joined(parts, every, like)
+        if self.refuses_equal and result.samples.max() > 1 and not any(map(_differ, result.outputs.values())):
+            raise SpecError(_EQUAL.format(", ".join(map(repr, result.outputs))))
+        return result
 
     def _results(self, folder: Path, arguments: Mapping[str, Any]) -> results.Results:
         settings = {"samples": self.samples, "tolerance": self._tolerance} | dict(arguments)
@@ -281,9 +288,14 @@ class MCDropout:
     def _are_equal(self, outputs: Mapping[str, Statistics], rows: Rows) -> bool:
         """Return whether all draws of all rows are equal, to the last bit."""
         for each in outputs.values():
-            if each.draws is None and ("squares" not in each.sums or (each.epistemic > (1e-6 * each.mean) ** 2).any()):
+            if each.draws is None and _differ(each):
                 return False
         drawn = [each.draws for each in outputs.values() if each.draws is not None]
         if not drawn:  # as good as equal: draw one by one, so that equal draws are equal in each bit
             drawn = list(self._engine.draw(rows, max(2, min(self.samples, 31)), 1).values())
         return not any((each != each[:1]).any() for each in drawn)
+
+
+def _differ(output: Statistics) -> bool:
+    """Return whether draws differ by more than rounding, or nobody can tell."""
+    return "squares" not in output.sums or bool((output.epistemic > (1e-6 * output.mean) ** 2).any())

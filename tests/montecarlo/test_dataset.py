@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from building import dropout_model
 from montecarlo.test_onefile import digits
 
 import onnx_spatialdrop as sd
@@ -75,3 +76,16 @@ def test_ids_have_to_fit_the_batches() -> None:
         mc.predict_dataset([feeds], [[0, 1, 2, 0]], progress=False)
     with pytest.raises(sd.SpecError, match="no batches"):
         mc.predict_dataset([], progress=False)
+
+
+def test_a_batch_of_blank_rows_stops_nothing_and_blank_rows_alone_are_an_error() -> None:
+    """What is dropped of blank rows is zero anyway, which says nothing of a data set that has others."""
+    mc = sd.MCDropout(dropout_model(wrap=True, mask=False), task="regression")
+    blank, other = np.zeros((3, 4, 2, 2), np.float32), np.ones((2, 4, 2, 2), np.float32)
+    result = mc.predict_dataset([blank, other], progress=False)
+    assert not result.variance[:3].any()
+    assert result.variance[3:].any()
+    with pytest.raises(sd.SpecError, match="dropout has no effect"):
+        mc.predict_dataset([blank, blank], progress=False)
+    mc.refuses_equal = False
+    assert len(mc.predict_dataset([blank, blank], progress=False).ids) == 6
