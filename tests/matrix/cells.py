@@ -131,8 +131,13 @@ def _is_broken(cell: Cell) -> bool:
     if cell.form == "identity":
         return (cell.tool, cell.model) == ("onnxruntime offline all", "digits_if")
     if cell.tool == "onnxslim":
-        # With an open number of steps it takes one step for several; in digits_if it does not come to that.
-        known = cell.form == FOR_OPENVINO and (cell.switches == "fixed" or cell.model == "digits_if")
+        # With an open number of steps it may take one step for several; in three models it does not come to that.
+        spared = cell.form in ("philox", "philox-int32") and cell.model in (
+            "digits_torch",
+            "digits_keras_1d",
+            "digits_if",
+        )
+        known = (cell.form == FOR_OPENVINO and cell.switches == "fixed") or (spared and cell.switches == "fed")
         return cell.switches == "default" or (cell.form not in ("uniform", "mask-inputs") and not known)
     if cell.tool == "onnxsim":
         return cell.switches == "default"

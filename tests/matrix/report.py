@@ -68,7 +68,8 @@ would share one mask, so `mask-inputs` is refused for digits_function, but for t
 For onnx's ReferenceEvaluator the seeded forms start anew every run.
 
 Not in the matrix, refused by name as targets: onnx2tf (run: drops in every run), IREE 3.13.0 (run: `mask-inputs` right,
-`philox-int32` wrong), TensorRT (read: no BitwiseXor, seeds ignored); [integrations.md](integrations.md) has more.
+`philox-int32` as for OpenVINO wrong), TensorRT (read: no BitwiseXor, seeds ignored); [integrations.md](integrations.md)
+has more.
 
 ## Optimisers
 

@@ -116,6 +116,8 @@ def _dropout(target: str) -> Callable[[ir.Node, Where], str]:
         if not _is(node, "Dropout") or switched_off(node, where.opset, where.constants):
             return ""
         if target == "onnxslim":
+            if where.in_if:  # it does not look there
+                return ""
             return "onnxslim deletes Dropout, although it is in training mode and its mask is read"
         if target != "onnxscript":
             return f"{target} cannot run a Dropout that is in training mode"

@@ -85,7 +85,8 @@ def read_steps(
     if not branch:
         return Steps(_checked(build, given, count, one, sizes.rows), count, one, one)
     single_step, several = build.branch("one"), build.branch("several")
-    passed = single_step.add("Identity", given, role="step")
+    # No Identity: eliminating one of a value outside the branch, onnx_ir stops.
+    passed = single_step.add("Reshape", given, single_step.ints(1), role="step")
     checked = _checked(several, given, count, None, MaskSizes(several, group).rows)
     branches = ((single_step, [passed]), (several, [checked]))
     values = build.choose(one, *branches, ["checked_steps"], ir.DataType.INT64)
