@@ -23,6 +23,7 @@ from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import AttachPass, DetachPass
 from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.opset import OpsetPass
 
 __all__ = ["FORMS", "DrawingReader", "Form", "Reader", "quantize_dynamic", "quantize_static"]
 
@@ -32,6 +33,8 @@ Reader: TypeAlias = "CalibrationDataReader | Iterable[Mapping[str, Any]]"
 FORMS: Final = ("attached", "nodes")
 #: Operators whose weights are quantised; the last of them before an output decides about its precision.
 _WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+#: The first opset whose body draws by the definition; with others calibration would be another each time.
+_OPSET: Final = 18
 #: What ONNX Runtime's quantiser looks for in a model that its quant_pre_process has prepared.
 _PREPARED: Final = "onnx.quant.pre_process"
 _PREPARED_BY: Final = "onnxruntime.quant"
@@ -102,7 +105,7 @@ def quantize_static(
 
     Args:
         model: a path, an onnx.ModelProto or an ir.Model, with nodes, attached, expanded or exported in training mode;
-            opset 15 or above. It is not changed.
+            below opset 18 it is converted to that. It is not changed.
         output: a file to write; then its path is returned.
         reader: the calibration data: a CalibrationDataReader, or an iterable of feeds, dicts of arrays by input. It
             need not feed switches.
@@ -117,7 +120,7 @@ def quantize_static(
 
     Raises:
         SpecError: no dropout is in the model, or nothing switches it on.
-        FormError: there is no such form, or the opset is below 15.
+        FormError: there is no such form, the opset cannot be converted to 18, or ONNX Runtime cannot quantise it.
         ModelFileError: a file that cannot be read or written.
         TypeError: an argument that quantize_static does not have.
     """
@@ -157,7 +160,7 @@ def quantize_dynamic(
 
     Raises:
         SpecError: no dropout is in the model, or nothing switches it on.
-        FormError: there is no such form, or the opset is below 15.
+        FormError: there is no such form, the opset cannot be converted to 18, or ONNX Runtime cannot quantise it.
         ModelFileError: a file that cannot be read or written.
         TypeError: an argument that quantize_dynamic does not have.
     """
@@ -219,6 +222,8 @@ def _prepare(model: ir.Model) -> tuple[list[str], dict[str, ir.TensorProtocol]]:
     if any(value.name == "samples" for value in model.graph.inputs):
         raise SpecError("the model has an input 'samples', as files of monte_carlo have; quantise what it was made of")
     FusePass(elementwise=True, bernoulli=True).call(model)
+    if model.opset_imports.get("", _OPSET) < _OPSET:
+        OpsetPass(_OPSET).call(model)
     switches = _switches(model)
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"

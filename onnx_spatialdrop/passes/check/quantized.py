@@ -36,7 +36,7 @@ def calibrated_off(model: ir.Model) -> list[Finding]:
     """Return findings for nodes, or what expand made of them, whose results are quantised for ranges of dropout off.
 
     A draw multiplies what it keeps by the node's scale, so the range behind a node is that many times the one before.
-    Where it is nearer to the one before, calibration never saw a draw.
+    Where it is about the one before, calibration never saw a draw: that keeps most of the largest values.
     """
     if not any(_is(node, "QuantizeLinear") for node in scopes.all_nodes(model)):
         return []
@@ -63,7 +63,7 @@ def _cut_off(node: ir.Node, constants: Constants) -> str:
         return ""
     for after in _quantizers(node.outputs[0]):
         held = _largest(after, constants)
-        if 0 < held < largest * (1 + factor) / 2:
+        if 0 < held < largest * (1 + (factor - 1) / 4):
             return (
                 f"what follows is quantised up to {held / largest:.3g} times the largest value before, and a draw "
                 f"multiplies by {factor:.3g}: calibrated while dropout was off, it cuts draws off"

@@ -62,8 +62,9 @@ def test_functions_of_the_model_itself() -> None:
 @pytest.mark.parametrize("form", ["dropout", "philox", "philox-int32"])
 @pytest.mark.parametrize("target", ["openvino", "tract", "onnxslim"])
 def test_dropout_in_training_mode(form: str, target: str) -> None:
-    """The two philox forms draw from it for a negative step."""
-    assert "training-dropout" in rules(sd.expand(dropout_model(), form=form, defaults=False), target)
+    """The two philox forms draw from it for a negative step, inside an If, where onnxslim does not look."""
+    rule = "training-dropout" in rules(sd.expand(dropout_model(), form=form, defaults=False), target)
+    assert rule == (target != "onnxslim" or form == "dropout")
 
 
 def test_onnxscript_deletes_a_dropout_whose_switch_is_false_by_default() -> None:
