@@ -91,7 +91,7 @@ def _told(folder: Path) -> _Demo:
     """Go through everything, and return what holds and what does not."""
     recorded: Any = arrays.read(folder / _RECORD, "holds no arrays; models/build.py writes it")
     demo = _Demo(folder, recorded["images"], recorded["labels"], recorded["logits"])
-    show(f"{len(demo.images)} handwritten digits that the network has not seen; models in {folder}", "")
+    show(f"{len(demo.images)} handwritten digits that the network has not seen; models in", f"  {folder}", "")
     _to_inference(demo)
     _training_graphs(demo)
     _sessions(demo)

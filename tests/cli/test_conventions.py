@@ -220,7 +220,7 @@ def told(*arguments: str) -> str:
         cwd=zoo.FOLDER,
         env={"COLUMNS": "80", "PYTHONPATH": str(Path(sd.__file__).parents[1]), "PYTHONUTF8": "1"},
     )
-    text = re.sub(r"models in .*", "models in FOLDER", done.stdout)
+    text = re.sub(r"models in\n.*", "models in\n  FOLDER", done.stdout)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 

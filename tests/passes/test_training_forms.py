@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.backend.test.loader
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime
 import pytest
+from inference import RANDOM, both_ways, operators, parse, results, with_half
 from onnx.reference import ReferenceEvaluator
 
 import onnx_spatialdrop as sd
-from onnx_spatialdrop.cli import main
-from onnx_spatialdrop.errors import TrainingLeftError, TrainingLeftWarning
+from onnx_spatialdrop.errors import TrainingLeftWarning
 from onnx_spatialdrop.passes.to_inference import InferencePass, run
-
-RANDOM = np.random.default_rng(0)
-
-
-def parse(text: str, opset: int = 18, ir_version: int = 9) -> onnx.ModelProto:
-    domains = "".join(f', "{domain}": 1' for domain in ("onnx_spatialdrop", "f") if f"{domain}." in text)
-    return onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}{domains}]> {text}')
-
-
-def both_ways(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the inference model, which is the same for a ModelProto and for an ir.Model, and stays what it is."""
-    got = sd.to_inference(model)
-    through_ir = ir.to_proto(sd.to_inference(ir.from_proto(model)))
-    assert [n.op_type for n in got.graph.node] == [n.op_type for n in through_ir.graph.node]
-    assert [v.name for v in got.graph.input] == [v.name for v in through_ir.graph.input]
-    assert [v.name for v in got.graph.initializer] == [v.name for v in through_ir.graph.initializer]
-    again = sd.to_inference(got)
-    assert again.SerializeToString(deterministic=True) == got.SerializeToString(deterministic=True)
-    return got
-
-
-def operators(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
-
-
-def results(model: onnx.ModelProto, **feeds: Any) -> list[np.ndarray]:
-    onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
@@ -168,48 +137,6 @@ def test_an_if_goes_whose_branches_became_the_same() -> None:
     assert operators(both_ways(different)) == ["Relu", "If"]
 
 
-NORM = "scale, bias, mean, var"
-LEARNED = "<float[3] scale = {1, 2, 3}, float[3] bias = {0, 1, 2}, float[3] mean = {1, 1, 2}, float[3] var = {4, 1, 9}>"
-
-
-@pytest.mark.parametrize("opset", [14, 15, 18])
-def test_batch_norm_in_training_mode_uses_what_it_learned(opset: int) -> None:
-    text = f"g (float[N,3,2] x) => (float[N,3,2] y, float[3] m, float[3] v) {LEARNED} {{"
-    node = f"y, m, v = BatchNormalization <training_mode: int = 1, momentum: float = 0.9> (x, {NORM}) }}"
-    got = both_ways(parse(f"{text} {node}", opset))
-    x = RANDOM.standard_normal((4, 3, 2)).astype(np.float32)
-    y, mean, var = results(got, x=x)
-    scale, bias, m, v = (np.array(a, np.float32).reshape(3, 1) for a in ((1, 2, 3), (0, 1, 2), (1, 1, 2), (4, 1, 9)))
-    np.testing.assert_allclose(y, (x - m) / np.sqrt(v + 1e-5) * scale + bias, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(mean, m.reshape(-1))
-    np.testing.assert_array_equal(var, v.reshape(-1))
-    np.testing.assert_allclose(results(got, x=x[:1])[0], y[:1], rtol=1e-6)  # a sample alone is what it is in a batch
-
-
-@pytest.mark.parametrize("opset", [1, 6, 7, 9, 13])
-def test_batch_norm_of_old_opsets(opset: int) -> None:
-    given = {1: "<consumed_inputs: ints = [0, 0, 0, 1, 1], is_test: int = 0>", 6: "<is_test: int = 0>"}.get(opset, "")
-    text = f"g (float[N,3,2] x) => (float[N,3,2] y) {LEARNED} {{ h = Abs(x)"
-    got = both_ways(parse(f"{text} y, m, v, sm, sv = BatchNormalization {given} (h, {NORM}) }}", opset, 4))
-    node = got.graph.node[1]
-    assert list(node.output) == ["y"]
-    assert [a.i for a in node.attribute if a.name == "is_test"] == ([1] if opset < 7 else [])
-
-
-def test_batch_norm_whose_saved_mean_is_used_stays_and_is_named() -> None:
-    text = f"g (float[N,3,2] x) => (float[N,3,2] y, float[3] sm) {LEARNED} {{"
-    model = parse(f"{text} [norm] y, m, v, sm, sv = BatchNormalization (x, {NORM}) }}", 9, 4)
-    with pytest.warns(TrainingLeftWarning, match="'norm' .BatchNormalization.: its saved mean or variance is used"):
-        got = sd.to_inference(model)
-    assert got == model
-
-
-def test_batch_norm_in_inference_mode_stays_as_it_is() -> None:
-    node = f"y = BatchNormalization <training_mode: int = 0> (x, {NORM})"
-    model = parse(f"g (float[N,3,2] x) => (float[N,3,2] y) {LEARNED} {{ {node} }}", 15)
-    assert sd.to_inference(model) == model
-
-
 SERIES = (
     " [u{i}] u{i} = RandomUniform <shape: ints = [1,4,1,1], dtype: int = 1> () b{i} = Greater(u{i}, half)"
     " m{i} = Cast <to: int = 1> (b{i}) q{i} = Mul(z{i}, m{i}) w{i} = Mul(q{i}, two) z{j} = {between}(w{i})"
@@ -229,78 +156,6 @@ def test_one_run_takes_all_dropouts_in_series_inside_a_branch(count: int, betwee
     inside = [node.op_type for node in got.graph.node[0].attribute[0].g.node]
     assert set(inside) <= {"Relu", "Identity"}
     assert not got.graph.initializer
-
-
-NOISE = "[eps] n = RandomNormalLike(x) y = Add(x, n)"
-#: What is kept is not scaled.
-UNPROVEN = "[draw] u = RandomUniformLike(x) b = Less(u, half) m = Cast <to: int = 1> (b) y = Mul(x, m)"
-
-
-def with_half(body: str) -> onnx.ModelProto:
-    return parse(f"g (float[2,3] x) => (float[2,3] y) <float half = {{0.5}}> {{ {body} }}")
-
-
-def test_what_may_be_dropout_and_is_not_proven_is_named() -> None:
-    model = with_half(UNPROVEN)
-    with pytest.warns(TrainingLeftWarning, match="1 thing is still in training mode, or may be dropout: 'draw'"):
-        got = sd.to_inference(model)
-    assert got == model
-    with pytest.raises(TrainingLeftError, match="'draw'"):
-        sd.to_inference(model, strict=True)
-
-
-def test_noise_that_is_the_model_is_no_finding(caplog: pytest.LogCaptureFixture) -> None:
-    model = with_half(NOISE)
-    with caplog.at_level("INFO", "onnx_spatialdrop"):
-        assert sd.to_inference(model, strict=True) == model
-    assert "'eps' (RandomNormalLike): it is noise of the model" in caplog.text
-    sampled = parse("g (float[2,3] x) => (int32[2,1] y) { [s] y = Multinomial(x) }")
-    assert [(each.name, each.is_finding) for each in run(sampled).left] == [("s", False)]
-    thresholded = with_half("[u] u = RandomUniformLike(x) b = Less(u, x) y = Cast <to: int = 1> (b)")
-    assert [each.is_finding for each in run(thresholded).left] == [False]
-
-
-def test_dropout_of_an_unknown_domain_is_named() -> None:
-    model = parse("g (float[2,3] x) => (float[2,3] y) { [d] y = f.BiasDropout(x) }")
-    assert [(each.name, each.is_finding) for each in run(model).left] == [("d", True)]
-
-
-def test_the_command_line_says_what_is_left_and_exits_with_3(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for body, code, said in (
-        (UNPROVEN, 3, "left: 'draw'"),
-        (NOISE, 0, "noise of the model: 'eps'"),
-        ("y = Neg(x)", 0, ""),
-    ):
-        file = sd.save(with_half(body), tmp_path / "m.onnx")
-        assert main(["to-inference", str(file), str(tmp_path / "out.onnx")]) == code
-        assert said in capsys.readouterr().err
-        assert (tmp_path / "out.onnx").read_bytes() == file.read_bytes()
-
-
-def test_strict_writes_nothing(tmp_path: Path) -> None:
-    file = sd.save(with_half(UNPROVEN), tmp_path / "m.onnx")
-    with pytest.raises(TrainingLeftError):
-        sd.to_inference(file, tmp_path / "out.onnx", strict=True)
-    assert not (tmp_path / "out.onnx").exists()
-
-
-def test_a_file_without_dropout_is_written_byte_for_byte(tmp_path: Path) -> None:
-    content = (
-        with_half("y = Neg(x)").SerializeToString() + b"\x32\x00"
-    )  # an empty doc_string, which protobuf leaves out
-    (tmp_path / "m.onnx").write_bytes(content)
-    sd.to_inference(tmp_path / "m.onnx", tmp_path / "out.onnx")
-    assert (tmp_path / "out.onnx").read_bytes() == content
-
-
-def test_nodes_out_of_order_are_sorted_and_that_is_said() -> None:
-    model = with_half("d = Dropout(h, half) y = Neg(d) h = Relu(x)")
-    with pytest.warns(UserWarning, match="its nodes did not stand in topological order; they were sorted"):
-        got = sd.to_inference(model)
-    assert operators(got) == ["Relu", "Neg"]
-    assert operators(model) == ["Dropout", "Neg", "Relu"]
 
 
 @pytest.mark.slow
