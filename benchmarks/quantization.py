@@ -10,6 +10,7 @@ import itertools
 import logging
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from onnx_spatialdrop import metrics, quantization
 
 MODELS = Path(__file__).parent.parent / "models"
 sys.path.insert(0, str(MODELS))
-import canvas  # noqa: E402
-import digits  # noqa: E402
+import canvas
+import digits
 
 DRAWS, CALIBRATION, BATCH = 31, 64, 8
 Array = npt.NDArray[Any]
@@ -74,24 +75,26 @@ def main(folder: Path) -> None:
     """Print a line a model."""
     print("| network | model | accuracy | spread | of float | calibration error |\n|---|---|--:|--:|--:|--:|")
     for name, (calibration, images, labels) in networks().items():
-        source, made = MODELS / f"{name}.onnx", folder / "made.onnx"
-        expected = judged(draws(source, images), labels)
+        source = MODELS / f"{name}.onnx"
+        float_spread = judged(draws(source, images), labels)[1]
+        for what, model in models(source, calibration, folder):
+            accuracy, spread, error = judged(draws(model, images), labels)
+            shares = f"{accuracy:.4f} | {spread:.3f} | {spread / float_spread:.3f} | {error:.4f}"
+            print(f"| {name} | {what} | {shares} |", flush=True)
 
-        def line(what: str, model: Any) -> None:
-            accuracy, spread, error = judged(draws(model, images), labels)  # noqa: B023 - called at once
-            of_float = spread / expected[1]  # noqa: B023
-            print(f"| {name} | {what} | {accuracy:.4f} | {spread:.3f} | {of_float:.3f} | {error:.4f} |", flush=True)  # noqa: B023
 
-        line("float", source)
-        for form in ("attached", "expanded"):
-            (sd.attach if form == "attached" else sd.expand)(source, folder / "source.onnx")
-            quantize_static(folder / "source.onnx", made, Off(calibration))
-            line(f"ONNX Runtime alone, {form}, calibrated off", made)
-        for activations, channels in itertools.product((QuantType.QInt8, QuantType.QUInt8), (False, True)):
-            how = {"activation_type": activations, "per_channel": channels}
-            model = quantization.quantize_static(source, reader=feeds(calibration), **how)
-            line(f"static, {activations.name[1:].lower()}, {'per channel' if channels else 'per tensor'}", model)
-        line("dynamic", quantization.quantize_dynamic(source))
+def models(source: Path, calibration: Array, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the float model, and it quantised by ONNX Runtime alone and by this package."""
+    yield "float", source
+    for form in ("attached", "expanded"):
+        (sd.attach if form == "attached" else sd.expand)(source, folder / "source.onnx")
+        quantize_static(folder / "source.onnx", folder / "made.onnx", Off(calibration))
+        yield f"ONNX Runtime alone, {form}, calibrated off", folder / "made.onnx"
+    for activations, channels in itertools.product((QuantType.QInt8, QuantType.QUInt8), (False, True)):
+        how = {"activation_type": activations, "per_channel": channels}
+        what = f"static, {activations.name[1:].lower()}, {'per channel' if channels else 'per tensor'}"
+        yield what, quantization.quantize_static(source, reader=feeds(calibration), **how)
+    yield "dynamic", quantization.quantize_dynamic(source)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - what mkdocs calls it with
     """Let links lead to where the site has what they mean, and fences be such as every Markdown knows."""
     source = _source(page.file.src_uri)  # of a notebook's page, a file that is not there beside it
     here = os.path.dirname(page.file.src_uri)

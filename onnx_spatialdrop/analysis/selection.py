@@ -53,10 +53,13 @@ def _functions_of_draw(node: ir.Node, operands: Operands) -> list[AbstractValue 
         return None
     given: list[AbstractValue | float] = []
     for abstract, value in zip(abstracts, node.inputs, strict=True):
-        number = operands.number(value) if abstract is None else None
-        if abstract is None and number is None:
+        if abstract is not None:
+            given.append(abstract)
+            continue
+        number = operands.number(value)
+        if number is None:
             return None
-        given.append(abstract if abstract is not None else float(number))  # type: ignore[arg-type]
+        given.append(float(number))
     return given
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final, Literal
 
 from onnx_spatialdrop.cli.jobs import run_pass, with_files
 from onnx_spatialdrop.cli.verbs import Verbs
@@ -10,7 +11,7 @@ from onnx_spatialdrop.passes.fix import FREE, FixPass
 
 __all__ = ["add"]
 
-_MODES = {"on": True, "off": False, FREE: FREE}
+_MODES: Final[dict[str, bool | Literal["free"]]] = {"on": True, "off": False, FREE: FREE}
 
 
 def add(verbs: Verbs) -> None:
@@ -23,7 +24,7 @@ def add(verbs: Verbs) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.training_mode is None and arguments.step is None:
         arguments.misused("give --training-mode or --step")
-    rewrite = FixPass(_MODES.get(arguments.training_mode), arguments.step)  # type: ignore[arg-type]
+    rewrite = FixPass(_MODES.get(arguments.training_mode), arguments.step)
     said = [
         f"{name} is {'an input' if value == FREE else value}"
         for name, value in (("training_mode", arguments.training_mode), ("step", arguments.step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import onnx_ir as ir
 
@@ -17,7 +18,7 @@ from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.expand import ALIASES, TARGETS, ExpandPass
 from onnx_spatialdrop.passes.expand.targets import NO_DEFAULTS
 
-__all__ = ["add", "add_options", "layers", "pairs"]
+__all__ = ["add", "add_options", "chosen", "layers", "pairs"]
 
 
 _IDLE = "the file holds no dropout"
@@ -55,18 +56,16 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--strata", type=int, default=31, help="draws are balanced over so many; 1: not (default: 31)")
 
 
+def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what add_options read, by the names that monte_carlo and MCDropout have for it, but for ``samples``."""
+    names = ("task", "statistics", "layers", "class_axis", "log_variance", "strata")
+    return {name: getattr(arguments, name) for name in names}
+
+
 def _run(arguments: argparse.Namespace) -> int:
     target = target_of(arguments.target)
-    chosen = options(
-        arguments.samples,
-        arguments.task,
-        arguments.statistics,
-        arguments.layers,
-        arguments.class_axis,
-        arguments.log_variance,
-        arguments.strata,
-    )
-    rewrite = MonteCarloPass(chosen, chunk_of(arguments.chunk), target not in NO_DEFAULTS)
+    summed = options(arguments.samples, **chosen(arguments))
+    rewrite = MonteCarloPass(summed, chunk_of(arguments.chunk), target not in NO_DEFAULTS)
 
     def describe(model: ir.Model, _: int) -> str:
         plan = rewrite.plan

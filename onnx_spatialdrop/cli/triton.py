@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from onnx_spatialdrop.cli.montecarlo import add_options
+from onnx_spatialdrop.cli.montecarlo import add_options, chosen
 from onnx_spatialdrop.cli.terminal import print_json, say, working
 from onnx_spatialdrop.cli.verbs import Verbs, added
 from onnx_spatialdrop.serving.triton import triton
@@ -37,12 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
             samples=None if arguments.one_draw else arguments.samples,
             max_batch_size=arguments.max_batch_size,
             force=arguments.force,
-            task=arguments.task,
-            statistics=arguments.statistics,
-            layers=arguments.layers,
-            class_axis=arguments.class_axis,
-            log_variance=arguments.log_variance,
-            strata=arguments.strata,
+            **chosen(arguments),
         )
     configuration = (place / "config.pbtxt").read_text()
     if arguments.json:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_spatialdrop.cli.montecarlo import add_options
+from onnx_spatialdrop.cli import given
+from onnx_spatialdrop.cli.montecarlo import add_options, chosen
 from onnx_spatialdrop.cli.terminal import print_json, say, show, table, working
-from onnx_spatialdrop.cli.verbs import Verbs, added
+from onnx_spatialdrop.cli.verbs import Verbs, add_kernel, added
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.metrics.judged import JudgedClasses, JudgedValues, judge_classes, judge_values
 from onnx_spatialdrop.montecarlo import MCDropout
 from onnx_spatialdrop.montecarlo.result import MCResult, Statistics
 from onnx_spatialdrop.plots.page import page
 from onnx_spatialdrop.plots.result import pictures
-from onnx_spatialdrop.runtime.session import KERNELS
 from onnx_spatialdrop.storage import arrays, files
 
 __all__ = ["add"]
@@ -46,13 +46,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--tolerance", type=float, help="samples stop when the mean's standard error is below it")
     verb.add_argument("--seed", type=int, help="new seeds for the nodes (default: the file's)")
     verb.add_argument("--batch", type=int, help="samples at once (default: 32; with --ray up to 1024)")
-    verb.add_argument(
-        "--kernel",
-        metavar="KERNEL",
-        choices=["auto", *KERNELS],
-        default="auto",
-        help=f"of ONNX Runtime: auto, {', '.join(KERNELS)} (default: auto)",
-    )
+    add_kernel(verb)
     verb.add_argument("--resume", metavar="FOLDER", help="keep what is done there, and go on where a run was stopped")
     verb.add_argument("--out", metavar="FILE", help="write mean, variance, entropies and so on there (.npz)")
     verb.add_argument("--plot", metavar="FILE", help="write a page of pictures there (.html); needs matplotlib")
@@ -101,20 +95,11 @@ def _done(arguments: argparse.Namespace) -> _Run:
         arguments.input,
         arguments.samples,
         arguments.seed,
-        task=arguments.task,
-        statistics=arguments.statistics,
-        layers=arguments.layers,
-        class_axis=arguments.class_axis,
-        log_variance=arguments.log_variance,
-        strata=arguments.strata,
+        **chosen(arguments),
         tolerance=arguments.tolerance,
         kernel=arguments.kernel,
     )
-    given = _read(arguments.inputs)
-    inputs = given if isinstance(given, dict) else {mc.inputs[0]: given}
-    inputs = {name: array for name, array in inputs.items() if name in mc.inputs}
-    if not inputs:
-        raise SpecError(f"{arguments.inputs}: holds no array of the model's inputs, {', '.join(mc.inputs)}")
+    inputs = given.inputs(arguments.inputs, mc.inputs)
     rows = len(inputs[mc.batch]) if mc.batch in inputs else 0
     labels = None if arguments.labels is None else _labels(arguments.labels)
     if labels is not None and len(labels) != rows:
@@ -140,12 +125,8 @@ def _batches(
     tell(rows, rows)
 
 
-def _read(file: str) -> Array | dict[str, Array]:
-    return arrays.read(file, "holds no arrays; write it with numpy.savez(file, name=array)")
-
-
 def _labels(file: str) -> Array:
-    found = _read(file)
+    found = given.read(file)
     if not isinstance(found, dict):
         return found
     if "labels" not in found:
@@ -187,8 +168,7 @@ def _write_arrays(file: Path, result: MCResult) -> None:
     for name, each in result.items():
         for statistic in each.available():
             made[f"{name}_{statistic}" if several else statistic] = getattr(each, statistic)
-    with files.replacing(file) as out:
-        np.savez_compressed(out.stream, **made)  # type: ignore[arg-type]
+    arrays.write(file, made)
 
 
 def _write_page(arguments: argparse.Namespace, done: _Run, shown: Mapping[str, str]) -> None:

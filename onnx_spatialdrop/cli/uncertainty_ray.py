@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from onnx_spatialdrop import errors, io
+from onnx_spatialdrop.cli.montecarlo import chosen
 from onnx_spatialdrop.cli.terminal import print_json, say, table, working
 from onnx_spatialdrop.distributed import monte_carlo_dataset
 from onnx_spatialdrop.distributed.sources import Images, dataset_of
 from onnx_spatialdrop.errors import KernelError, SpecError
 from onnx_spatialdrop.montecarlo import MCDropout
-from onnx_spatialdrop.storage import files
+from onnx_spatialdrop.storage import arrays
 
 __all__ = ["run"]
 
@@ -35,18 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name):
             raise SpecError(f"--{name} wants all arrays in one place; with --ray write them with --out")
     model = os.path.abspath(arguments.input)
-    options = {
-        name: getattr(arguments, name)
-        for name in ("task", "layers", "class_axis", "log_variance", "strata", "tolerance", "seed", "kernel")
-    }
-    inputs = MCDropout(model, arguments.samples, **options).inputs  # and what is wrong is said before Ray starts
+    options = chosen(arguments) | {name: getattr(arguments, name) for name in ("tolerance", "seed", "kernel")}
+    # What is wrong is said before Ray starts.
+    inputs = MCDropout(model, arguments.samples, **options | {"statistics": None}).inputs
     with working() as work, _ray(arguments.ray) as ray:
         work.stage(f"drawing {arguments.samples} times")
         made = monte_carlo_dataset(
             dataset_of(Path(arguments.inputs).absolute(), inputs, _images(model, inputs[0], arguments.white)),
             model,
             inputs={name: name for name in inputs},
-            statistics=arguments.statistics,
             samples=arguments.samples,
             actors=(1, max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)),
             batch_size=arguments.batch,
@@ -56,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         columns, means = _collected(made, keep=arguments.out is not None)
     if arguments.out:
         order = np.argsort(columns["id"], kind="stable")
-        with files.replacing(Path(arguments.out)) as out:
-            np.savez_compressed(out.stream, **{name: column[order] for name, column in columns.items()})  # type: ignore[arg-type]
+        arrays.write(arguments.out, {name: column[order] for name, column in columns.items()})
     if arguments.json:
         print_json({"file": arguments.input, **means})
         return 0

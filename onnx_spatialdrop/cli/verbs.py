@@ -10,7 +10,7 @@ import textwrap
 from importlib import import_module
 from typing import Final, TypeAlias
 
-__all__ = ["VERBS", "Verbs", "added", "fill"]
+__all__ = ["VERBS", "Verbs", "add_kernel", "added", "fill"]
 
 #: What argparse keeps the verbs in.
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -81,3 +81,16 @@ def added(verbs: Verbs, name: str, epilog: str | None = None) -> argparse.Argume
     how_much.add_argument("-v", "--verbose", action="store_true", help="say more")
     how_much.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors, and what was asked for")
     return verb
+
+
+def add_kernel(verb: argparse.ArgumentParser) -> None:
+    """Add --kernel, by which kernel sessions run nodes."""
+    from onnx_spatialdrop.runtime.session import KERNELS
+
+    verb.add_argument(
+        "--kernel",
+        metavar="KERNEL",
+        choices=["auto", *KERNELS],
+        default="auto",
+        help=f"of ONNX Runtime: auto, {', '.join(KERNELS)} (default: auto)",
+    )

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from onnx_spatialdrop.cli.check import FINDINGS
 from onnx_spatialdrop.cli.terminal import print_json, show, table
-from onnx_spatialdrop.cli.verbs import Verbs, added
+from onnx_spatialdrop.cli.verbs import Verbs, add_kernel, added
 from onnx_spatialdrop.errors import SpatialDropError, VerifyError
-from onnx_spatialdrop.runtime.session import KERNELS
 from onnx_spatialdrop.storage import arrays
 from onnx_spatialdrop.verify import RUNTIMES, verify
 
@@ -38,13 +37,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--tolerance", type=_tolerance, help="what outputs may differ by, relative to their largest value"
     )
-    verb.add_argument(
-        "--kernel",
-        metavar="KERNEL",
-        choices=["auto", *KERNELS],
-        default="auto",
-        help=f"of ONNX Runtime: auto, {', '.join(KERNELS)} (default: auto)",
-    )
+    add_kernel(verb)
     verb.add_argument(
         "--runtime",
         metavar="RUNTIME",

@@ -12,31 +12,24 @@ from onnx_spatialdrop.montecarlo.plan import Plan
 from onnx_spatialdrop.montecarlo.prepare import Prepared, prepare
 from onnx_spatialdrop.montecarlo.rows import Tracker
 from onnx_spatialdrop.montecarlo.view import View
-from onnx_spatialdrop.passes.opset import OpsetPass
 
-__all__ = ["FIRST_OPSET", "prepared_plan"]
-
-#: The first opset that has all that the nodes of draws and statistics need.
-FIRST_OPSET = 13
+__all__ = ["prepared_plan"]
 
 
 def prepared_plan(model: ir.Model, layers: Layers = "all", seed: int | None = None, strata: int = 1) -> Plan:
     """Switch dropout on and cut the model, in place.
 
-    1. A model of an opset below FIRST_OPSET is converted to it.
-    2. A batch of fixed size is opened where all nodes, the prefix's too, treat samples one by one; constant targets
-       of Reshape are written anew for that. Where that is not proven the model keeps its batch.
+    A batch of fixed size is opened where all nodes, the prefix's too, treat samples one by one; constant targets of
+    Reshape are written anew for that. Where that is not proven the model keeps its batch.
 
     Raises:
         SpecError: as prepare and plan do.
         FormError: the opset cannot be converted.
     """
-    if model.opset_imports.get("", FIRST_OPSET) < FIRST_OPSET:  # case 1
-        OpsetPass(FIRST_OPSET).call(model)
     prepared = prepare(model, layers, seed, strata)
     result = plans.plan(prepared)
     size = None if result.batch.shape is None else result.batch.shape[0]
-    if isinstance(size, int) and _open(prepared, result.batch, size):  # case 2
+    if isinstance(size, int) and _open(prepared, result.batch, size):
         result = plans.plan(prepared)
     return result
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_spatialdrop import arguments as checked
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import SpecError
-from onnx_spatialdrop.montecarlo import dataset
+from onnx_spatialdrop.montecarlo import dataset, equal_draws
 from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.drawn import as_probabilities, sums_of
 from onnx_spatialdrop.montecarlo.engine import Engine
@@ -41,10 +41,6 @@ __all__ = ["MCDropout"]
 Array = npt.NDArray[Any]
 #: Draws of all rows are kept without being asked for up to this many bytes.
 _KEPT: Final = 1 << 20
-_EQUAL: Final = (
-    "all draws of {} are equal: dropout has no effect for these inputs (nothing was dropped, or what was dropped is "
-    "zero anyway)"
-)
 #: Draws after which a row may stop, where draws are independent.
 _BLOCK: Final = 16
 
@@ -168,8 +164,10 @@ class MCDropout:
         if tolerance is not None and keep:
             raise SpecError("rows stop after different numbers of draws with a tolerance, so that draws cannot be kept")
         outputs = self._kept(boundary, count) if keep else self._summed(boundary, count, tolerance)
-        if self.refuses_equal and count > 1 and self._are_equal(outputs, boundary):
-            raise SpecError(_EQUAL.format(", ".join(map(repr, outputs))))
+        if self.refuses_equal and count > 1:
+            # As good as equal: draw one by one, so that equal draws are equal in each bit.
+            few = max(2, min(self.samples, 31))
+            equal_draws.refuse(outputs, lambda: self._engine.draw(boundary, few, 1).values())
         made = MCResult(outputs, fixed, numbers)
         if check:
             compare(made, self.targets, lambda names, t: self._engine.whole(given, names, first + t))
@@ -231,8 +229,8 @@ class MCDropout:
             raise SpecError("an id stands for two rows; ids must differ")
         like = {target.value.name or "": (target.task, target.axis) for target in self.targets}
         result = dataset.joined(parts, every, like)
-        if self.refuses_equal and result.samples.max() > 1 and not any(map(_differ, result.outputs.values())):
-            raise SpecError(_EQUAL.format(", ".join(map(repr, result.outputs))))
+        if self.refuses_equal and result.samples.max() > 1:
+            equal_draws.refuse(result.outputs)
         return result
 
     def _results(self, folder: Path, arguments: Mapping[str, Any]) -> results.Results:
@@ -284,18 +282,3 @@ class MCDropout:
             raise SpecError(f"there are {rows} rows and ids of shape {numbers.shape}; give one a row")
         first = first_steps(numbers, self.strata)
         return numbers.astype(np.int64), anew(first, self.strata) if fresh else first
-
-    def _are_equal(self, outputs: Mapping[str, Statistics], rows: Rows) -> bool:
-        """Return whether all draws of all rows are equal, to the last bit."""
-        for each in outputs.values():
-            if each.draws is None and _differ(each):
-                return False
-        drawn = [each.draws for each in outputs.values() if each.draws is not None]
-        if not drawn:  # as good as equal: draw one by one, so that equal draws are equal in each bit
-            drawn = list(self._engine.draw(rows, max(2, min(self.samples, 31)), 1).values())
-        return not any((each != each[:1]).any() for each in drawn)
-
-
-def _differ(output: Statistics) -> bool:
-    """Return whether draws differ by more than rounding, or nobody can tell."""
-    return "squares" not in output.sums or bool((output.epistemic > (1e-6 * output.mean) ** 2).any())

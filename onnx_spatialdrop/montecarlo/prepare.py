@@ -20,13 +20,18 @@ from onnx_spatialdrop.montecarlo.options import Layers
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.passes.attach import DetachPass
 from onnx_spatialdrop.passes.fuse import FusePass
+from onnx_spatialdrop.passes.opset import OpsetPass
 from onnx_spatialdrop.passes.remove import remove_node
 from onnx_spatialdrop.passes.seeds import SeedsPass
 from onnx_spatialdrop.passes.stratify import StratifyPass
 
-__all__ = ["STEP", "Prepared", "is_stochastic_source", "prepare"]
+__all__ = ["FIRST_OPSET", "STEP", "Prepared", "is_stochastic_source", "made_nodes", "nothing_live", "prepare"]
 
 STEP: Final = "step"
+#: The first opset that has all that the nodes of draws and statistics need.
+FIRST_OPSET: Final = 13
+#: What names begin with that a file sums up its own draws by (see onefile.py).
+_SUMMED: Final = "monte_carlo/"
 #: How far apart the streams of nodes are that share a seed and are told apart by negative steps alone.
 _STREAM: Final = 1 << 20
 
@@ -48,11 +53,36 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
+def made_nodes(model: ir.Model, opset: int) -> FusePass:
+    """Make nodes of dropout of every spelling, element-wise dropout and Bernoulli included, in place; take bodies out.
+
+    Then a model of an opset below ``opset`` is converted to it; before, random operators that frameworks leave in their
+    exports would be in the way.
+
+    Returns:
+        The pass, whose report says what was recognised.
+
+    Raises:
+        SpecError: the model sums up its own draws already.
+        FormError: the opset cannot be converted.
+    """
+    inputs = {value.name for value in model.graph.inputs}
+    if "samples" in inputs and any((node.outputs[0].name or "").startswith(_SUMMED) for node in model.graph):
+        raise SpecError(
+            "the model has an input 'samples', as files of monte_carlo have; give the model that it was made of"
+        )
+    DetachPass().call(model)
+    fusion = FusePass(elementwise=True, bernoulli=True)
+    fusion.call(model)
+    if model.opset_imports.get("", opset) < opset:
+        OpsetPass(opset).call(model)
+    return fusion
+
+
 def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None, strata: int = 1) -> Prepared:
     """Switch dropout on, in place.
 
-    1. What a training-mode export spells out becomes nodes, element-wise dropout and Bernoulli included; functions
-       are written out.
+    1. What a training-mode export spells out becomes nodes (see made_nodes); functions are written out.
     2. A node that is constantly off, or drops nothing, is not live. With ``layers``, neither are the others.
     3. What is not live is taken out. The switches of the rest become the constant true, wherever they are read.
     4. Everything that followed the model's step follows ``step``; nodes with a constant step follow it too.
@@ -60,11 +90,10 @@ def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None, st
     6. Where no node balances its draws yet, they balance them over ``strata`` steps (see stratify.py).
 
     Raises:
-        SpecError: nothing is live, or ``layers`` names a node that is not there.
+        SpecError: nothing is live, or ``layers`` names a node that is not there; or as made_nodes does.
+        FormError: as made_nodes does.
     """
-    DetachPass().call(model)
-    fusion = FusePass(elementwise=True, bernoulli=True)
-    fusion.call(model)  # case 1
+    fusion = made_nodes(model, FIRST_OPSET)  # case 1
     if model.functions:
         ir.passes.common.InlinePass()(model)
         model.functions.clear()
@@ -74,7 +103,7 @@ def prepare(model: ir.Model, layers: Layers = "all", seed: int | None = None, st
         StratifyPass(strata).call(model)  # case 6
     live, idle = _chosen(model, layers)
     if not live:
-        raise SpecError(_nothing_live(fusion))
+        raise SpecError(nothing_live(fusion))
     names = Names(model)
     notes = _notes(fusion)
     _take_out(model, idle, names)
@@ -106,7 +135,8 @@ def _can_draw(node: ir.Node) -> bool:
     return attributes.ratio > 0 and (training is None or bool(training.reshape(-1)[0]))
 
 
-def _nothing_live(fusion: FusePass) -> str:
+def nothing_live(fusion: FusePass) -> str:
+    """Return why a model has no live dropout after ``fusion``, and what to do."""
     refused = [record for record in fusion.report.refused if record.reason]
     if refused:
         return (

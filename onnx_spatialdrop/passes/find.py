@@ -10,7 +10,7 @@ from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.operator import node as op
 from onnx_spatialdrop.operator import spec
 from onnx_spatialdrop.passes.find_protos import WANTED, find_in
-from onnx_spatialdrop.passes.found import Found, plain
+from onnx_spatialdrop.passes.found import Found, drawn, plain
 from onnx_spatialdrop.passes.opened import Opened
 
 __all__ = ["find", "find_nodes"]
@@ -56,12 +56,7 @@ def _found(site: scopes.Site) -> Found:
     mask = node.outputs[1]
     return Found(
         name=node.name or "",
-        axes=attributes.axes,
-        ratio=attributes.ratio,
-        seed=attributes.seed,
-        scale=attributes.scale,
-        rng=attributes.rng,
-        strata=attributes.strata,
+        **drawn(attributes),
         # NumPy holds that None equals float64.
         dtype=None if dtype is None else next(name for name, known in spec.DTYPES.items() if known == dtype),
         shape=None if x.shape is None else tuple(d if isinstance(d, int) else d.value for d in x.shape),

@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from onnx_spatialdrop.graph.proto_infos import attributes_of
 from onnx_spatialdrop.operator import spec
-from onnx_spatialdrop.passes.found import Found, plain
+from onnx_spatialdrop.passes.found import Found, drawn, plain
 from onnx_spatialdrop.storage.survey import Block, Survey
 
 __all__ = ["WANTED", "find_in"]
@@ -81,12 +81,7 @@ class _Scope:
         mask = (*self._block.makes[place], "")[1]
         return Found(
             name=node.name,
-            axes=attributes.axes,
-            ratio=attributes.ratio,
-            seed=attributes.seed,
-            scale=attributes.scale,
-            rng=attributes.rng,
-            strata=attributes.strata,
+            **drawn(attributes),
             dtype=dtype,
             shape=tuple(map(_size, held.shape.dim)) if held.HasField("shape") else None,
             training_mode=self._controlled_by(names[1]),

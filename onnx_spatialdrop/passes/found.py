@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from onnx_spatialdrop.operator import spec
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Found", "plain"]
+__all__ = ["Found", "drawn", "plain"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,8 @@ def plain(array: Any) -> str:
     """Return a constant in words: one number, or a list."""
     flat = array.reshape(-1).tolist()
     return str(flat[0] if len(flat) == 1 else flat).lower()
+
+
+def drawn(attributes: spec.Attributes) -> dict[str, Any]:
+    """Return what Found says of how a node draws."""
+    return {name: getattr(attributes, name) for name in ("axes", "ratio", "seed", "scale", "rng", "strata")}

@@ -28,7 +28,7 @@ from onnx_spatialdrop.versions import older
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["KERNELS", "Kernel", "choose", "register", "session"]
+__all__ = ["KERNELS", "Kernel", "choose", "quiet_options", "register", "session"]
 
 Kernel = Literal["auto", "native", "python", "body"]
 KERNELS: tuple[Kernel, ...] = ("native", "python", "body")
@@ -118,7 +118,7 @@ def session(
     if unknown:
         raise TypeError(f"session() has no argument {unknown[0]!r}; InferenceSession's are {', '.join(_ARGUMENTS)}")
     if sess_options is None:
-        options = _quiet_options()
+        options = quiet_options()
     else:
         options = arguments.instance(
             sess_options, "sess_options", onnxruntime.SessionOptions, "an onnxruntime.SessionOptions"
@@ -245,7 +245,8 @@ def _refuse_homeless(model: ir.Model, options: onnxruntime.SessionOptions) -> No
         ) from None
 
 
-def _quiet_options() -> onnxruntime.SessionOptions:
+def quiet_options() -> onnxruntime.SessionOptions:
+    """Return new options with which ONNX Runtime says nothing but errors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -21,9 +21,10 @@ from onnx_spatialdrop.montecarlo.batches import prepared_plan
 from onnx_spatialdrop.montecarlo.onefile import MonteCarloPass
 from onnx_spatialdrop.montecarlo.options import STRATA, options
 from onnx_spatialdrop.montecarlo.plan import Plan
+from onnx_spatialdrop.montecarlo.prepare import made_nodes
+from onnx_spatialdrop.operator.bodies.body import MIN_OPSET
 from onnx_spatialdrop.passes.expand import ExpandPass
-from onnx_spatialdrop.passes.fuse import FusePass
-from onnx_spatialdrop.passes.opset import OpsetPass
+from onnx_spatialdrop.runtime.session import quiet_options
 from onnx_spatialdrop.storage import files
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TritonPass", "triton"]
 
-#: The first opset whose operators write the generator out.
-_OPSET: Final = 18
 _FILE: Final = "model.onnx"
 _CONFIG: Final = "config.pbtxt"
 _LOG: Final = logging.getLogger("onnx_spatialdrop")
@@ -69,14 +68,7 @@ class TritonPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass on ``model``, in place."""
-        if any(value.name == "samples" for value in model.graph.inputs):
-            raise SpecError(
-                "the model has an input 'samples', as files of monte_carlo have; give the model that it was made of"
-            )
-        if model.opset_imports.get("", _OPSET) < _OPSET:
-            # First, since exporters leave random operators of their frameworks, which nothing converts.
-            FusePass(elementwise=True, bernoulli=True).call(model)
-            OpsetPass(_OPSET).call(model)
+        made_nodes(model, MIN_OPSET)
         if self.samples is None:
             plan: Plan | None = prepared_plan(model, self.chosen.layers, strata=self.chosen.strata)
         else:
@@ -182,8 +174,7 @@ def _configuration(name: str, file: Path, max_batch_size: int) -> str:
     """Return the text of config.pbtxt, in protobuf's text format."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = quiet_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from onnx_spatialdrop.errors import ModelFileError
 from onnx_spatialdrop.storage import files
 
-__all__ = ["Array", "read"]
+__all__ = ["Array", "read", "write"]
 
 Array = npt.NDArray[Any]
 #: What a file may unpack to, in bytes: as much as a model may hold. A small .npz can claim, and hold, far more.
@@ -63,3 +64,13 @@ def _checked(found: Any) -> Array:
     if array is found and array.dtype.kind not in _KINDS:
         raise TypeError
     return array
+
+
+def write(path: str | os.PathLike[str], named: Mapping[str, Any]) -> None:
+    """Write arrays by name into an .npz file, whole or not at all.
+
+    Raises:
+        ModelFileError: the file cannot be written.
+    """
+    with files.replacing(Path(path)) as out:
+        np.savez_compressed(out.stream, **named)

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_spatialdrop import io
 from onnx_spatialdrop.errors import ModelFileError, VerifyError
-from onnx_spatialdrop.storage import arrays, files
+from onnx_spatialdrop.storage import arrays
 from onnx_spatialdrop.verify.framework import Array, FrameworkStep, Layer
 
 __all__ = ["Recording", "write"]
@@ -158,6 +158,5 @@ def write(
             stored |= {f"step{number}/{kind}{layers.index(name)}": np.asarray(v) for name, v in values.items()}
         if step.step is not None:
             stored[f"step{number}/step"] = np.asarray(step.step)
-    with files.replacing(Path(path)) as out:
-        np.savez_compressed(out.stream, **stored)
+    arrays.write(path, stored)
     return Path(path)
