@@ -25,7 +25,7 @@ RANKS = {
     "export": 9,
     "training": 9,
     "distributed": 10,
-    "quantization": 9,
+    "quantization": 10,
     "serving": 10,
     "integrations": 10,
     "verify": 10,

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_spatialdrop import io
+from onnx_spatialdrop.cli import given
 from onnx_spatialdrop.cli.jobs import operators, report, with_files
 from onnx_spatialdrop.cli.terminal import working
 from onnx_spatialdrop.cli.verbs import Verbs
 from onnx_spatialdrop.errors import SpecError
 from onnx_spatialdrop.passes.attach import detach
-from onnx_spatialdrop.storage import arrays
 
 __all__ = ["add"]
 
@@ -33,9 +33,6 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--weights", choices=_TYPES, default="int8", help="their type (default: int8)")
     verb.add_argument("--per-channel", action="store_true", help="weights have a scale a channel")
     verb.add_argument("--quantize-outputs", action="store_true", help="quantise the last layers, too")
-    verb.add_argument(
-        "--form", choices=("attached", "nodes"), default="attached", help="with the nodes' body, or without"
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -44,7 +41,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from onnx_spatialdrop import quantization
 
     common: dict[str, Any] = {
-        "form": arguments.form,
         "quantize_outputs": arguments.quantize_outputs,
         "per_channel": arguments.per_channel,
         "weight_type": getattr(QuantType, _TYPES[arguments.weights]),
@@ -76,13 +72,10 @@ def _feeds(file: str, model: ir.Model, batch: int) -> list[dict[str, Any]]:
     """Return the arrays of a file that are inputs of the model, in batches of the first dimension."""
     if batch < 1:
         raise SpecError(f"--batch is {batch}; it must be 1 or more")
-    names = [value.name or "" for value in model.graph.inputs]
-    found = arrays.read(file, "holds no arrays; write it with numpy.savez(file, name=array)")
-    given = found if isinstance(found, dict) else {names[0]: found}
-    given = {name: array for name, array in given.items() if name in names}
-    rows = {len(array) if np.ndim(array) else 0 for array in given.values()}
+    named = given.inputs(file, [value.name or "" for value in model.graph.inputs])
+    rows = {len(array) if np.ndim(array) else 0 for array in named.values()}
     if len(rows) != 1 or 0 in rows:
-        raise SpecError(f"{file}: needs arrays of the model's inputs, {', '.join(names)}, all of as many rows")
+        raise SpecError(f"{file}: {', '.join(named)} must have as many rows as each other, one or more")
     return [
-        {name: array[first : first + batch] for name, array in given.items()} for first in range(0, rows.pop(), batch)
+        {name: array[first : first + batch] for name, array in named.items()} for first in range(0, rows.pop(), batch)
     ]
