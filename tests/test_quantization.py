@@ -105,6 +105,11 @@ def test_ordinary_calibration_cuts_draws_off_and_check_says_so(tmp_path: Path) -
     assert {finding.rule for finding in sd.check(tmp_path / "off.onnx")} >= {"calibrated-off", "quantized-mask"}
 
 
+def test_one_draw_that_drops_the_largest_value_of_one_node_is_no_finding() -> None:
+    made = quantization.quantize_static(source("nodes", 20), reader=[{"image": IMAGES[5:6]}], draws=1)
+    assert not sd.check(made)
+
+
 def test_a_reader_is_fed_with_dropout_on_and_another_step_each_run() -> None:
     reader = quantization.DrawingReader(Reader(), MODELS / "digits_torch.onnx", draws=3)
     runs = list(iter(reader.get_next, None))
@@ -228,6 +233,7 @@ def test_ranges_of_several_draws_at_once_are_found(tmp_path: Path) -> None:
         ({"quantize_outputs": 1}, TypeError, "quantize_outputs"),
         ({"model": sd.remove(MODELS / "digits_torch.onnx")}, SpecError, "insert"),
         ({"model": sd.monte_carlo(MODELS / "digits_torch.onnx")}, SpecError, "samples"),
+        ({"model": quantization.quantize_dynamic(dense())}, SpecError, "quantised already"),
         ({"model": sd.fix(MODELS / "digits_torch.onnx", training_mode=False)}, SpecError, "fix"),
     ],
 )

@@ -12,7 +12,7 @@ import onnx_ir.passes.common
 
 from onnx_spatialdrop import arguments, io
 from onnx_spatialdrop.errors import FormError, SpecError
-from onnx_spatialdrop.graph import controls
+from onnx_spatialdrop.graph import controls, scopes
 from onnx_spatialdrop.graph.names import Names
 from onnx_spatialdrop.kernels import native
 from onnx_spatialdrop.operator import node as op
@@ -24,6 +24,7 @@ __all__ = ["Prepared", "finish", "prepare"]
 
 #: Operators whose weights are quantised; the last of them before an output decides about its precision.
 _WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_QUANTIZED: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 #: What ONNX Runtime's quantiser looks for in a model that its quant_pre_process has prepared.
 _PREPARED: Final = "onnx.quant.pre_process"
 _PREPARED_BY: Final = "onnxruntime.quant"
@@ -59,12 +60,13 @@ def prepare(model: io.Source, file: Path) -> Prepared:
     """Write ``model`` to ``file`` as the quantiser needs it, with weights beside it where they were outside.
 
     Raises:
-        SpecError: no dropout is in the model, or nothing switches it on.
+        SpecError: no dropout is in the model, nothing switches it on, or the model is quantised already.
         FormError: the opset cannot be converted, or ONNX Runtime cannot load the model.
         ModelFileError: a file that cannot be read.
     """
 
     def make(working: ir.Model) -> dict[str, ir.TensorProtocol]:
+        _refuse_quantized(working)
         switches = drawing(working)
         names = Names(working)
         for node in working.graph:
@@ -96,6 +98,16 @@ def finish(model: ir.Model, defaults: dict[str, ir.TensorProtocol]) -> None:
     model.metadata_props.pop(_PREPARED, None)
     AttachPass().call(model)
     ir.passes.common.RemoveUnusedOpsetsPass()(model)
+
+
+def _refuse_quantized(model: ir.Model) -> None:
+    """Refuse what is quantised in part: ONNX Runtime's quantiser may not come back from it."""
+    for node in scopes.all_nodes(model):
+        if node.op_type in _QUANTIZED and node.domain in ("", "com.microsoft"):
+            raise SpecError(
+                f"the model is quantised already, at {op.describe(node)}; give the model in floating point that it was "
+                "made of"
+            )
 
 
 def _folded(file: Path) -> ir.Model:

@@ -62,7 +62,7 @@ def quantize_static(
         The same kind of model as came in; from a path, an ir.Model.
 
     Raises:
-        SpecError: no dropout is in the model, or nothing switches it on.
+        SpecError: no dropout is in the model, nothing switches it on, or the model is quantised already.
         FormError: the opset cannot be converted to 18, or ONNX Runtime cannot quantise the model.
         ModelFileError: a file that cannot be read or written.
         TypeError: an argument that quantize_static does not have.

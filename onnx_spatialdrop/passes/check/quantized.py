@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -33,10 +32,11 @@ _FIX: Final = "quantization.quantize_static of the model with nodes"
 
 
 def calibrated_off(model: ir.Model) -> list[Finding]:
-    """Return findings for nodes, or what expand made of them, whose results are quantised for ranges of dropout off.
+    """Return a finding for nodes, or what expand made of them, whose results are quantised for ranges of dropout off.
 
     A draw multiplies what it keeps by the node's scale, so the range behind a node is that many times the one before.
-    Where it is about the one before, calibration never saw a draw: that keeps most of the largest values.
+    Where it is about the one before at every node, calibration never saw a draw: of few draws, one may drop the
+    largest value of one node, and hardly those of all.
     """
     if not any(_is(node, "QuantizeLinear") for node in scopes.all_nodes(model)):
         return []
@@ -45,30 +45,30 @@ def calibrated_off(model: ir.Model) -> list[Finding]:
         FusePass(elementwise=True).call(working)
     except SpatialDropError:
         return []  # other rules say what is wrong
-    found: dict[str, list[str]] = defaultdict(list)
-    constants = Constants()
+    constants, growths = Constants(), {}
     for site in scopes.spatial_dropouts(working):
-        if message := _cut_off(site.node, constants):
-            found[message].append(site.node.name or op.describe(site.node))
-    return [Finding("calibrated-off", tuple(names), message, _FIX) for message, names in found.items()]
+        growth, factor = _growth(site.node, constants)
+        if growth > 0 and factor > 1:
+            growths[site.node.name or op.describe(site.node)] = growth, factor
+    if not growths or any(growth >= 1 + (factor - 1) / 4 for growth, factor in growths.values()):
+        return []
+    growth, factor = (max(column) for column in zip(*growths.values(), strict=True))
+    message = (
+        f"what follows is quantised up to {growth:.3g} times the largest value before, and a draw multiplies by "
+        f"{factor:.3g}: calibrated while dropout was off, it cuts draws off"
+    )
+    return [Finding("calibrated-off", tuple(growths), message, _FIX)]
 
 
-def _cut_off(node: ir.Node, constants: Constants) -> str:
+def _growth(node: ir.Node, constants: Constants) -> tuple[float, float]:
+    """Return how many times the largest value before a node is held behind it, 0 if unknown, and its scale."""
     largest = _largest(_dequantizer(node.inputs[0]), constants)
     attributes = op.read(node)
     assert node.inputs[0] is not None
     dtype = op.numpy_dtype(node.inputs[0]) or np.dtype(np.float32)
     factor = float(spec.kept_scale(attributes.ratio, attributes.scale, dtype))
-    if largest <= 0 or factor <= 1:
-        return ""
-    for after in _quantizers(node.outputs[0]):
-        held = _largest(after, constants)
-        if 0 < held < largest * (1 + (factor - 1) / 4):
-            return (
-                f"what follows is quantised up to {held / largest:.3g} times the largest value before, and a draw "
-                f"multiplies by {factor:.3g}: calibrated while dropout was off, it cuts draws off"
-            )
-    return ""
+    held = min((_largest(after, constants) for after in _quantizers(node.outputs[0])), default=0.0)
+    return (held / largest if largest > 0 else 0.0), factor
 
 
 def _dequantizer(value: ir.Value | None) -> ir.Node | None:
